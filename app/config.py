@@ -1,0 +1,20 @@
+"""Settings of the HTTP server; inherits the layers below, so that one object holds every setting."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from worker.config import WorkerSettings
+
+
+class Settings(WorkerSettings):
+    """What `zturbo serve` and `zturbo api` are told."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs a key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    api_keys: str = Field("", description="`name:key,name:key`; empty: any token is taken, on loopback only.")
+    api_keys_file: Path | None = Field(None, description="File with one `name:key` a line.")
+    public_base_url: str | None = Field(
+        None, description="Base of every URL in an answer; default: the caller's own scheme and host."
+    )
+    max_body_bytes: int = Field(75_000_000, gt=0, description="Largest request body, in bytes.")

@@ -1,0 +1,50 @@
+"""Settings of the model layer: which weights, where they lie, on which device."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_MODEL = "Tongyi-MAI/Z-Image-Turbo"
+DEFAULT_CONTROLNET = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"
+
+
+def default_data_dir() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "zturbo"
+
+
+class ModelSettings(BaseSettings):
+    """Read from `ZTURBO_…` variables and `.env`; the layers above inherit, so one object holds every setting."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ZTURBO_", env_file=".env", env_ignore_empty=True, extra="ignore", validate_default=True
+    )
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Where everything this server writes is kept."
+    )
+    model: str = Field(
+        "auto", description="`auto`, `z-image-turbo`, `demo`, a hub id, or a folder in the diffusers layout."
+    )
+    controlnet: str = Field(
+        DEFAULT_CONTROLNET, description="ControlNet used when a request names none: hub id or file."
+    )
+    lora_dir: Path | None = Field(None, description="Folder of local LoRA files; default: DATA_DIR/loras.")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Precision of the weights; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    placement: Literal["auto", "resident", "text-encoder-offload", "model-offload", "block-offload"] = Field(
+        "auto", description="Where the weights stay between uses; auto decides by the memory there is."
+    )
+
+    @property
+    def loras_path(self) -> Path:
+        return self.lora_dir or self.data_dir / "loras"
+
+    @property
+    def demo_path(self) -> Path:
+        """The demo model in the diffusers layout; its control checkpoint is `controlnet.safetensors` in it."""
+        return self.data_dir / "models" / "demo"

@@ -1,0 +1,57 @@
+"""What can go wrong between a prompt and a picture.
+
+ModelError                 code
+├── WeightsMissing         weights_missing       a file of the model is not on this machine
+├── HubError               hub_error             the hub refused, failed or has no such file
+├── CheckpointError        checkpoint_invalid    a file is not what it should be
+├── LoraError              lora_invalid          a LoRA cannot be found, read or applied
+├── ControlNetError        controlnet_invalid    a control checkpoint cannot be read or is of no known layout
+├── PreprocessError        preprocess_failed     canny, depth or pose could not be made
+├── OutOfMemory            out_of_memory         the picture does not fit this device
+├── BadOutput              bad_output            the model's output is not a picture (NaN, all black)
+└── Cancelled              cancelled             raised by a caller's `on_step` to stop between two steps
+
+`code` is what a caller reads in `error.type`; the message is one sentence that says what, where and what to do.
+"""
+
+
+class ModelError(Exception):
+    """Base of this layer. `str(error)` is the sentence shown to the caller."""
+
+    code = "model_error"
+
+
+class WeightsMissing(ModelError):
+    code = "weights_missing"
+
+
+class HubError(ModelError):
+    code = "hub_error"
+
+
+class CheckpointError(ModelError):
+    code = "checkpoint_invalid"
+
+
+class LoraError(ModelError):
+    code = "lora_invalid"
+
+
+class ControlNetError(ModelError):
+    code = "controlnet_invalid"
+
+
+class PreprocessError(ModelError):
+    code = "preprocess_failed"
+
+
+class OutOfMemory(ModelError):
+    code = "out_of_memory"
+
+
+class BadOutput(ModelError):
+    code = "bad_output"
+
+
+class Cancelled(ModelError):
+    code = "cancelled"

@@ -1,0 +1,92 @@
+"""What a picture is made from and what comes back: plain values that cross the process border as JSON.
+
+Knows nothing of torch, HTTP or Redis.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Preprocess = Literal["none", "canny", "depth", "pose"]
+Pixels = NDArray[np.uint8]
+"""An RGB picture, shape (height, width, 3), values 0 to 255."""
+
+
+class LoraFile(BaseModel):
+    """One LoRA, already on this machine's disk and known to be a safetensors file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """As the caller wrote it in `loras[].path`."""
+    path: Path
+    scale: float
+    sha256: str
+
+
+class Job(BaseModel):
+    """Everything one generation needs besides the control pixels; no name is left to resolve."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str
+    width: int
+    height: int
+    """Pixels, multiples of 16."""
+    num_inference_steps: int = 8
+    seed: int = 0
+    """Already drawn: never -1 here."""
+    preprocess: Preprocess = "none"
+    """What the engine still has to run on the control pixels (`canny` is done in the prepare stage)."""
+    control_scale: float = 0.0
+    control_start: float = 0.0
+    control_end: float = 1.0
+    controlnet: Path | None = None
+    controlnet_name: str | None = None
+    loras: tuple[LoraFile, ...] = ()
+    enable_prompt_expansion: bool = False
+
+
+class Step(NamedTuple):
+    """One finished denoising step: `step` of `total`, counted from 1."""
+
+    step: int
+    total: int
+
+
+OnStep = Callable[[Step], None]
+"""Called after each step on the generating thread; raise `models.errors.Cancelled` in it to stop."""
+
+
+class AppliedLora(BaseModel):
+    """What became of one LoRA: how many of its keys found a weight in the model."""
+
+    name: str
+    scale: float
+    sha256: str
+    matched: int
+    unmatched: int
+    format: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One generated picture and what made it."""
+
+    image: Pixels
+    model: str
+    seed: int
+    prompt: str
+    expanded_prompt: str | None = None
+    control_image: Pixels | None = None
+    """The control map as the model saw it; None when no control branch ran."""
+    controlnet: str | None = None
+    loras: tuple[AppliedLora, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage: encode, preprocess, control, denoise, decode."""
+    warnings: tuple[str, ...] = ()

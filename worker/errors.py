@@ -1,0 +1,52 @@
+"""What can go wrong in a request's life, outside the model itself.
+
+WorkerError                code
+├── FetchError             fetch_failed          a caller's URL, data URI or upload could not be had
+├── ImageError             image_invalid         the bytes are no picture that we take
+├── StorageError           storage_failed        an output could not be kept
+├── QueueFull              queue_full            no more requests are taken for now
+├── RecordGone             record_gone           the request is unknown, deleted or expired
+├── LeaseLost              lease_lost            another worker or a cancel took the request away
+└── StoreUnavailable       store_unavailable     Redis cannot be reached or cannot write
+
+`code` is what a caller reads in `error.type`; the message is one sentence that says what, where and what to do.
+"""
+
+
+class WorkerError(Exception):
+    """Base of this layer. `str(error)` is the sentence shown to the caller."""
+
+    code = "worker_error"
+
+
+class FetchError(WorkerError):
+    code = "fetch_failed"
+
+
+class ImageError(WorkerError):
+    code = "image_invalid"
+
+
+class StorageError(WorkerError):
+    code = "storage_failed"
+
+
+class QueueFull(WorkerError):
+    code = "queue_full"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds until a place is likely to be free."""
+
+
+class RecordGone(WorkerError):
+    code = "record_gone"
+
+
+class LeaseLost(WorkerError):
+    code = "lease_lost"
+
+
+class StoreUnavailable(WorkerError):
+    code = "store_unavailable"
