@@ -3,6 +3,7 @@
 ModelError                 code
 ├── WeightsMissing         weights_missing       a file of the model is not on this machine
 ├── HubError               hub_error             the hub refused, failed or has no such file
+├── SizeError              size_invalid          the input image's shape cannot be kept by `auto`
 ├── CheckpointError        checkpoint_invalid    a file is not what it should be
 ├── LoraError              lora_invalid          a LoRA cannot be found, read or applied
 ├── ControlNetError        controlnet_invalid    a control checkpoint cannot be read or is of no known layout
@@ -27,6 +28,10 @@ class WeightsMissing(ModelError):
 
 class HubError(ModelError):
     code = "hub_error"
+
+
+class SizeError(ModelError):
+    code = "size_invalid"
 
 
 class CheckpointError(ModelError):

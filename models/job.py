@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 Preprocess = Literal["none", "canny", "depth", "pose"]
+OutputFormat = Literal["jpeg", "png", "webp"]
 Pixels = NDArray[np.uint8]
 """An RGB picture, shape (height, width, 3), values 0 to 255."""
 
