@@ -16,8 +16,8 @@ MAX_TOKENS = 512
 def encode_prompt(text_encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
     """The embedding of `prompt`, shape (tokens, hidden size), on the text encoder's device and in its dtype.
 
-    Run at the prompt's own length: the reference pads to 512 tokens and drops the padding's embeddings, which a
-    causal model never lets the prompt's tokens see.
+    Run at the prompt's own length: the reference pads to 512 tokens and drops the padding's embeddings, which
+    a causal model never lets the prompt's tokens see.
     """
     messages = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(
