@@ -1,0 +1,133 @@
+"""The header of a safetensors file, read and judged without reading a weight or importing torch.
+
+The format: 8 bytes of header length (little endian), that many bytes of JSON, then the tensors' bytes, which
+the header's `data_offsets` must cover from end to end. https://huggingface.co/docs/safetensors
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from models.errors import CheckpointError
+
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_TENSORS = 20_000
+MAX_RANK = 8
+
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+"""Bits of one element, by the format's own names of data types."""
+
+Kind = Literal["controlnet", "lora", "transformer", "unknown"]
+
+_LORA_KEY = re.compile(
+    r"\blora[._]?(A|B|up|down|mid)\b|\b(lokr|hada|oft|boft|glora)_\w+$|\bdora_scale$|\bdiff(_b)?$"
+)
+_BLOCK_KEY = re.compile(r"(?:^|\.)layers\.0\.(attention|feed_forward)\.")
+_EMBEDDER_KEY = re.compile(r"(?:^|\.)(all_)?x_embedder\.")
+
+
+class TensorInfo(NamedTuple):
+    """One tensor as its header tells it."""
+
+    dtype: str
+    """As the format names it: `F32`, `BF16`, `F8_E4M3`, …"""
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """The checked header of the file at `path`; raises CheckpointError, which names the file, not its folder."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8 or length < 2:
+                raise _fault(path, "is not a safetensors file, or is cut short")
+            if length > MAX_HEADER_BYTES:
+                raise _fault(path, f"has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+            text = file.read(length)
+    except OSError as error:
+        raise _fault(path, f"cannot be read ({error.strerror})") from None
+    try:
+        header = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        raise _fault(
+            path, "is not a safetensors file: its header is no JSON object with unique keys"
+        ) from None
+    if not isinstance(header, dict):
+        raise _fault(path, "is not a safetensors file: its header is no JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _fault(path, "has metadata that is not text")
+    if len(header) > MAX_TENSORS:
+        raise _fault(path, f"holds {len(header):,} tensors; at most {MAX_TENSORS:,} are read")
+    return Header(_tensors(path, header, size - 8 - length), metadata)
+
+
+def kind(header: Header) -> Kind:
+    """What a checkpoint is, by its keys alone."""
+    names = header.tensors
+    # A LoRA for the control branch has both kinds of key, and is a LoRA.
+    if any(_LORA_KEY.search(name) for name in names):
+        return "lora"
+    if any(name.startswith("control_layers.") for name in names):
+        return "controlnet"
+    if any(_BLOCK_KEY.search(name) for name in names) and any(_EMBEDDER_KEY.search(name) for name in names):
+        return "transformer"
+    return "unknown"
+
+
+def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
+    """Every entry checked, and together they fill the file: no gap, no overlap, nothing beyond its end."""
+    tensors: dict[str, TensorInfo] = {}
+    spans: list[tuple[int, int]] = []
+    for name, entry in header.items():
+        match entry:
+            case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]} if (
+                dtype in BITS
+                and len(shape) <= MAX_RANK
+                and all(_is_size(value, data_bytes) for value in (*shape, begin, end))
+                and math.prod(shape) * BITS[dtype] == (end - begin) * 8
+            ):
+                tensors[name] = TensorInfo(dtype, tuple(shape))
+                spans.append((begin, end))
+            case _:
+                raise _fault(path, f"has a faulty entry for the tensor {name[:100]!a}")
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise _fault(path, "has tensors that overlap or leave gaps")
+        position = end
+    if position != data_bytes:
+        raise _fault(path, f"holds {data_bytes:,} bytes of weights where its header says {position:,}")
+    return tensors
+
+
+def _is_size(value: object, data_bytes: int) -> bool:
+    # bool is an int to Python; an element takes at least half a byte.
+    return type(value) is int and 0 <= value <= max(2 * data_bytes, 2**32)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("duplicate key")
+    return found
+
+
+def _fault(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path.name} {reason}.")
