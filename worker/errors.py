@@ -7,7 +7,8 @@ WorkerError                code
 ├── QueueFull              queue_full            no more requests are taken for now
 ├── RecordGone             record_gone           the request is unknown, deleted or expired
 ├── LeaseLost              lease_lost            another worker or a cancel took the request away
-└── StoreUnavailable       store_unavailable     Redis cannot be reached or cannot write
+├── StoreUnavailable       store_unavailable     Redis cannot be reached or cannot write
+└── SetupError             setup_failed          this machine lacks something that `serve` needs
 
 `code` is what a caller reads in `error.type`; the message is one sentence that says what, where and what to do.
 """
@@ -50,3 +51,7 @@ class LeaseLost(WorkerError):
 
 class StoreUnavailable(WorkerError):
     code = "store_unavailable"
+
+
+class SetupError(WorkerError):
+    code = "setup_failed"
