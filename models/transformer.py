@@ -1,0 +1,211 @@
+"""One denoising step of Z-Image, base stack and control branch together, on diffusers' blocks and weights.
+
+The reference for the control branch is VideoX-Fun's `ZImageControlTransformer2DModel`, by the authors of
+the control checkpoints. diffusers' own pair of models equals it for Union 1.0 only: the hints of 2.x for the
+noise refiner never reach the transformer there. Knows nothing of prompts, schedules or pictures.
+
+Sequence: image tokens, then caption tokens, each padded to a multiple of 32 with a learned token that the
+model attends to by design. Every picture of a batch has the same prompt, so that nothing is masked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
+from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the steps of one request share: nothing here depends on the timestep or the noise."""
+
+    caption: Tensor
+    """Refined caption tokens, (1, caption tokens, dim)."""
+    image_rope: Tensor
+    """Rotary table of the image tokens, complex, (1, image tokens, head_dim / 2)."""
+    rope: Tensor
+    """Rotary table of the whole sequence, likewise."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control branch, its picture's tokens, and how strongly its hints are added."""
+
+    controlnet: ZImageControlNetModel
+    tokens: Tensor
+    """Embedded control latents, (1, image tokens, dim)."""
+    scale: float
+
+
+def condition(
+    transformer: ZImageTransformer2DModel, prompt_embeds: Tensor, height: int, width: int
+) -> Conditioning:
+    """Prepare a request: `prompt_embeds` (prompt tokens, cap_feat_dim), latents of `height` by `width`."""
+    dtype = transformer.x_pad_token.dtype
+    caption = transformer.cap_embedder(prompt_embeds.to(dtype)[None])
+    caption = _pad(caption, transformer.cap_pad_token)
+    caption_rope, image_rope = _rope(transformer, caption.shape[1], height, width, prompt_embeds.device)
+    for layer in transformer.context_refiner:
+        caption = layer(caption, None, caption_rope)
+    return Conditioning(caption, image_rope, torch.cat([image_rope, caption_rope], dim=1))
+
+
+def control_tokens(
+    transformer: ZImageTransformer2DModel, controlnet: ZImageControlNetModel, control_latents: Tensor
+) -> Tensor:
+    """Embed control latents (1, 16, height, width); channels for inpainting, if there are any, stay zero."""
+    patch, embedder = _patch(transformer)
+    missing = controlnet.control_in_dim - control_latents.shape[1]
+    latents = nn.functional.pad(control_latents.to(transformer.x_pad_token.dtype), (0, 0, 0, 0, 0, missing))
+    return _pad(
+        controlnet.control_all_x_embedder[embedder](_patchify(latents, patch)), transformer.x_pad_token
+    )
+
+
+def predict(
+    transformer: ZImageTransformer2DModel,
+    conditioning: Conditioning,
+    latents: Tensor,
+    timestep: float,
+    control: Control | None = None,
+) -> Tensor:
+    """The transformer's raw output, float32, for latents (batch, 16, height, width).
+
+    `timestep` is 1 - sigma: 0 is pure noise. Without `control` no part of the branch runs.
+    """
+    patch, embedder = _patch(transformer)
+    dtype = transformer.x_pad_token.dtype
+    batch, _, height, width = latents.shape
+    time = torch.tensor([timestep], device=latents.device)
+    time = transformer.t_embedder(time * transformer.t_scale).to(dtype)
+    image_rope, rope = conditioning.image_rope, conditioning.rope
+
+    image = _patchify(latents.to(dtype), patch)
+    tokens = image.shape[1]
+    image = _pad(transformer.all_x_embedder[embedder](image), transformer.x_pad_token)
+    if control is None:
+        image = _run(transformer.noise_refiner, image, image_rope, time)
+    else:
+        image, branch = _refine(transformer, control, image, image_rope, time)
+
+    unified = torch.cat([image, conditioning.caption.expand(batch, -1, -1)], dim=1)
+    if control is None:
+        unified = _run(transformer.layers, unified, rope, time)
+    else:
+        branch = torch.cat([branch, conditioning.caption.expand(branch.shape[0], -1, -1)], dim=1)
+        net = control.controlnet
+        unified, _ = _run_controlled(
+            transformer.layers,
+            net.control_layers,
+            net.control_layers_places,
+            unified,
+            branch,
+            rope,
+            time,
+            control.scale,
+        )
+
+    output = transformer.all_final_layer[embedder](unified[:, :tokens], c=time)
+    return _unpatchify(output.float(), patch, height, width)
+
+
+def _refine(
+    transformer: ZImageTransformer2DModel, control: Control, image: Tensor, rope: Tensor, time: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The noise refiner's stage with a control branch: refined image tokens and refined control tokens."""
+    net = control.controlnet
+    if net.add_control_noise_refiner is None:
+        refined = _run(net.control_noise_refiner, control.tokens, rope, time)
+        return _run(transformer.noise_refiner, image, rope, time), refined
+    own = net.add_control_noise_refiner == "control_noise_refiner"
+    return _run_controlled(
+        transformer.noise_refiner,
+        net.control_noise_refiner if own else net.control_layers,
+        net.control_refiner_layers_places,
+        image,
+        control.tokens,
+        rope,
+        time,
+        control.scale,
+    )
+
+
+def _run(layers: Sequence[nn.Module], x: Tensor, rope: Tensor, time: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x, None, rope, time)
+    return x
+
+
+def _run_controlled(
+    layers: Sequence[nn.Module],
+    blocks: Sequence[nn.Module],
+    places: Sequence[int],
+    x: Tensor,
+    branch: Tensor,
+    rope: Tensor,
+    time: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Run a stack and its control blocks side by side; the layer at `places[n]` gets the hint of `blocks[n]`.
+
+    Side by side, as only the first block reads `x`, and before the first layer: one hint at a time is kept.
+    A control block answers its hint and its output stacked on the hints it was given, so it is given none.
+    Blocks without a place (2.0 in the refiner) still refine the branch.
+    """
+    block_at = dict(zip(places, blocks, strict=False))
+    for place, layer in enumerate(layers):
+        block = block_at.get(place)
+        if block is None:
+            x = layer(x, None, rope, time)
+        else:
+            hint, branch = block(branch[None] if place else branch, x, None, rope, time).unbind()
+            x = layer(x, None, rope, time) + hint * scale
+    for block in list(blocks)[len(places) :]:
+        _, branch = block(branch[None], x, None, rope, time).unbind()
+    return x, branch
+
+
+def _patch(transformer: ZImageTransformer2DModel) -> tuple[int, str]:
+    """Side of a patch in latent pixels, and the name under which the embedders for it are kept."""
+    patch = transformer.all_patch_size[0]
+    return patch, f"{patch}-{transformer.all_f_patch_size[0]}"
+
+
+def _patchify(latents: Tensor, patch: int) -> Tensor:
+    """(batch, channels, height, width) to (batch, patches, patch * patch * channels), channels last."""
+    batch, channels, height, width = latents.shape
+    grid = latents.view(batch, channels, height // patch, patch, width // patch, patch)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+
+
+def _unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
+    """The reverse of `_patchify`."""
+    grid = tokens.view(tokens.shape[0], height // patch, width // patch, patch, patch, -1)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(tokens.shape[0], -1, height, width)
+
+
+def _pad(tokens: Tensor, pad_token: Tensor) -> Tensor:
+    missing = -tokens.shape[1] % SEQ_MULTI_OF
+    return torch.cat([tokens, pad_token.expand(tokens.shape[0], missing, -1)], dim=1)
+
+
+def _rope(
+    transformer: ZImageTransformer2DModel, caption_tokens: int, height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Rotary tables of caption and image tokens; a position is (frame or caption place, row, column).
+
+    Caption tokens take places 1, 2, …; the image follows as one frame; its padding sits at the origin.
+    """
+    patch, _ = _patch(transformer)
+    rows, columns = height // patch, width // patch
+    places = torch.arange(1, caption_tokens + 1, dtype=torch.int32, device=device)
+    caption = nn.functional.pad(places[:, None], (0, 2))
+    image = torch.cartesian_prod(
+        torch.tensor([caption_tokens + 1], dtype=torch.int32, device=device),
+        torch.arange(rows, dtype=torch.int32, device=device),
+        torch.arange(columns, dtype=torch.int32, device=device),
+    )
+    image = nn.functional.pad(image, (0, 0, 0, -image.shape[0] % SEQ_MULTI_OF))
+    return transformer.rope_embedder(caption)[None], transformer.rope_embedder(image)[None]
