@@ -1,0 +1,48 @@
+"""A real Redis (or Valkey) for tests, on a Unix socket in a folder of its own."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import redis
+
+from tests.processes import wait_for
+from worker.embedded import find_server
+
+
+class RedisServer:
+    """One server process. It keeps its data over `kill` and `start`, as a production server does."""
+
+    def __init__(self) -> None:
+        # Not pytest's own folder: a socket's path may have 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="zturbo-test-redis-"))
+        self.url = f"unix://{self.folder}/redis.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        command = [
+            *(str(find_server().path), "--port", "0", "--unixsocket", f"{self.folder}/redis.sock"),
+            *("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
+        ]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_for(self._answers)
+
+    def _answers(self) -> bool:
+        with redis.Redis.from_url(self.url) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+    def kill(self) -> None:
+        """As a power cut to the process: kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,18 @@
+-- ARGV: id, token, the next stage, the field that keeps what this stage made, its JSON.
+-- Returns {standing, bells missing on the next stage's queue}.
+local id, token, stage, field, made = unpack(ARGV)
+local at = now()
+
+local answer = standing(id, token, 'advance')
+if answer == 'held' then
+    local request = redis.call('HMGET', REQUEST .. id, 'sequence', 'taken_at')
+    redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0, 'crashes', 0)
+    drop_lease(id)
+    wait(id, stage, tonumber(request[1]))
+    if stage == 'finish' then
+        local took = at - request[2]
+        local pace = tonumber(redis.call('GET', PACE) or took)
+        redis.call('SET', PACE, math.floor(0.8 * pace + 0.2 * took))
+    end
+end
+return {answer, bells_missing(QUEUE[stage], at)}

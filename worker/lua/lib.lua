@@ -1,0 +1,79 @@
+-- Put in front of every script: the keys, the clock, and the moves that several scripts share.
+-- KEYS are the lists that the bells of the two queues hang in: {io, gpu}. Every other key is built here.
+
+local REQUEST = 'zturbo:req:'       -- hash of one request
+local WAITING = 'zturbo:waiting:'   -- sorted set by queue (io, gpu): ids that a worker may take
+local LEASES = 'zturbo:leases'      -- sorted set: ids in a worker's hands, by the end of the lease (ms)
+local LINE = 'zturbo:line'          -- sorted set: ids not yet taken by a GPU worker, by submission
+local DONE = 'zturbo:done'          -- sorted set: ids in a final state, by the time of it (ms)
+local OWNER = 'zturbo:owner:'       -- sorted set by owner: their ids, by submission
+local TOKEN = 'zturbo:token:'       -- string: the id that a token was handed
+local WORKERS = 'zturbo:workers:'   -- sorted set by queue: worker ids, by the end of their registration (ms)
+local WORKER = 'zturbo:worker:'     -- string: what one worker says of itself, JSON
+local SEQUENCE = 'zturbo:sequence'  -- counter of submissions
+local PACE = 'zturbo:pace'          -- string: moving average of a generation (ms)
+local TURN = 'zturbo:turn'          -- string: set while one worker process has this tick's reaping
+local REAPED = 'zturbo:reaped'      -- string: time of the last reaping (ms)
+local QUIET = 'zturbo:quiet'        -- string: no lease is taken away before this time (ms)
+
+local BELLS = {io = KEYS[1], gpu = KEYS[2]}
+local QUEUE = {prepare = 'io', generate = 'gpu', finish = 'io'}
+local BEHIND_FINISH = 1e12          -- more than there will ever be submissions
+
+local function now()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Waiting requests keep the order of submission, so one that is handed back stands at the front again.
+-- Finishing comes before preparing: it frees disk and lets a caller go.
+local function wait(id, stage, sequence)
+    local score = stage == 'prepare' and BEHIND_FINISH + sequence or sequence
+    redis.call('ZADD', WAITING .. QUEUE[stage], score, id)
+end
+
+local function drop_lease(id)
+    redis.call('ZREM', LEASES, id)
+    redis.call('HDEL', REQUEST .. id, 'token', 'worker')
+end
+
+-- The work of the present stage is to be done again by somebody.
+local function hand_back(id)
+    local request = redis.call('HMGET', REQUEST .. id, 'stage', 'sequence')
+    drop_lease(id)
+    if request[1] == 'generate' then
+        redis.call('HSET', REQUEST .. id, 'state', 'in_queue', 'step', 0)
+        redis.call('HDEL', REQUEST .. id, 'started_at')
+        redis.call('ZADD', LINE, request[2], id)
+    end
+    wait(id, request[1], tonumber(request[2]))
+end
+
+local function close(id, state, at)
+    local stage = redis.call('HGET', REQUEST .. id, 'stage')
+    drop_lease(id)
+    redis.call('ZREM', WAITING .. QUEUE[stage], id)
+    redis.call('ZREM', LINE, id)
+    redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', at)
+    redis.call('ZADD', DONE, at, id)
+end
+
+-- What a worker with this token may do: 'held' (it is the one), 'passed' (this very move was made already;
+-- the client sent it again because the reply was lost), else why not: 'cancelled' or 'fenced'.
+local function standing(id, token, move)
+    local request = redis.call('HMGET', REQUEST .. id, 'token', 'passed', 'state')
+    if request[1] == token then return 'held' end
+    if request[2] == token .. ':' .. move then return 'passed' end
+    if request[3] == 'cancelled' then return 'cancelled' end
+    return 'fenced'
+end
+
+local function workers(queue, at)
+    return math.max(1, redis.call('ZCOUNT', WORKERS .. queue, at, '+inf'))
+end
+
+-- One bell a worker is enough: whoever hears one drains the queue.
+local function bells_missing(queue, at)
+    local wanted = math.min(redis.call('ZCARD', WAITING .. queue), workers(queue, at))
+    return math.max(0, wanted - redis.call('LLEN', BELLS[queue]))
+end

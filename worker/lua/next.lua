@@ -1,0 +1,23 @@
+-- ARGV: queue, a token never used before, worker id, lease (ms).
+-- Returns the fields of the request that is now this token's, or {} when none waits.
+local queue, token, worker, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local at = now()
+
+local id = redis.call('GET', TOKEN .. token)
+if id then
+    if redis.call('HGET', REQUEST .. id, 'token') ~= token then return {} end
+    return redis.call('HGETALL', REQUEST .. id)
+end
+
+id = redis.call('ZPOPMIN', WAITING .. queue)[1]
+if not id then return {} end
+-- Counted before the work, so that work which kills its worker is counted too.
+redis.call('HINCRBY', REQUEST .. id, 'attempt', 1)
+redis.call('HSET', REQUEST .. id, 'token', token, 'worker', worker, 'taken_at', at)
+redis.call('SET', TOKEN .. token, id, 'PX', lease)
+redis.call('ZADD', LEASES, at + lease, id)
+if redis.call('HGET', REQUEST .. id, 'stage') == 'generate' then
+    redis.call('HSET', REQUEST .. id, 'state', 'in_progress', 'started_at', at)
+    redis.call('ZREM', LINE, id)
+end
+return redis.call('HGETALL', REQUEST .. id)

@@ -1,0 +1,11 @@
+-- ARGV: id, token. The worker gives the request back unfinished, through no fault of the request.
+-- Returns the standing.
+local id, token = ARGV[1], ARGV[2]
+
+local answer = standing(id, token, 'release')
+if answer == 'held' then
+    redis.call('HINCRBY', REQUEST .. id, 'attempt', -1)
+    redis.call('HSET', REQUEST .. id, 'passed', token .. ':release')
+    hand_back(id)
+end
+return answer

@@ -1,0 +1,138 @@
+"""The only module that talks to RQ: bells, and the worker that answers them.
+
+An RQ job here is only a doorbell: it says `run_next`, with no argument, and a worker that hears it drains its
+queue of waiting requests. A bell too many costs ten milliseconds; a lost one is rung again by the reconciler.
+So nothing depends on RQ's own promises about jobs, which do not hold for a process that keeps a model loaded.
+"""
+
+import logging
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from types import FrameType
+from typing import Literal
+
+import redis
+from rq import Queue as BellQueue
+from rq import SimpleWorker
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+log = logging.getLogger(__name__)
+
+Queue = Literal["io", "gpu"]
+QUEUES: tuple[Queue, ...] = ("io", "gpu")
+
+BELL_LISTS = ("rq:queue:zturbo-io", "rq:queue:zturbo-gpu")
+"""Where RQ keeps the bells, in the order of `QUEUES`; the scripts count them."""
+
+SOCKET_SECONDS = 5.0
+
+WORKER_TTL_SECONDS = 30
+"""An idle RQ worker waits this less 15 s for a bell before it looks after itself."""
+
+BELL_TIMEOUT_SECONDS = 86_400
+"""RQ's job timeout raises an exception anywhere in the code, so it must never fire in earnest."""
+
+BELL_TTL_SECONDS = 60
+"""How long RQ remembers a bell that went wrong."""
+
+PAUSE_SECONDS = 0.5
+"""Wait before RQ's loop is started again after it gave up."""
+
+
+def _bell_queue(queue: Queue, client: redis.Redis) -> BellQueue:
+    return BellQueue(f"zturbo-{queue}", connection=client, serializer=JSONSerializer)
+
+
+class Bells:
+    """Rings the queues' bells. Safe to share between threads."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._client = redis.Redis.from_url(redis_url, socket_timeout=SOCKET_SECONDS)
+
+    def ring(self, queue: Queue, times: int = 1) -> None:
+        bells = _bell_queue(queue, self._client)
+        for _ in range(times):
+            bells.enqueue(
+                "worker.queue.run_next",
+                job_timeout=BELL_TIMEOUT_SECONDS,
+                result_ttl=0,
+                failure_ttl=BELL_TTL_SECONDS,
+            )
+
+    def close(self) -> None:
+        self._client.close()
+
+
+_drain: Callable[[], None] | None = None
+
+
+def run_next() -> None:
+    """What a bell makes the worker do. RQ imports it by name in the worker's process."""
+    if _drain is None:
+        raise RuntimeError("run_next is for a process that called answer_bells")
+    _drain()
+
+
+class _BellWorker(SimpleWorker):
+    """RQ's worker, stopped by our signal rule: never in the middle of a job, and without asking Redis."""
+
+    def __init__(self, queue: Queue, client: redis.Redis, on_signal: Callable[[], None]) -> None:
+        super().__init__(
+            [_bell_queue(queue, client)],
+            name=f"{queue}-{uuid.uuid4().hex}",
+            connection=client,
+            worker_ttl=WORKER_TTL_SECONDS,
+            serializer=JSONSerializer,
+            log_job_description=False,
+        )
+        self._on_signal = on_signal
+        self._answering = False
+
+    def _install_signal_handlers(self) -> None:
+        signal.signal(signal.SIGTERM, self.request_stop)
+        signal.signal(signal.SIGINT, self.request_stop)
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        self._on_signal()
+        self._stop_requested = True
+        if not self._answering:
+            raise StopRequested
+
+    def execute_job(self, job: Job, queue: BellQueue) -> None:
+        self._answering = True
+        try:
+            super().execute_job(job, queue)
+        finally:
+            self._answering = False
+
+
+def answer_bells(
+    queue: Queue,
+    redis_url: str,
+    drain: Callable[[], None],
+    stopping: threading.Event,
+    on_signal: Callable[[], None],
+) -> None:
+    """Calls `drain` whenever a bell rings, until `stopping` is set; call it on the main thread.
+
+    `on_signal` is called on SIGTERM and SIGINT, each time; it should set `stopping`.
+    """
+    global _drain
+    _drain = drain
+    client = redis.Redis.from_url(redis_url)
+    try:
+        while not stopping.is_set():
+            try:
+                _BellWorker(queue, client, on_signal).work(logging_level="WARNING")
+            except StopRequested:
+                break
+            except Exception as error:
+                # RQ gives up in many ways when Redis goes away; the requests themselves are not in its hands.
+                log.warning("RQ stopped (%s: %s), it is started again", type(error).__name__, error)
+            stopping.wait(PAUSE_SECONDS)
+    finally:
+        client.close()

@@ -1,0 +1,180 @@
+"""The request record, the one truth about a request, and the moves a worker makes on it.
+
+Every move is a Lua script (`lua/*.lua`) that is safe to send twice; `worker.requests` has the API's moves.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import redis
+
+from worker.config import WorkerSettings
+from worker.errors import LeaseLost
+from worker.queue import Queue
+from worker.store import Scripts
+
+State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
+"""`in_queue` until a GPU worker takes the request; `in_progress` from then on, the finish stage included."""
+
+Stage = Literal["prepare", "generate", "finish"]
+Standing = Literal["held", "passed", "cancelled", "fenced"]
+
+FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+MAX_CRASHES = 2
+"""Dead workers after which a request is taken for the cause."""
+
+REQUEST_KEY = "zturbo:req:"
+LINE_KEY = "zturbo:line"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One request as it stood when it was read."""
+
+    id: str
+    model_id: str
+    owner: str
+    input: dict[str, Any]
+    warnings: tuple[str, ...]
+    state: State
+    stage: Stage
+    attempt: int
+    """Times the present stage was begun."""
+    sequence: int
+    """Number of its submission: larger is newer."""
+    step: int
+    total_steps: int | None
+    created_at: float
+    """Unix seconds by Redis's clock, as the next two."""
+    started_at: float | None
+    finished_at: float | None
+    position: int | None = None
+    """Requests ahead of it; None unless it is `in_queue`."""
+    prepared: dict[str, Any] | None = None
+    generated: dict[str, Any] | None = None
+    output: dict[str, Any] | None = None
+    error: dict[str, str] | None = None
+    """`type` and `message`, when the state is `failed`."""
+
+
+def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
+    """A record from its hash in Redis."""
+
+    def seconds(name: str) -> float | None:
+        return int(fields[name]) / 1000 if name in fields else None
+
+    def data(name: str) -> Any:
+        return json.loads(fields[name]) if name in fields else None
+
+    return Record(
+        id=fields["id"],
+        model_id=fields["model_id"],
+        owner=fields["owner"],
+        input=data("input"),
+        warnings=tuple(data("warnings")),
+        state=fields["state"],  # type: ignore[arg-type]  # written by our scripts alone
+        stage=fields["stage"],  # type: ignore[arg-type]
+        attempt=int(fields["attempt"]),
+        sequence=int(fields["sequence"]),
+        step=int(fields["step"]),
+        total_steps=int(fields["total_steps"]) if "total_steps" in fields else None,
+        created_at=int(fields["created_at"]) / 1000,
+        started_at=seconds("started_at"),
+        finished_at=seconds("finished_at"),
+        position=position if fields["state"] == "in_queue" else None,
+        prepared=data("prepared"),
+        generated=data("generated"),
+        output=data("output"),
+        error=data("error"),
+    )
+
+
+def pairs(flat: Sequence[str]) -> dict[str, str]:
+    """A hash as a script returns it: field, value, field, value."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class Reaped(NamedTuple):
+    """What one look at the leases did, and the bells that each queue lacks."""
+
+    handed_back: int
+    failed: int
+    bells: dict[Queue, int]
+
+
+class Records:
+    """A worker's moves. Each raises what redis-py raises when Redis is away."""
+
+    def __init__(self, client: redis.Redis, settings: WorkerSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._scripts = Scripts(client)
+        self._lease_ms = int(settings.lease_seconds * 1000)
+
+    def get(self, request_id: str) -> Record | None:
+        fields: dict[str, str] = self._client.hgetall(REQUEST_KEY + request_id)  # type: ignore[assignment]
+        return parse(fields) if fields else None
+
+    def next(self, queue: Queue, token: str, worker_id: str) -> Record | None:
+        """Takes the first waiting request; the same token gets the same request again while it holds it."""
+        fields = self._scripts.run("next", queue, token, worker_id, self._lease_ms)
+        return parse(pairs(fields)) if fields else None
+
+    def beat(self, request_id: str, token: str, step: int = 0, total_steps: int = 0) -> Standing:
+        """Extends the lease and writes the progress, if the token still holds the request."""
+        standing: Standing = self._scripts.run("beat", request_id, token, self._lease_ms, step, total_steps)
+        return standing
+
+    def advance(self, request_id: str, token: str, stage: Stage, made: dict[str, Any]) -> int:
+        """Hands the request on to `stage` with what this stage made; returns the bells to ring there.
+
+        Raises LeaseLost when the token no longer holds the request.
+        """
+        field = {"generate": "prepared", "finish": "generated"}[stage]
+        standing, bells = self._scripts.run("advance", request_id, token, stage, field, json.dumps(made))
+        _require(standing, request_id)
+        return int(bells)
+
+    def finish(self, request_id: str, token: str, output: dict[str, Any]) -> None:
+        """Succeeded. Raises LeaseLost when the token no longer holds the request."""
+        self._close(request_id, token, "succeeded", "output", output)
+
+    def fail(self, request_id: str, token: str, error_type: str, message: str) -> None:
+        """Failed. Raises LeaseLost when the token no longer holds the request."""
+        self._close(request_id, token, "failed", "error", {"type": error_type, "message": message})
+
+    def _close(self, request_id: str, token: str, state: State, field: str, value: dict[str, Any]) -> None:
+        standing = self._scripts.run("close", request_id, token, state, field, json.dumps(value))
+        _require(standing, request_id)
+
+    def release(self, request_id: str, token: str) -> None:
+        """Back to the front of its queue, as if it had not been taken; nothing when the token lost it."""
+        self._scripts.run("release", request_id, token)
+
+    def reap(self, turn_seconds: float) -> Reaped | None:
+        """Takes requests from workers that fell silent; None when another process did so in this turn."""
+        answer = self._scripts.run(
+            "reap", self._lease_ms, self._settings.max_attempts, MAX_CRASHES, int(turn_seconds * 1000)
+        )
+        if not answer:
+            return None
+        handed_back, failed, io, gpu = answer
+        return Reaped(handed_back, failed, {"io": io, "gpu": gpu})
+
+    def forget_expired(self, limit: int = 100) -> int:
+        """Deletes records that were closed longer ago than the retention; returns how many."""
+        retention_ms = int(self._settings.retention_days * 86_400_000)
+        expired: list[str] = self._scripts.run("expired", retention_ms, limit)
+        for request_id in expired:
+            self._scripts.run("delete", request_id)
+        return len(expired)
+
+
+def _require(standing: Standing, request_id: str) -> None:
+    if standing not in ("held", "passed"):
+        raise LeaseLost(f"Request {request_id} was taken away from this worker ({standing}).")

@@ -1,0 +1,182 @@
+"""The API's moves on requests: submit, read, cancel, list, count, delete. All async.
+
+Every method raises `StoreUnavailable` when Redis cannot be reached.
+The workers' moves are in `worker.records`.
+"""
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import redis.asyncio
+
+from worker.config import WorkerSettings
+from worker.errors import QueueFull
+from worker.queue import Bells, Queue
+from worker.records import LINE_KEY, REQUEST_ID, REQUEST_KEY, Record, State, parse
+from worker.registry import WorkerInfo, read_workers
+from worker.store import DEFAULT_REDIS_URL, Scripts, connect_async, reaching_store
+
+log = logging.getLogger(__name__)
+
+Outcome = str
+"""`cancelled` or `not_cancellable`."""
+
+LIST_BATCH = 100
+"""Records read at once while a list looks for those in one state."""
+
+
+class Cancellation(NamedTuple):
+    outcome: Outcome
+    state: State
+    """The state afterwards."""
+
+
+class Page(NamedTuple):
+    records: list[Record]
+    cursor: str | None
+    """Give it to the next call; None when there is nothing more."""
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the queues and workers look like now."""
+
+    waiting: dict[Queue, int]
+    """Requests that wait for a worker, by queue."""
+    in_line: int
+    """Requests not yet taken by a GPU worker."""
+    running: int
+    """Requests in a worker's hands, on either queue."""
+    generate_seconds: float | None
+    """Moving average of a generation."""
+    workers: list[WorkerInfo]
+
+
+class Requests:
+    """One for a server; `close` it at the end."""
+
+    def __init__(self, client: redis.asyncio.Redis, bells: Bells, settings: WorkerSettings) -> None:
+        self._client = client
+        self._bells = bells
+        self._settings = settings
+        self._scripts = Scripts(client)
+
+    @classmethod
+    def connect(cls, settings: WorkerSettings) -> "Requests":
+        """Nothing is sent to Redis until the first call."""
+        redis_url = settings.redis_url or DEFAULT_REDIS_URL
+        return cls(connect_async(redis_url), Bells(redis_url), settings)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        await asyncio.to_thread(self._bells.close)
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable unless Redis answers and can write its append-only file."""
+        with reaching_store():
+            await self._client.set("zturbo:ping", "1", px=1000)
+
+    async def submit(
+        self, request_id: str, model_id: str, input: dict[str, Any], owner: str, warnings: list[str]
+    ) -> int:
+        """Puts a request in line and returns how many are ahead of it.
+
+        The same id again changes nothing, so a submit whose answer was lost can be repeated. `input` is JSON
+        as `model_dump(mode="json")` gives it. Raises QueueFull.
+        """
+        if not REQUEST_ID.fullmatch(request_id):
+            raise ValueError(f"not a request id: {request_id!r}")
+        fields = ("model_id", model_id, "input", json.dumps(input), "warnings", json.dumps(warnings))
+        with reaching_store():
+            answer = await self._scripts.run("submit", request_id, self._settings.max_queue, owner, *fields)
+        if answer[0] == "full":
+            raise QueueFull(
+                f"{self._settings.max_queue} requests are waiting already; try again in {answer[1]} s.",
+                retry_after=answer[1],
+            )
+        _, position, bells = answer
+        if bells:
+            await self._ring("io")
+        return int(position)
+
+    async def _ring(self, queue: Queue) -> None:
+        try:
+            await asyncio.to_thread(self._bells.ring, queue)
+        except Exception as error:
+            # The record is written, and the workers ring what is missing within a second.
+            log.warning("no bell for the %s queue: %s", queue, error)
+
+    async def get(self, request_id: str) -> Record | None:
+        """None when the id is unknown, deleted or expired."""
+        records = await self._read([request_id])
+        return records[0] if records else None
+
+    async def position(self, request_id: str) -> int | None:
+        """Requests ahead of it (0: the next to run); None when it is not in the line."""
+        with reaching_store():
+            rank = await self._client.zrank(LINE_KEY, request_id)
+        return None if rank is None else int(rank)  # type: ignore[arg-type]  # no score was asked for
+
+    async def cancel(self, request_id: str, force: bool = False) -> Cancellation | None:
+        """Cancels what is in the queue, and with `force` also what is in progress. None: unknown id."""
+        with reaching_store():
+            answer = await self._scripts.run("cancel", request_id, "1" if force else "0")
+        return Cancellation(*answer) if answer else None
+
+    async def delete(self, request_id: str) -> bool:
+        """Forgets a finished request; its files are the caller's to delete. False while it is unfinished."""
+        with reaching_store():
+            answer: str = await self._scripts.run("delete", request_id)
+        return answer != "active"
+
+    async def list_owned(
+        self, owner: str, state: State | None = None, limit: int = 20, cursor: str | None = None
+    ) -> Page:
+        """An owner's requests, newest first. Raises ValueError for a cursor that is none of ours."""
+        newest = f"({int(cursor)}" if cursor else "+inf"
+        found: list[Record] = []
+        while True:
+            with reaching_store():
+                ids: Any = await self._client.zrange(
+                    f"zturbo:owner:{owner}", newest, "-inf", desc=True, byscore=True, offset=0, num=LIST_BATCH
+                )
+            for record in await self._read(ids):
+                newest = f"({record.sequence}"
+                if state is None or record.state == state:
+                    found.append(record)
+                if len(found) > limit:
+                    return Page(found[:limit], str(found[limit - 1].sequence))
+            if len(ids) < LIST_BATCH:
+                return Page(found, None)
+
+    async def _read(self, ids: list[str]) -> list[Record]:
+        with reaching_store():
+            pipe = self._client.pipeline(transaction=True)
+            for request_id in ids:
+                pipe.hgetall(REQUEST_KEY + request_id)
+                pipe.zrank(LINE_KEY, request_id)
+            answers = await pipe.execute()
+        return [
+            parse(fields, rank) for fields, rank in zip(answers[::2], answers[1::2], strict=True) if fields
+        ]
+
+    async def stats(self) -> Stats:
+        with reaching_store():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.zcard("zturbo:waiting:io")
+            pipe.zcard("zturbo:waiting:gpu")
+            pipe.zcard(LINE_KEY)
+            pipe.zcard("zturbo:leases")
+            pipe.get("zturbo:pace")
+            io, gpu, in_line, running, pace = await pipe.execute()
+            workers = await read_workers(self._client)
+        return Stats(
+            waiting={"io": io, "gpu": gpu},
+            in_line=in_line,
+            running=running,
+            generate_seconds=int(pace) / 1000 if pace else None,
+            workers=workers,
+        )
