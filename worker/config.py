@@ -14,9 +14,12 @@ class WorkerSettings(ModelSettings):
     max_queue: int = Field(1000, ge=1, description="Requests waiting at most; more are answered with 429.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its request.")
     max_attempts: int = Field(3, ge=1, description="Times a request is tried before it fails.")
-    retention_days: float = Field(7.0, gt=0, description="Days after which a request and its files are deleted.")
+    retention_days: float = Field(
+        7.0, gt=0, description="Days after which a request and its files are deleted."
+    )
     allow_hosts: str = Field(
         "", description="Hosts, IPs or CIDRs on private networks that may be fetched from, comma separated."
     )
     max_image_bytes: int = Field(50_000_000, gt=0, description="Largest image that is fetched, in bytes.")
     max_lora_bytes: int = Field(4_000_000_000, gt=0, description="Largest LoRA that is fetched, in bytes.")
+    embed_metadata: bool = Field(True, description="Write prompt, seed and settings into the picture's file.")
