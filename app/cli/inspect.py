@@ -1,0 +1,54 @@
+"""`zturbo inspect FILE`: how a picture was made, read from the picture itself."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.exits import Exit, fail
+from worker.errors import ImageError
+from worker.metadata import NOT_KEPT, read_metadata, request_body
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A PNG, JPEG or WebP file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything the file says, as JSON.")]
+Request = Annotated[
+    bool, typer.Option("--request", help="Print the request body that makes the picture again, as JSON.")
+]
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command("inspect")(inspect)
+
+
+def inspect(file: File, as_json: AsJson = False, request: Request = False) -> None:
+    """Print how a picture was made: its prompt, seed, settings, and the request behind it."""
+    try:
+        metadata = read_metadata(file.read_bytes())
+        if not metadata:
+            fail(f"{file} says nothing about how it was made.", Exit.FAILED)
+        if request:
+            _print_request(request_body(metadata))
+        elif as_json:
+            _print_json(metadata)
+        else:
+            # The text that other tools read is made for people too; a file may have only the other one.
+            typer.echo(metadata.get("parameters") or json.dumps(metadata["zturbo"], ensure_ascii=False))
+    except OSError as fault:
+        fail(f"{file} cannot be read: {fault.strerror}.", Exit.NO_INPUT)
+    except ImageError as fault:
+        fail(f"{file}: {fault}", Exit.DATA)
+
+
+def _print_request(body: dict[str, Any]) -> None:
+    _print_json(body)
+    if str(body.get("image_url")).startswith(NOT_KEPT):
+        typer.echo(
+            "The input image came inside the request and is not kept in the picture. "
+            f"Put yours in image_url; its file has the sha256 {body['image_url'].removeprefix(NOT_KEPT)}.",
+            err=True,
+        )
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
