@@ -50,7 +50,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The checked header of the file at `path`; raises CheckpointError, which names the file, not its folder."""
+    """The checked header of the file at `path`; raises CheckpointError, which names the file only."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size

@@ -1,10 +1,11 @@
-"""Fixtures for every layer: a real Redis."""
+"""Fixtures for every layer: a real Redis, a hub on loopback."""
 
 from collections.abc import Iterator
 
 import pytest
 import redis
 
+from tests.hub import hub as hub
 from tests.redis_server import RedisServer
 
 
