@@ -1,5 +1,7 @@
 """Settings of the request's life: Redis, storage, fetching, leases."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from models.config import ModelSettings
@@ -13,6 +15,9 @@ class WorkerSettings(ModelSettings):
     )
     max_queue: int = Field(1000, ge=1, description="Requests waiting at most; more are answered with 429.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its request.")
+    drain_seconds: float = Field(
+        20.0, ge=0, description="Time a stopping worker may take to end its stage before it hands it back."
+    )
     max_attempts: int = Field(3, ge=1, description="Times a request is tried before it fails.")
     retention_days: float = Field(
         7.0, gt=0, description="Days after which a request and its files are deleted."
@@ -23,3 +28,18 @@ class WorkerSettings(ModelSettings):
     max_image_bytes: int = Field(50_000_000, gt=0, description="Largest image that is fetched, in bytes.")
     max_lora_bytes: int = Field(4_000_000_000, gt=0, description="Largest LoRA that is fetched, in bytes.")
     embed_metadata: bool = Field(True, description="Write prompt, seed and settings into the picture's file.")
+
+    @property
+    def outputs_path(self) -> Path:
+        """Finished pictures and uploads."""
+        return self.data_dir / "outputs"
+
+    @property
+    def work_path(self) -> Path:
+        """Pixels on their way from one stage to the next."""
+        return self.data_dir / "work"
+
+    @property
+    def cache_path(self) -> Path:
+        """LoRAs fetched from URLs."""
+        return self.data_dir / "cache"

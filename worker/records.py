@@ -6,7 +6,7 @@ Every move is a Lua script (`lua/*.lua`) that is safe to send twice; `worker.req
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import redis
@@ -55,8 +55,9 @@ class Record:
     finished_at: float | None
     position: int | None = None
     """Requests ahead of it; None unless it is `in_queue`."""
-    prepared: dict[str, Any] | None = None
-    generated: dict[str, Any] | None = None
+    prepared: dict[str, Any] = field(default_factory=dict)
+    """What the prepare stage made; empty before its end, as the next."""
+    generated: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] | None = None
     error: dict[str, str] | None = None
     """`type` and `message`, when the state is `failed`."""
@@ -87,8 +88,8 @@ def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
         started_at=seconds("started_at"),
         finished_at=seconds("finished_at"),
         position=position if fields["state"] == "in_queue" else None,
-        prepared=data("prepared"),
-        generated=data("generated"),
+        prepared=data("prepared") or {},
+        generated=data("generated") or {},
         output=data("output"),
         error=data("error"),
     )

@@ -10,7 +10,14 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, ResponseError, TimeoutError
+from redis.exceptions import (
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.retry import Retry
 
 from worker.errors import StoreUnavailable
@@ -64,17 +71,22 @@ class Scripts:
         return script(keys=BELL_LISTS, args=args)
 
 
-@contextmanager
-def reaching_store() -> Iterator[None]:
-    """Turns what redis-py raises into `StoreUnavailable`.
+def is_away(error: Exception) -> bool:
+    """Whether Redis may take the same command later.
 
     A server that cannot write its append-only file any more (disk full) answers MISCONF.
     """
+    return isinstance(error, AWAY) or (isinstance(error, ResponseError) and "MISCONF" in str(error))
+
+
+@contextmanager
+def reaching_store() -> Iterator[None]:
+    """Turns what redis-py raises while Redis is away into `StoreUnavailable`."""
     try:
         yield
-    except AWAY as error:
-        raise StoreUnavailable("The request store (Redis) cannot be reached; try again shortly.") from error
-    except ResponseError as error:
-        if "MISCONF" not in str(error):
+    except RedisError as error:
+        if not is_away(error):
             raise
-        raise StoreUnavailable("The request store (Redis) cannot write; see the server's log.") from error
+        raise StoreUnavailable(
+            "The request store (Redis) cannot be reached or cannot write; try again shortly."
+        ) from error

@@ -1,0 +1,172 @@
+"""Which machines a caller's URL may make this server talk to; decided where the socket is opened.
+
+The host is resolved once, every answer is judged, and the connection goes to a judged address, so neither
+redirects nor a name that changes its address get around it. Ranges are listed rather than asked of
+`ipaddress.is_global`, which takes several special ranges for global (Python 3.11: 64:ff9b::/96, 2002::/16).
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+import httpcore
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 10.0
+PUBLIC_PORTS = (80, 443)
+
+PRIVATE_V4 = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier NAT, and some clouds' services
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # Azure's host
+        "169.254.0.0/16",  # link-local: the clouds' metadata
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+    )
+)
+PUBLIC_V6 = IPv6Network("2000::/3")
+PRIVATE_V6 = tuple(
+    IPv6Network(network)
+    for network in (
+        "2001::/23",  # Teredo and other protocols
+        "2001:db8::/32",
+        "2002::/16",  # 6to4: an IPv4 address in disguise
+        "3fff::/20",
+    )
+)
+
+
+class Refused(Exception):
+    """This host, or the port on it, is not to be talked to."""
+
+
+@dataclass(frozen=True)
+class AllowList:
+    """The operator's exceptions (ZTURBO_ALLOW_HOSTS): host names, addresses and networks."""
+
+    hosts: frozenset[str]
+    networks: tuple[Network, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "AllowList":
+        hosts, networks = set(), []
+        for entry in (part.strip().lower() for part in text.split(",")):
+            try:
+                networks.append(ip_network(entry, strict=False))
+            except ValueError:
+                hosts.add(entry)
+        return cls(frozenset(hosts - {""}), tuple(networks))
+
+    def allows(self, host: str, address: Address) -> bool:
+        return host.lower() in self.hosts or any(address in network for network in self.networks)
+
+
+def is_public(address: Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in PRIVATE_V4)
+    if address.ipv4_mapped:
+        return is_public(address.ipv4_mapped)
+    return address in PUBLIC_V6 and not any(address in network for network in PRIVATE_V6)
+
+
+class Deadline:
+    """The end of all waiting on one fetch."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self, at_most: float) -> float:
+        """Seconds that one wait may take. Raises httpcore.ReadTimeout when none is left."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("deadline")
+        return min(left, at_most)
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Opens connections to allowed machines only, and lets none outlive the deadline.
+
+    `connect_tcp` raises Refused, or OSError when the host has no address.
+    """
+
+    def __init__(self, allowed: AllowList, deadline: Deadline) -> None:
+        self._allowed = allowed
+        self._deadline = deadline
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses = _resolve(host, port)
+        excepted = all(self._allowed.allows(host, address) for address in addresses)
+        if not excepted and (port not in PUBLIC_PORTS or not all(map(self._may_reach, addresses))):
+            raise Refused
+        for address in addresses[:-1]:
+            try:
+                return self._connect(address, port)
+            except httpcore.ConnectError:
+                continue
+        return self._connect(addresses[-1], port)
+
+    def _may_reach(self, address: Address) -> bool:
+        return is_public(address) or any(address in network for network in self._allowed.networks)
+
+    def _connect(self, address: Address, port: int) -> httpcore.NetworkStream:
+        stream = self._sockets.connect_tcp(str(address), port, self._deadline.left(CONNECT_SECONDS))
+        return _TimedStream(stream, self._deadline)
+
+
+def _resolve(host: str, port: int) -> list[Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # An IPv6 answer may carry a scope ("fe80::1%eth0"), which is judged as the address it is.
+    return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """A stream on which a slow sender cannot stretch the deadline byte by byte."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.left(READ_SECONDS))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._deadline.left(READ_SECONDS))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        stream = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left(CONNECT_SECONDS))
+        return _TimedStream(stream, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

@@ -1,0 +1,67 @@
+"""A worker's hold on one request: kept alive from a thread of its own while another does the work."""
+
+import logging
+import threading
+from types import TracebackType
+from typing import Literal
+
+from redis.exceptions import RedisError
+
+from models.errors import Cancelled
+from models.job import Step
+from worker.records import Records
+
+log = logging.getLogger(__name__)
+
+BEATS_PER_LEASE = 6
+"""So that five beats may be lost before the lease is."""
+
+
+class Lease:
+    """Beats until it is left. `records` must not share its connection with the thread that works."""
+
+    def __init__(self, records: Records, request_id: str, token: str, lease_seconds: float) -> None:
+        self.lost: Literal["cancelled", "fenced"] | None = None
+        """Why the request is no longer ours, once that is known."""
+        self._records = records
+        self._request_id = request_id
+        self._token = token
+        self._interval = lease_seconds / BEATS_PER_LEASE
+        self._step = Step(0, 0)
+        self._ended = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._ended = True
+        self._wake.set()
+
+    def on_step(self, step: Step) -> None:
+        """Tells the progress, without waiting for Redis. Raises as `check` does."""
+        self._step = step
+        self._wake.set()
+        self.check()
+
+    def check(self) -> None:
+        """Raises Cancelled when the request is no longer ours."""
+        if self.lost:
+            raise Cancelled(f"The request was taken away from this worker ({self.lost}).")
+
+    def _beat(self) -> None:
+        while True:
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            if self._ended:
+                return
+            try:
+                standing = self._records.beat(self._request_id, self._token, *self._step)
+            except RedisError as error:
+                log.warning("request %s: no beat: %s", self._request_id, error)
+                continue
+            if standing in ("cancelled", "fenced"):
+                self.lost = standing
+                return

@@ -1,0 +1,208 @@
+"""One request at a time off a worker's queue, each seen through its stage to a record that tells the outcome.
+
+Whatever a stage raises ends in the record; nothing a request does takes the worker with it silently.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from redis.exceptions import RedisError
+
+from models.errors import Cancelled, ModelError
+from models.inputs import ControlNetLoraInput
+from models.job import AppliedLora, Job, Picture, Pixels
+from worker.config import WorkerSettings
+from worker.errors import LeaseLost, WorkerError
+from worker.lease import Lease
+from worker.queue import Bells, Queue
+from worker.records import Record, Records, Stage
+from worker.stages import Engine, finish, prepare
+from worker.storage import Storage
+from worker.store import is_away
+from worker.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DRAIN_SECONDS = 600.0
+"""A worker answers a bell this long at most, then lets RQ look after itself; the reconciler rings again."""
+
+AWAY_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A request in this worker's hands."""
+
+    request_id: str
+    token: str
+
+
+class Life:
+    """What one worker does with the requests of its queue."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        worker_id: str,
+        records: Records,
+        beats: Records,
+        bells: Bells,
+        settings: WorkerSettings,
+        storage: Storage,
+        engine: Engine | None = None,
+    ) -> None:
+        """`beats` is on a client of its own, for the lease's thread; `engine` is for the gpu queue."""
+        self.holding: Holding | None = None
+        self._queue = queue
+        self._worker_id = worker_id
+        self._records = records
+        self._beats = beats
+        self._bells = bells
+        self._settings = settings
+        self._storage = storage
+        self._engine = engine
+        self._workspace = Workspace(settings.work_path)
+
+    def drain(self, stopping: threading.Event) -> None:
+        """Takes requests until none waits, it is time to stop, or the bell was answered long enough."""
+        end = time.monotonic() + DRAIN_SECONDS
+        while not stopping.is_set() and time.monotonic() < end:
+            token = secrets.token_hex(16)
+            record = self._records.next(self._queue, token, self._worker_id)
+            if record is None:
+                return
+            self.holding = Holding(record.id, token)
+            try:
+                if stopping.is_set():
+                    self._records.release(record.id, token)
+                else:
+                    self._see_through(record, token)
+            finally:
+                self.holding = None
+
+    def _see_through(self, record: Record, token: str) -> None:
+        stage = {"prepare": self._prepare, "generate": self._generate, "finish": self._finish}[record.stage]
+        with Lease(self._beats, record.id, token, self._settings.lease_seconds) as lease:
+            try:
+                close = self._outcome(stage, record, token, lease)
+                _once_redis_answers(close)
+            except LeaseLost as error:
+                log.info("%s", error)
+
+    def _outcome(
+        self,
+        stage: Callable[[Record, str, Lease], Callable[[], None]],
+        record: Record,
+        token: str,
+        lease: Lease,
+    ) -> Callable[[], None]:
+        """Runs the stage; returns the move that writes its outcome."""
+        try:
+            return stage(record, token, lease)
+        except Cancelled as error:
+            if lease.lost:
+                raise LeaseLost(f"Request {record.id}: {error}") from error
+            return self._failure(record, token, error.code, str(error))
+        except (ModelError, WorkerError) as error:
+            log.info("request %s failed: %s: %s", record.id, error.code, error)
+            return self._failure(record, token, error.code, str(error))
+        except Exception:
+            log.exception("request %s failed in %s", record.id, record.stage)
+            message = f"Something broke on this server; its log tells more under request {record.id}."
+            return self._failure(record, token, "internal_error", message)
+
+    def _failure(self, record: Record, token: str, code: str, message: str) -> Callable[[], None]:
+        def fail() -> None:
+            self._records.fail(record.id, token, code, message)
+            self._workspace.remove(record.id)
+
+        return fail
+
+    def _prepare(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        started = time.monotonic()
+        request = ControlNetLoraInput.model_validate(record.input)
+        job, control = prepare(request, self._settings, self._storage, lease.check)
+        made = {
+            "job": job.model_dump(mode="json"),
+            "control": self._workspace.save(record.id, token, control),
+            "seconds": time.monotonic() - started,
+        }
+        return lambda: self._advance(record, token, "generate", made)
+
+    def _generate(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        assert self._engine is not None  # noqa: S101 - only the gpu queue has this stage
+        job = Job.model_validate(record.prepared["job"])
+        control = self._workspace.load(record.id, record.prepared["control"])
+        picture = self._engine.generate(job, control, lease.on_step)
+        made = _facts(picture) | {"image": self._workspace.save(record.id, token, picture.image)}
+        return lambda: self._advance(record, token, "finish", made)
+
+    def _finish(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        started = time.monotonic()
+        job = Job.model_validate(record.prepared["job"])
+        picture = _picture(record.generated, self._workspace.load(record.id, record.generated["image"]))
+        output = finish(record.model_id, record.input, job, picture, self._settings, self._storage)
+        output["timings"] |= {"prepare": record.prepared["seconds"], "finish": time.monotonic() - started}
+
+        def close() -> None:
+            self._records.finish(record.id, token, output)
+            self._workspace.remove(record.id)
+
+        return close
+
+    def _advance(self, record: Record, token: str, stage: Stage, made: dict[str, Any]) -> None:
+        bells = self._records.advance(record.id, token, stage, made)
+        queue: Queue = "gpu" if stage == "generate" else "io"
+        try:
+            self._bells.ring(queue, bells)
+        except RedisError as error:
+            # The reconciler rings what is missing within a second.
+            log.warning("no bell for the %s queue: %s", queue, error)
+
+
+def _once_redis_answers(move: Callable[[], T]) -> T:
+    """Work that is done is kept while Redis is away; whether it still counts is for its token to tell."""
+    while True:
+        try:
+            return move()
+        except RedisError as error:
+            if not is_away(error):
+                raise
+            log.warning("a finished stage waits for Redis: %s", error)
+            time.sleep(AWAY_PAUSE_SECONDS)
+
+
+def _facts(picture: Picture) -> dict[str, Any]:
+    """Everything about a picture but its pixels, as JSON."""
+    return {
+        "model": picture.model,
+        "seed": picture.seed,
+        "prompt": picture.prompt,
+        "expanded_prompt": picture.expanded_prompt,
+        "controlnet": picture.controlnet,
+        "loras": [lora.model_dump() for lora in picture.loras],
+        "timings": picture.timings,
+        "warnings": list(picture.warnings),
+    }
+
+
+def _picture(facts: dict[str, Any], image: Pixels) -> Picture:
+    return Picture(
+        image=np.asarray(image),
+        model=facts["model"],
+        seed=facts["seed"],
+        prompt=facts["prompt"],
+        expanded_prompt=facts["expanded_prompt"],
+        controlnet=facts["controlnet"],
+        loras=tuple(AppliedLora.model_validate(lora) for lora in facts["loras"]),
+        timings=facts["timings"],
+        warnings=tuple(facts["warnings"]),
+    )

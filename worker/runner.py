@@ -1,0 +1,189 @@
+"""One worker process: `run_worker` returns when it was told to stop and its work is done or handed back."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from models.config import ModelSettings
+from models.errors import ModelError
+from worker.config import WorkerSettings
+from worker.life import Life
+from worker.queue import Bells, Queue, answer_bells
+from worker.reconciler import Reconciler
+from worker.records import FINAL_STATES, Records
+from worker.registry import Registry, WorkerInfo, WorkerState
+from worker.stages import Engine
+from worker.storage import FolderStorage
+from worker.store import connect
+from worker.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+SETUP_RETRY_SECONDS = 30.0
+ONE_STOP_SECONDS = 1.0
+"""Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
+
+LoadEngine = Callable[[ModelSettings], Engine]
+
+
+def _load_engine(settings: ModelSettings) -> Engine:
+    from models.engine import Engine as RealEngine
+
+    return RealEngine.load(settings)
+
+
+def run_worker(
+    kind: Queue, settings: WorkerSettings, redis_url: str, load_engine: LoadEngine = _load_engine
+) -> None:
+    """Works off one queue until SIGTERM or SIGINT; call it on the main thread of a process of its own.
+
+    The first signal lets the stage in hand end, for `drain_seconds` at most; what is not done by then, or at
+    a second signal, goes back to the front of its queue.
+    """
+    WorkerProcess(kind, settings, redis_url, load_engine).run()
+
+
+class WorkerProcess:
+    def __init__(
+        self, kind: Queue, settings: WorkerSettings, redis_url: str, load_engine: LoadEngine
+    ) -> None:
+        self.id = f"{kind}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._kind = kind
+        self._settings = settings
+        self._redis_url = redis_url
+        self._load_engine = load_engine
+        self._bells = Bells(redis_url)
+        self._storage = FolderStorage(settings.outputs_path)
+        # A registration must run out before the lease does, or a dead worker would count as a silent one.
+        self._registry = Registry(connect(redis_url), hold_seconds=settings.lease_seconds / 2)
+        self._reconciling = self._records()
+        self._state: WorkerState = "starting"
+        self._detail: str | None = None
+        self._engine: Engine | None = None
+        self._life: Life | None = None
+        self._stopping = threading.Event()
+        self._signalled_at = 0.0
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGINT, _leave)
+        reconciler = Reconciler(
+            self._reconciling,
+            self._registry,
+            self._bells,
+            self._settings.lease_seconds,
+            self._describe,
+            self._sweep if self._kind == "io" else None,
+        )
+        reconciler.start()
+        try:
+            if self._kind == "gpu":
+                self._engine = self._load()
+            self._life = life = Life(
+                self._kind,
+                self.id,
+                self._records(),
+                self._records(),
+                self._bells,
+                self._settings,
+                self._storage,
+                self._engine,
+            )
+            self._state, self._detail = "ready", None
+            log.info("worker %s is ready", self.id)
+            answer_bells(
+                self._kind,
+                self._redis_url,
+                lambda: life.drain(self._stopping),
+                self._stopping,
+                self._on_signal,
+            )
+        finally:
+            reconciler.stop()
+            self._sign_off()
+
+    def _records(self) -> Records:
+        """On a client of its own."""
+        return Records(connect(self._redis_url), self._settings)
+
+    def _load(self) -> Engine:
+        """The engine; tried again for ever, since what is missing (weights, memory) may come."""
+        while True:
+            try:
+                return self._load_engine(self._settings)
+            except ModelError as error:
+                self._detail = str(error)
+                log.error("the model cannot be loaded: %s", error)
+            except Exception as error:
+                self._detail = f"{type(error).__name__}: {error}"
+                log.exception("the model cannot be loaded")
+            self._state = "setup_failed"
+            time.sleep(SETUP_RETRY_SECONDS)
+
+    def _describe(self) -> WorkerInfo:
+        return WorkerInfo(
+            id=self.id,
+            kind=self._kind,
+            state="busy" if self._life and self._life.holding else self._state,
+            model=self._engine.name if self._engine else None,
+            device=self._engine.device if self._engine else None,
+            detail=self._detail,
+        )
+
+    def _sweep(self) -> None:
+        def is_over(request_id: str) -> bool:
+            record = self._reconciling.get(request_id)
+            return record is None or record.state in FINAL_STATES
+
+        self._reconciling.forget_expired()
+        Workspace(self._settings.work_path).sweep(is_over)
+        self._storage.sweep(self._settings.retention_days * 86_400)
+
+    def _on_signal(self) -> None:
+        now = time.monotonic()
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._give_up_in(self._settings.drain_seconds)
+        elif now - self._signalled_at > ONE_STOP_SECONDS:
+            self._give_up_in(0)
+        self._signalled_at = now
+
+    def _give_up_in(self, seconds: float) -> None:
+        # On a thread: the signal may have come while the main thread holds a lock of redis-py's.
+        timer = threading.Timer(seconds, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _give_up(self) -> None:
+        """Hands back what is in hand and ends the process, wherever its main thread is."""
+        holding = self._life.holding if self._life else None
+        try:
+            if holding:
+                self._records().release(holding.request_id, holding.token)
+                log.warning("request %s is handed back: this worker stops", holding.request_id)
+            self._sign_off()
+        except RedisError as error:
+            log.warning("nothing could be handed back, its lease will run out: %s", error)
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
+
+    def _sign_off(self) -> None:
+        try:
+            self._registry.leave(self._describe())
+        except RedisError as error:
+            log.warning("this worker's entry will run out by itself: %s", error)
+
+
+def _leave(*_: object) -> None:
+    """A signal before there is anything to hand back."""
+    raise SystemExit(0)

@@ -1,0 +1,109 @@
+"""The three stages of a request as plain functions: prepare, generate, finish. No Redis, no record.
+
+`prepare` may wait for the network for minutes and needs no torch; `generate` needs a loaded engine and does
+nothing but the picture; `finish` encodes and keeps it. Each can be done again from the same input.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from models.inputs import ControlNetLoraInput
+from models.job import Job, OnStep, Picture, Pixels
+from models.preprocess import canny, fit
+from models.sizes import output_size
+from models.weights import resolve_controlnet
+from worker.config import WorkerSettings
+from worker.encode import encode
+from worker.images import read_image
+from worker.loras import ControlNet, resolve_entries
+from worker.metadata import describe
+from worker.sources import read_source
+from worker.storage import Storage, new_file_id
+
+DRAWN_SEEDS = 2**32
+"""A seed that is drawn stays readable, and exact in every JSON reader."""
+
+
+class Engine(Protocol):
+    """What is asked of a loaded model; `models.engine.Engine` is the real one."""
+
+    name: str
+    device: str
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture: ...
+
+
+def _go_on() -> None:
+    """The default `keep_going`: nothing stops a stage."""
+
+
+def prepare(
+    request: ControlNetLoraInput,
+    settings: WorkerSettings,
+    storage: Storage,
+    keep_going: Callable[[], None] = _go_on,
+) -> tuple[Job, Pixels]:
+    """Everything named is fetched and checked: the job, and the control pixels at the output's size.
+
+    `keep_going` is called now and then while something is fetched; what it raises stops the stage. Raises
+    WorkerError and ModelError.
+    """
+    source = read_image(read_source(request.image_url, "image_url", settings, storage), "image_url")
+    width, height = output_size(request.image_size, (source.shape[1], source.shape[0]))
+    loras, chosen = resolve_entries(request.loras, settings, keep_going)
+    control_scale = request.control_scale * (chosen.scale if chosen else 1)
+    controlled = control_scale > 0 and request.control_start < request.control_end
+    if controlled and chosen is None:
+        default = resolve_controlnet(settings.controlnet, settings, lambda _: keep_going())
+        chosen = ControlNet(default.name, default.path, 1)
+    job = Job(
+        prompt=request.prompt,
+        width=width,
+        height=height,
+        num_inference_steps=request.num_inference_steps,
+        seed=secrets.randbelow(DRAWN_SEEDS) if request.seed == -1 else request.seed,
+        preprocess="none" if request.preprocess == "canny" else request.preprocess,
+        control_scale=control_scale,
+        control_start=request.control_start,
+        control_end=request.control_end,
+        controlnet=chosen.path if controlled and chosen else None,
+        controlnet_name=chosen.name if controlled and chosen else None,
+        loras=loras,
+        enable_prompt_expansion=request.enable_prompt_expansion,
+    )
+    return job, (canny if request.preprocess == "canny" else fit)(source, width, height)
+
+
+def finish(
+    model_id: str,
+    body: Mapping[str, Any],
+    job: Job,
+    picture: Picture,
+    settings: WorkerSettings,
+    storage: Storage,
+) -> dict[str, Any]:
+    """Encodes and keeps the picture; the `output` of its record. Raises StorageError."""
+    metadata = describe(model_id, body, job, picture) if settings.embed_metadata else None
+    encoded = encode(picture.image, body["output_format"], metadata)
+    file_id, name = new_file_id(), f"image.{encoded.extension}"
+    storage.put(file_id, name, encoded.data)
+    height, width = picture.image.shape[:2]
+    return {
+        "image": {
+            "file_id": file_id,
+            "name": name,
+            "content_type": encoded.content_type,
+            "width": width,
+            "height": height,
+            "size": len(encoded.data),
+        },
+        "seed": picture.seed,
+        "prompt": picture.prompt,
+        "expanded_prompt": picture.expanded_prompt,
+        "model": picture.model,
+        "controlnet": picture.controlnet,
+        "loras": [lora.model_dump() for lora in picture.loras],
+        "warnings": list(picture.warnings),
+        "timings": dict(picture.timings),
+    }
