@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -23,6 +24,9 @@ TRIES = 4
 
 FIRST_PAUSE = 0.5
 """Seconds before the second attempt; doubled for each further one."""
+
+LOCK_SECONDS = 0.5
+"""Between two reports while another process downloads the file."""
 
 CHUNK_BYTES = 2**20
 SPARE_BYTES = 2**28
@@ -42,11 +46,13 @@ def fetch_blob(url: str, blob: Path, lock: Path, size: int, sha256: str, on_byte
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
+    # The name under which huggingface_hub before 2.0 resumed; its tools know it for an unfinished file.
+    part = blob.with_name(f"{blob.name}.incomplete")
+    with ExitStack() as stack:
+        while not _entered(stack, lock):
+            on_bytes(_size(part))
         if blob.exists():
             return
-        # The name under which huggingface_hub before 2.0 resumed; its tools know it for an unfinished file.
-        part = blob.with_name(f"{blob.name}.incomplete")
         check_space(blob.parent, size - _size(part))
         _download(url, part, size, on_bytes)
         if _size(part) != size or file_sha256(part) != sha256:
@@ -70,6 +76,14 @@ def check_space(folder: Path, size: int) -> None:
             f"The disk of the Hugging Face cache has {free / 1e9:.1f} GB free and {size / 1e9:.1f} GB are "
             "needed; make room or move the cache with HF_HOME."
         )
+
+
+def _entered(stack: ExitStack, lock: Path) -> bool:
+    try:
+        stack.enter_context(WeakFileLock(lock, timeout=LOCK_SECONDS))
+    except TimeoutError:
+        return False
+    return True
 
 
 def _download(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:

@@ -218,6 +218,42 @@ def test_many_at_once_download_a_file_once(hub: HubStub, style: str) -> None:
     assert len(hub.downloads("style.safetensors")) == 1
 
 
+def test_one_who_waits_for_anothers_download_sees_progress_and_may_leave(hub: HubStub, style: str) -> None:
+    hub.slow(f"resolve/{style}", 0.05)
+    busy = threading.Event()
+    first = threading.Thread(target=lambda: repo_file("owner/style", on_progress=lambda _: busy.set()))
+    first.start()
+    assert busy.wait(10)
+
+    def leave(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repo_file("owner/style", on_progress=leave)
+    assert first.is_alive()
+    first.join()
+    assert len(hub.downloads("style.safetensors")) == 1
+
+
+def test_a_killed_process_leaves_a_part_that_the_next_one_goes_on_from(hub: HubStub, style: str) -> None:
+    hub.slow(f"resolve/{style}", 0.05)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from models.hub import repo_file; repo_file('owner/style', None, print)"],
+        env=os.environ | environment(hub, Path(constants.HF_HOME)) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    while b"done=0" in (line := child.stdout.readline()):
+        assert line
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    hub.heal()
+    assert repo_file("owner/style").path.read_bytes() == WEIGHTS
+    begin = hub.downloads("style.safetensors")[-1].headers["range"].removeprefix("bytes=").removesuffix("-")
+    assert int(begin) >= 2**20
+
+
 def test_listing_tells_commit_sizes_and_hashes(hub: HubStub, style: str) -> None:
     listing = list_files("owner/style")
     assert listing.commit == style
