@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_MODEL = "Tongyi-MAI/Z-Image-Turbo"
@@ -38,6 +38,22 @@ class ModelSettings(BaseSettings):
     )
     placement: Literal["auto", "resident", "text-encoder-offload", "model-offload", "block-offload"] = Field(
         "auto", description="Where the weights stay between uses; auto decides by the memory there is."
+    )
+    depth_backend: Literal["midas", "depth-anything-v2"] = Field(
+        "midas", description="Which network makes depth maps."
+    )
+    prompt_llm_url: str | None = Field(
+        None,
+        description=(
+            "Base URL of an OpenAI-compatible server that expands prompts, such as "
+            "`http://127.0.0.1:11434/v1`; default: the model's own text encoder does."
+        ),
+    )
+    prompt_llm_model: str = Field(
+        "qwen3:4b", description="Model that the server at PROMPT_LLM_URL is asked for."
+    )
+    prompt_llm_key: SecretStr | None = Field(
+        None, description="Bearer token for the server at PROMPT_LLM_URL."
     )
 
     @property

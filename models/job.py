@@ -51,6 +51,9 @@ class Job(BaseModel):
     controlnet_name: str | None = None
     loras: tuple[LoraFile, ...] = ()
     enable_prompt_expansion: bool = False
+    """What the engine still has to do: False where the server at `prompt_llm_url` was asked."""
+    expanded_prompt: str | None = None
+    """The prompt as that server rewrote it; the picture is made from this one then."""
 
 
 class Step(NamedTuple):

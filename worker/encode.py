@@ -7,7 +7,7 @@ Pillow's default:
     Pillow, default                      391  376  275 ms    1      1      1
     OpenCV, Paeth and run lengths         51   57   53 ms    0.98   1.01   1.00
     OpenCV, its default strategy          63   69   64 ms    0.98   1.01   0.99
-    libvips, level 3, average           40   46   62 ms    1.08   1.09   1.04
+    libvips, level 3, average             40   46   62 ms    1.08   1.09   1.04
     imagecodecs, level 2                  74   82   89 ms    1.11   1.10   1.10
     Pillow, level 1                       89  105  125 ms    1.13   1.11   1.13
 

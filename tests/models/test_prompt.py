@@ -1,4 +1,4 @@
-"""The prompt's embedding: diffusers' numbers, at the prompt's own length."""
+"""The prompt's embedding: diffusers' numbers, at the prompt's own length. Its rewriting: seeded, or none."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from diffusers import ZImagePipeline
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-from models.prompt import MAX_TOKENS, encode_prompt
+from models.expansion import MAX_NEW_TOKENS
+from models.prompt import MAX_TOKENS, encode_prompt, expand_prompt
 
 CHAT_TEMPLATE = """\
 {% for message in messages %}<|im_start|>{{ message.role }}
@@ -18,6 +19,15 @@ CHAT_TEMPLATE = """\
 
 {% endif %}{% endif %}"""
 """Qwen3's own template, without what it has for tools and for several turns."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small are slower on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +97,85 @@ def test_bare_text_encoder_gives_the_same_numbers_as_the_language_model(text_enc
     assert torch.equal(
         encode_prompt(bare, tokenizer, "a cat"), encode_prompt(text_encoder, tokenizer, "a cat")
     )
+
+
+def language_model(tokenizer, scores: dict[str, float]) -> Qwen3ForCausalLM:
+    """A real language model that says, at every step, one of the tokens of `scores`, likelier the higher."""
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=8,
+        tie_word_embeddings=False,
+    )
+    model = Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        # Every token's state is all ones then, so a token's score is the sum of its row in the head.
+        model.model.embed_tokens.weight.fill_(1.0)
+        model.model.norm.weight.fill_(1.0)
+        model.lm_head.weight[:, 0] = -100.0
+        for token, score in scores.items():
+            model.lm_head.weight[tokenizer.convert_tokens_to_ids(token), 0] = score
+    return model
+
+
+LETTERS = dict.fromkeys("abcdefgh", 0.0)
+
+
+@pytest.fixture
+def writer(tokenizer) -> Qwen3ForCausalLM:
+    return language_model(tokenizer, {**LETTERS, tokenizer.eos_token: 0.1})
+
+
+def test_expansion_is_the_same_for_the_same_seed_and_another_for_another(writer, tokenizer):
+    first, again = ([expand_prompt(writer, tokenizer, "a red cube", seed) for seed in range(5)] for _ in "ab")
+
+    assert first == again
+    answers = {expansion.prompt for expansion in first if expansion.prompt}
+    assert len(answers) > 1
+    assert set("".join(answers)) <= set(LETTERS)
+
+
+def test_expansion_leaves_the_process_generator_as_it_was(writer, tokenizer):
+    torch.manual_seed(5)
+    undisturbed = torch.rand(1)
+    torch.manual_seed(5)
+
+    expand_prompt(writer, tokenizer, "a red cube", seed=1)
+
+    assert torch.equal(torch.rand(1), undisturbed)
+
+
+def test_answer_that_never_ends_is_cut_off_and_declined(tokenizer, monkeypatch):
+    assert MAX_NEW_TOKENS == 300
+    monkeypatch.setattr("models.prompt.MAX_NEW_TOKENS", 20)
+    writer = language_model(tokenizer, LETTERS)
+    steps = []
+    writer.register_forward_hook(lambda *_: steps.append(1))
+
+    prompt, warning = expand_prompt(writer, tokenizer, "a red cube", seed=1)
+
+    assert prompt is None
+    assert "cut off" in warning
+    assert len(steps) == 20
+
+
+def test_answer_that_is_empty_is_declined(tokenizer):
+    writer = language_model(tokenizer, {tokenizer.eos_token: 0.0})
+
+    prompt, warning = expand_prompt(writer, tokenizer, "a red cube", seed=1)
+
+    assert prompt is None
+    assert "empty" in warning
+
+
+def test_prompt_that_fills_the_model_is_not_expanded(writer, tokenizer):
+    prompt, warning = expand_prompt(writer, tokenizer, "x" * 600, seed=1)
+
+    assert prompt is None
+    assert "longer already" in warning
