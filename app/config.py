@@ -17,4 +17,9 @@ class Settings(WorkerSettings):
     public_base_url: str | None = Field(
         None, description="Base of every URL in an answer; default: the caller's own scheme and host."
     )
+    trusted_proxies: str = Field(
+        "",
+        description="IPs or CIDRs, comma separated, of proxies whose X-Forwarded-* headers are believed.",
+    )
     max_body_bytes: int = Field(75_000_000, gt=0, description="Largest request body, in bytes.")
+    io_workers: int = Field(2, ge=1, description="CPU processes of `serve` that fetch, encode and store.")

@@ -1,0 +1,75 @@
+"""From a request's record to the words of the contract: the only place where the two vocabularies meet."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from app.links import Links
+from app.schemas import Failure, Output, RequestStatus, ResultBody, StatusBody
+from worker.records import Record, State
+
+STATUS_WORDS: dict[State, RequestStatus] = {
+    "in_queue": "in_queue",
+    "in_progress": "in_progress",
+    "succeeded": "completed",
+    # The published status route has no word for it: a client that waits for `completed` would wait for ever.
+    "failed": "completed",
+    "cancelled": "cancelled",
+}
+
+
+def status_body(record: Record, links: Links) -> StatusBody:
+    return StatusBody(
+        request_id=record.id,
+        status=STATUS_WORDS[record.state],
+        queue_position=record.position,
+        status_url=links.request(record.id, "status"),
+        result_url=links.request(record.id, "result"),
+        progress=progress(record),
+        step=record.step if record.total_steps else None,
+        total_steps=record.total_steps,
+        created_at=timestamp(record.created_at),
+        started_at=timestamp(record.started_at) if record.started_at else None,
+        error=failure(record),
+    )
+
+
+def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
+    made: dict[str, Any] = record.output or {}
+    control_image = made.get("control_image")
+    return ResultBody(
+        request_id=record.id,
+        status=record.state,
+        output=Output(image=file_url(made["image"], links)) if record.state == "succeeded" else None,
+        error=failure(record),
+        created_at=timestamp(record.created_at),
+        finished_at=timestamp(record.finished_at) if record.finished_at else None,
+        model_id=record.model_id,
+        seed=made.get("seed"),
+        expanded_prompt=made.get("expanded_prompt"),
+        control_image=file_url(control_image, links) if control_image else None,
+        controlnet=made.get("controlnet"),
+        loras=made.get("loras"),
+        timings=made.get("timings"),
+        warnings=[*record.warnings, *made.get("warnings", [])] or None,
+        cost=0 if include_cost else None,
+    )
+
+
+def progress(record: Record) -> float:
+    """Share of the denoising steps that are done."""
+    if record.state == "succeeded":
+        return 1.0
+    return round(record.step / record.total_steps, 3) if record.total_steps else 0.0
+
+
+def failure(record: Record) -> Failure | None:
+    return Failure(**record.error) if record.error else None
+
+
+def file_url(file: dict[str, Any], links: Links) -> str:
+    return links.file(file["file_id"], file["name"])
+
+
+def timestamp(seconds: float) -> str:
+    """Unix seconds as ISO 8601 in UTC, to the second: 2026-01-17T00:00:00Z, as published."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

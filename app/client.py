@@ -1,0 +1,156 @@
+"""A small client of this server's HTTP contract, for the command line and the examples."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 30.0
+"""How long `wait` puts up with a server that is restarting or busy."""
+
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+TERMINAL = ("completed", "cancelled")
+
+
+class ClientError(Exception):
+    """The server said no, or could not be reached; `str(error)` is its sentence."""
+
+    def __init__(self, message: str, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status; None when no answer came."""
+        self.retry_after = retry_after
+        """Seconds that the server asked to wait."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same call may well succeed a little later."""
+        return self.status in (None, 429, 502, 503, 504)
+
+
+class WaitTimeout(ClientError):
+    """`wait` ran out of time; the request goes on."""
+
+
+class Client:
+    """Talks to `base_url`, such as http://127.0.0.1:8000; `token` is the key. All raise ClientError."""
+
+    def __init__(self, base_url: str, token: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            self.http = httpx.Client(base_url=base_url, headers=headers, timeout=TIMEOUT)
+        except httpx.InvalidURL as error:
+            raise ClientError(f"{base_url!r} is not a URL: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.http.close()
+
+    def submit(self, model_id: str, body: object) -> dict[str, Any]:
+        return self._call("POST", f"v1/models/{model_id}", json=body)
+
+    def status(self, request_id: str) -> dict[str, Any]:
+        return self._call("GET", f"v1/requests/{request_id}/status")
+
+    def result(self, request_id: str) -> dict[str, Any]:
+        return self._call("GET", f"v1/requests/{request_id}/result")
+
+    def cancel(self, request_id: str, force: bool = False) -> dict[str, Any]:
+        """With `force` also a running request is stopped, between two steps."""
+        return self._call(
+            "POST", f"v1/requests/{request_id}/cancel", params={"force": "true"} if force else {}
+        )
+
+    def wait(
+        self,
+        request_id: str,
+        on_status: Callable[[dict[str, Any]], None] | None = None,
+        timeout: float | None = None,
+        interval: float = POLL_SECONDS,
+    ) -> dict[str, Any]:
+        """The result, once there is one; `on_status` gets every status body on the way.
+
+        Times in seconds. Raises WaitTimeout after `timeout`; a server may be away for PATIENCE_SECONDS.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        away_since: float | None = None
+        while True:
+            pause = interval
+            try:
+                status = self.status(request_id)
+                if on_status is not None:
+                    on_status(status)
+                if status["status"] in TERMINAL:
+                    return self.result(request_id)
+                away_since = None
+            except ClientError as error:
+                away_since = away_since or time.monotonic()
+                if not error.passing or time.monotonic() - away_since > PATIENCE_SECONDS:
+                    raise
+                pause = error.retry_after or interval
+            if end is not None and time.monotonic() + pause > end:
+                raise WaitTimeout(f"Request {request_id} is not done after {timeout:g} seconds; it goes on.")
+            time.sleep(pause)
+
+    def download(self, url: str, dest: Path) -> Path:
+        """Save a file at `dest`, whole or not at all. No token is sent: the file may lie on another host."""
+        part = dest.with_name(f".{dest.name}.{os.getpid()}.part")
+        try:
+            with httpx.stream("GET", url, timeout=TIMEOUT) as response:
+                _check(response)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(dest)
+        except httpx.HTTPError as error:
+            raise ClientError(f"{url} could not be fetched: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return dest
+
+    def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        try:
+            response = self.http.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise ClientError(f"No answer from {self.http.base_url}: {error}") from error
+        _check(response)
+        body = _json(response)
+        if not isinstance(body, dict):
+            raise ClientError(
+                f"{self.http.base_url} does not answer as this server does.", response.status_code
+            )
+        return body
+
+
+def _check(response: httpx.Response) -> None:
+    """Raises ClientError unless the answer is a 2xx."""
+    if response.is_success:
+        return
+    response.read()
+    body = _json(response)
+    sentence = body.get("error_message") or body.get("message") if isinstance(body, dict) else None
+    retry_after = response.headers.get("retry-after", "")
+    raise ClientError(
+        str(sentence or f"{response.url.host} answered {response.status_code} {response.reason_phrase}."),
+        response.status_code,
+        float(retry_after) if retry_after.isdecimal() else None,
+    )
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None

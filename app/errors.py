@@ -1,0 +1,176 @@
+"""What this layer answers when it does not do what was asked, and the one body that says so.
+
+AppError
+├── ConfigError            the server must not start like this
+└── ApiError               HTTP  error_code
+    ├── BadToken           401   400004
+    ├── Misdirected        403   403002   no key is configured and the call comes from elsewhere
+    ├── UnknownModel       404   400001
+    ├── UnknownRequest     404   404001   also another key's request: whether it exists is not told
+    ├── NothingHere        404   404002   no such route or file
+    ├── WrongMethod        405   405001
+    ├── BodyTooLarge       413   413001
+    ├── BadInput           422   422001   `detail` lists every fault
+    ├── TooManyRequests    429   429001
+    ├── Internal           500   500001   quotes an id under which the log has the traceback
+    └── Unavailable        503   503001   Redis cannot be reached
+
+Never 409: public clients take it for a lost submit and send it again.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.responses import JSONResponse
+
+MAX_QUOTED_CHARACTERS = 60
+"""Of a caller's own value when a sentence quotes it."""
+
+STORE_RETRY_SECONDS = 2
+"""What a caller is told to wait when Redis cannot be reached: an embedded one is back within a second."""
+
+
+class AppError(Exception):
+    """Base of this layer. `str(error)` is one sentence that the reader can act on."""
+
+
+class ConfigError(AppError):
+    """The settings contradict each other or would open the server to strangers."""
+
+
+class ApiError(AppError):
+    status: ClassVar[int]
+    error_code: ClassVar[int]
+
+    def __init__(
+        self, message: str, headers: dict[str, str] | None = None, detail: list[dict[str, Any]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
+        self.detail = detail or []
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, self.headers)
+
+    def body(self) -> dict[str, Any]:
+        """Public clients read `error_message`, `message` or `detail`, so the sentence is said twice."""
+        message = str(self)
+        return {
+            "error_code": self.error_code,
+            "error_message": message,
+            "message": message,
+            "detail": self.detail,
+        }
+
+
+class BadToken(ApiError):
+    status, error_code = 401, 400004
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, {"WWW-Authenticate": "Bearer"})
+
+
+class Misdirected(ApiError):
+    status, error_code = 403, 403002
+
+
+class UnknownModel(ApiError):
+    status, error_code = 404, 400001
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"No model {quoted(model_id)} here; GET /v1/models lists those that there are.")
+
+
+class UnknownRequest(ApiError):
+    status, error_code = 404, 404001
+
+    def __init__(self) -> None:
+        super().__init__("This request is unknown, was deleted, or has expired.")
+
+
+class NothingHere(ApiError):
+    status, error_code = 404, 404002
+
+
+class WrongMethod(ApiError):
+    status, error_code = 405, 405001
+
+
+class BodyTooLarge(ApiError):
+    status, error_code = 413, 413001
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request body is larger than {limit} bytes; put large images behind a URL.")
+
+
+class BadInput(ApiError):
+    status, error_code = 422, 422001
+
+
+class TooManyRequests(ApiError):
+    status, error_code = 429, 429001
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, {"Retry-After": str(retry_after)})
+
+
+class Internal(ApiError):
+    status, error_code = 500, 500001
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(f"The server failed on this call; its log says why, under {call_id}.")
+
+
+class Unavailable(ApiError):
+    status, error_code = 503, 503001
+
+    def __init__(self, message: str, retry_after: int = STORE_RETRY_SECONDS) -> None:
+        super().__init__(message, {"Retry-After": str(retry_after)})
+
+
+def bad_input(error: ValidationError) -> BadInput:
+    """Every fault of a body at once, worded for the person who wrote it."""
+    return faults([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False)])
+
+
+def faults(errors: Sequence[ErrorDetails]) -> BadInput:
+    """The first part of each `loc` is where in the call the fault lies: body, query or path."""
+    detail = [{"loc": list(error["loc"]), "msg": _reason(error), "type": _kind(error)} for error in errors]
+    return BadInput("; ".join(f"{_path(error)}: {_reason(error)}" for error in errors), detail=detail)
+
+
+def not_json(reason: str) -> BadInput:
+    detail = [{"loc": ["body"], "msg": reason, "type": "json_invalid"}]
+    return BadInput(f"body: not JSON: {reason}", detail=detail)
+
+
+def quoted(value: object) -> str:
+    """A caller's own value in a sentence: short, on one line, whatever it holds."""
+    text = ascii(value) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= MAX_QUOTED_CHARACTERS else text[: MAX_QUOTED_CHARACTERS - 1] + "…"
+
+
+def _kind(error: ErrorDetails) -> str:
+    # The published body calls a value outside a list of choices `enum`.
+    return "enum" if error["type"] == "literal_error" else error["type"]
+
+
+def _reason(error: ErrorDetails) -> str:
+    match error["type"]:
+        case "missing":
+            return "is required"
+        case "literal_error":
+            return f"{quoted(error['input'])} is not one of {error['ctx']['expected']}"
+        case "model_type" | "model_attributes_type":
+            return "must be a JSON object"
+        case _:
+            return error["msg"]
+
+
+def _path(error: ErrorDetails) -> str:
+    """`loras[0].scale` as a caller would write it."""
+    where, *parts = error["loc"]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path.lstrip(".") or str(where)

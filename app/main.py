@@ -1,0 +1,106 @@
+"""The HTTP application, made from settings alone."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.access import AccessLog
+from app.auth import check_exposure, owner
+from app.config import Settings
+from app.errors import (
+    ApiError,
+    NothingHere,
+    TooManyRequests,
+    Unavailable,
+    UnknownRequest,
+    WrongMethod,
+    faults,
+)
+from app.openapi import describe
+from app.proxy import TrustedProxy, read_networks
+from app.routes import about, files, health, models, requests
+from app.schemas import errors_answered
+from worker.errors import QueueFull, RecordGone, StoreUnavailable
+from worker.requests import Requests
+from worker.storage import FolderStorage
+
+DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."
+API_VERSION = "1"
+
+COMMON_ERRORS = errors_answered(401, 403, 404, 422, 500, 503)
+
+ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
+    ApiError: lambda error: error,
+    RequestValidationError: lambda error: faults(error.errors()),
+    HTTPException: lambda error: _routing_error(error),
+    QueueFull: lambda error: TooManyRequests(str(error), error.retry_after),
+    RecordGone: lambda error: UnknownRequest(),
+    StoreUnavailable: lambda error: Unavailable(str(error)),
+}
+"""What the caller is told for each exception that a route lets through; any other is a 500 by app.access."""
+
+log = logging.getLogger("zturbo")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Raises ConfigError when these settings would open the server to strangers."""
+    keys = check_exposure(settings)
+    app = FastAPI(
+        title="zturbo",
+        version=API_VERSION,
+        description=DESCRIPTION,
+        # Several clients take a redirect for an error.
+        redirect_slashes=False,
+        # Swagger's page loads its scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.settings = settings
+    app.state.keys = keys
+    app.state.requests = Requests.connect(settings)
+    app.state.storage = FolderStorage(settings.outputs_path)
+    if keys.open:
+        log.warning("No keys are configured: any token is taken, from this machine only.")
+
+    for router in (models.router, requests.router):
+        app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
+    for router in (files.router, health.router, about.router):
+        app.include_router(router)
+
+    app.add_middleware(TrustedProxy, networks=read_networks(settings.trusted_proxies))
+    app.add_middleware(AccessLog)
+    for kind, to_error in ANSWERS.items():
+        app.add_exception_handler(kind, _handler(to_error))
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _handler(to_error: Callable[[Any], ApiError]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        return to_error(error).response()
+
+    return answer
+
+
+def _routing_error(error: HTTPException) -> ApiError:
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return WrongMethod(
+            "This path does not take this method; the header Allow names those it takes.", headers
+        )
+    return NothingHere("There is nothing at this path; / tells where the documentation is.", headers)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.requests.close()

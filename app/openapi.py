@@ -1,0 +1,66 @@
+"""The OpenAPI document: FastAPI's own, with the input schema of each model as the submit route's body.
+
+`python -m app.openapi > openapi.json` writes the committed copy, which a test compares.
+"""
+
+import json
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from models.catalog import ENDPOINTS
+
+SCHEMAS = "#/components/schemas/"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document of `app`, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        inputs = [endpoint.input_model for endpoint in ENDPOINTS.values()]
+        _, schemas = models_json_schema(
+            [(model, "validation") for model in inputs], ref_template=SCHEMAS + "{model}"
+        )
+        components = document["components"]["schemas"]
+        components.update(schemas["$defs"])
+        _drop_foreign_errors(document)
+        document["paths"]["/v1/models/{model_id}"]["post"]["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"anyOf": [{"$ref": SCHEMAS + model.__name__} for model in inputs]}
+                }
+            },
+        }
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _drop_foreign_errors(document: dict[str, Any]) -> None:
+    """Takes out FastAPI's own error bodies, which this server never sends."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
+def committed_form(app: FastAPI) -> str:
+    return json.dumps(describe(app), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    from app.config import Settings
+    from app.main import create_app
+
+    # No route is called, so Redis need not be there.
+    print(committed_form(create_app(Settings(_env_file=None))), end="")

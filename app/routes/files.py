@@ -1,0 +1,51 @@
+"""Pictures that this server made. No token: the 128 random bits in the path are the permission."""
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
+
+from app.deps import StorageDep
+from app.errors import NothingHere
+from app.schemas import errors_answered
+from worker.storage import StoredFile
+
+CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+"""What a name's ending means. Nothing else is served, and nothing is guessed from the bytes."""
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'",
+    # A file never changes under its id.
+    "Cache-Control": "public, max-age=31536000, immutable",
+}
+CHUNK_BYTES = 256 * 1024
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+
+@router.head("/{file_id}/{name}", include_in_schema=False)
+@router.get(
+    "/{file_id}/{name}",
+    response_class=Response,
+    responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}} | errors_answered(404),
+)
+def get_file(file_id: str, name: str, request: Request, storage: StorageDep) -> Response:
+    """A picture. It needs no token: who knows the URL may see it."""
+    content_type = CONTENT_TYPES.get(PurePath(name).suffix)
+    stored = storage.open(file_id, name) if content_type else None
+    if stored is None:
+        raise NothingHere("This file is unknown, was deleted, or has expired.")
+    headers = HEADERS | {"Content-Length": str(stored.size), "ETag": f'"{file_id}"'}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        stored.file.close()
+        del headers["Content-Length"]
+        return Response(status_code=304, headers=headers)
+    return StreamingResponse(_chunks(stored), headers=headers, media_type=content_type)
+
+
+def _chunks(stored: StoredFile) -> Iterator[bytes]:
+    with stored.file as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,95 @@
+"""The models that there are, and submitting a request to one."""
+
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+
+from app.auth import Owner
+from app.body import read_json
+from app.deps import LinksDep, RequestsDep, SettingsDep
+from app.errors import UnknownModel, bad_input
+from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, errors_answered
+from models.catalog import ENDPOINTS, Endpoint, categories, search
+from models.inputs import read_input
+
+MAX_PAGE = 1000
+REQUEST_ID_BYTES = 16
+"""128 random bits: nobody guesses another's request."""
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+@router.get("/", include_in_schema=False)
+async def list_models(
+    search_text: Annotated[
+        str | None, Query(alias="search", description="In id, name or description.")
+    ] = None,
+    category: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> ModelsBody:
+    """The models that match, one page of them, and how many match in all."""
+    found, total = search(search_text, category, limit, offset)
+    return ModelsBody(models=[model_body(endpoint) for endpoint in found], total=total)
+
+
+@router.get("/categories")
+async def list_categories() -> CategoriesBody:
+    """The categories that models are in."""
+    return CategoriesBody(categories=categories())
+
+
+@router.get("/{model_id:path}")
+async def get_model(model_id: str) -> ModelBody:
+    """One model with the JSON schema of its input."""
+    return model_body(find_endpoint(model_id))
+
+
+@router.post("/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(413, 429))
+async def submit(
+    model_id: str,
+    request: Request,
+    owner: Owner,
+    settings: SettingsDep,
+    requests: RequestsDep,
+    links: LinksDep,
+) -> SubmitBody:
+    """Queue one picture. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
+    endpoint = find_endpoint(model_id)
+    body = await read_json(request, settings.max_body_bytes)
+    try:
+        checked, warnings = read_input(endpoint.input_model, body)
+    except ValidationError as error:
+        raise bad_input(error) from None
+    request_id = secrets.token_hex(REQUEST_ID_BYTES)
+    request.state.request_id = request_id
+    await requests.submit(request_id, endpoint.model_id, checked.model_dump(mode="json"), owner, warnings)
+    return SubmitBody(
+        request_id=request_id,
+        status_url=links.request(request_id, "status"),
+        result_url=links.request(request_id, "result"),
+        cancel_url=links.request(request_id, "cancel"),
+        warnings=warnings or None,
+    )
+
+
+def find_endpoint(model_id: str) -> Endpoint:
+    """Raises UnknownModel. A slash at the end is taken, since redirecting it away is not an option."""
+    endpoint = ENDPOINTS.get(model_id.rstrip("/"))
+    if endpoint is None:
+        raise UnknownModel(model_id)
+    return endpoint
+
+
+def model_body(endpoint: Endpoint) -> ModelBody:
+    return ModelBody(
+        model_id=endpoint.model_id,
+        display_name=endpoint.display_name,
+        description=endpoint.description,
+        categories=list(endpoint.categories),
+        input_schema=endpoint.input_model.model_json_schema(),
+        output_schema=endpoint.output_schema,
+    )

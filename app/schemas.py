@@ -1,0 +1,137 @@
+"""The bodies that this server answers with: names and words of the published contract, and what we add.
+
+A field that has nothing to say is left out, never null: clients take a key's presence for its meaning.
+"""
+
+from http import HTTPStatus
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RequestStatus = Literal["in_queue", "in_progress", "completed", "cancelled"]
+ResultStatus = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    def wire(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
+class Failure(Body):
+    """Why a request failed."""
+
+    type: str = Field(description="A word that a program can act on.")
+    message: str = Field(description="A sentence that a person can act on.")
+
+
+class SubmitBody(Body):
+    request_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")
+    status_url: str
+    result_url: str
+    cancel_url: str
+    warnings: list[str] | None = Field(None, description="Fields of the input that were ignored.")
+
+
+class StatusBody(Body):
+    request_id: str
+    status: RequestStatus = Field(
+        description="A failed request reads `completed` here; success or failure is told by the result."
+    )
+    queue_position: int | None = Field(
+        None, description="Requests ahead of this one; 0 is the next to run. Only while `in_queue`."
+    )
+    status_url: str
+    result_url: str
+    progress: float = Field(description="Share of the steps that are done, 0 to 1.")
+    step: int | None = Field(None, description="Denoising steps done.")
+    total_steps: int | None = None
+    created_at: str = Field(description="ISO 8601, UTC.")
+    started_at: str | None = None
+    error: Failure | None = None
+
+
+class Output(Body):
+    image: str = Field(description="URL of the picture; needs no token.")
+
+
+class ResultBody(Body):
+    request_id: str
+    status: ResultStatus
+    output: Output | None = Field(None, description="Only with `succeeded`.")
+    error: Failure | None = Field(None, description="Only with `failed`.")
+    created_at: str
+    finished_at: str | None = None
+    model_id: str
+    seed: int | None = Field(None, description="The seed that was used.")
+    expanded_prompt: str | None = Field(None, description="What prompt expansion made of the prompt.")
+    control_image: str | None = Field(None, description="URL of the control map as the model saw it.")
+    controlnet: str | None = Field(None, description="The ControlNet that was used.")
+    loras: list[dict[str, Any]] | None = Field(
+        None, description="What became of each LoRA: how many of its keys found a weight."
+    )
+    timings: dict[str, float] | None = Field(None, description="Seconds by stage.")
+    warnings: list[str] | None = None
+    cost: float | None = Field(None, description="Only with `include_cost=true`; always 0.")
+
+
+class CancelBody(Body):
+    request_id: str
+    status: RequestStatus
+    outcome: Literal["cancelled", "not_cancellable"]
+
+
+class ModelBody(Body):
+    model_id: str
+    display_name: str
+    description: str
+    categories: list[str]
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    base_price_usd: float = 0
+
+
+class ModelsBody(Body):
+    models: list[ModelBody]
+    total: int = Field(description="Models that match, on this page or not.")
+
+
+class CategoriesBody(Body):
+    categories: list[str]
+
+
+class Fault(Body):
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class ErrorBody(Body):
+    error_code: int
+    error_message: str
+    message: str = Field(description="The same sentence; some clients read it here.")
+    detail: list[Fault]
+
+
+def errors_answered(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These HTTP statuses with their body, for a route's documentation."""
+    return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+class HealthBody(Body):
+    status: Literal["ok"] = "ok"
+
+
+class WorkerBody(Body):
+    id: str
+    kind: str
+    state: str
+    model: str | None = None
+    device: str | None = None
+
+
+class ReadyBody(Body):
+    ready: bool
+    reasons: list[str] = Field(description="What is missing; empty when ready.")
+    workers: list[WorkerBody]

@@ -1,0 +1,46 @@
+"""The committed OpenAPI document is the one that the server gives."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.openapi import committed_form, describe
+
+COMMITTED = Path(__file__).parents[2] / "openapi.json"
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_committed_document_is_up_to_date(app: FastAPI) -> None:
+    assert COMMITTED.read_text() == committed_form(app), "run: python -m app.openapi > openapi.json"
+
+
+async def test_server_gives_the_same_document(app: FastAPI, http: httpx.AsyncClient) -> None:
+    assert (await http.get("/openapi.json")).json() == describe(app)
+
+
+async def test_submit_names_the_input_of_the_model_and_every_refusal(app: FastAPI) -> None:
+    submit = describe(app)["paths"]["/v1/models/{model_id}"]["post"]
+    schema = submit["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"anyOf": [{"$ref": "#/components/schemas/ControlNetLoraInput"}]}
+    assert set(submit["responses"]) == {"200", "401", "403", "404", "413", "422", "429", "500", "503"}
+
+
+async def test_every_reference_leads_somewhere(app: FastAPI) -> None:
+    document = describe(app)
+
+    def references(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return own + [found for value in node.values() for found in references(value)]
+        if isinstance(node, list):
+            return [found for value in node for found in references(value)]
+        return []
+
+    schemas = document["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(document)} <= set(
+        schemas
+    )

@@ -1,0 +1,53 @@
+"""POST /v1/requests/{request_id}/cancel: 202 for every known id."""
+
+import httpx
+import pytest
+
+from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def request_id(http: httpx.AsyncClient) -> str:
+    request_id: str = (await http.post(SUBMIT, json=DOCUMENTED_INPUT)).json()["request_id"]
+    return request_id
+
+
+async def cancel(http: httpx.AsyncClient, request_id: str, query: str = "") -> tuple[str, str]:
+    answer = await http.post(f"/v1/requests/{request_id}/cancel{query}")
+    assert answer.status_code == 202
+    body = answer.json()
+    assert set(body) == {"request_id", "status", "outcome"}
+    assert body["request_id"] == request_id
+    return body["status"], body["outcome"]
+
+
+async def test_waiting_request_is_cancelled(http: httpx.AsyncClient, request_id: str) -> None:
+    assert await cancel(http, request_id) == ("cancelled", "cancelled")
+
+
+async def test_cancel_that_is_sent_again_says_the_same(http: httpx.AsyncClient, request_id: str) -> None:
+    await cancel(http, request_id)
+    assert await cancel(http, request_id) == ("cancelled", "cancelled")
+
+
+async def test_running_request_goes_on(http: httpx.AsyncClient, request_id: str, hands: WorkerHands) -> None:
+    hands.generate(step=3)
+    assert await cancel(http, request_id) == ("in_progress", "not_cancellable")
+
+
+async def test_running_request_is_cancelled_by_force(
+    http: httpx.AsyncClient, request_id: str, hands: WorkerHands
+) -> None:
+    running, token = hands.generate(step=3)
+    assert await cancel(http, request_id, "?force=true") == ("cancelled", "cancelled")
+    assert hands.records.beat(running.id, token, 4, 8) == "cancelled"
+
+
+async def test_finished_request_stays_as_it_is(
+    http: httpx.AsyncClient, request_id: str, hands: WorkerHands
+) -> None:
+    hands.fail("fetch_failed", "No.")
+    for query in ("", "?force=true"):
+        assert await cancel(http, request_id, query) == ("completed", "not_cancellable")

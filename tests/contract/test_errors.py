@@ -1,0 +1,157 @@
+"""The error table of the contract: one body in every case, never a redirect, a 409 or a traceback."""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.config import Settings
+from app.main import create_app
+from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+
+def check(answer: httpx.Response, status: int, error_code: int) -> dict[str, Any]:
+    """The body, once it is the contract's."""
+    assert answer.status_code == status
+    body: dict[str, Any] = answer.json()
+    assert list(body) == ["error_code", "error_message", "message", "detail"]
+    assert body["error_code"] == error_code
+    assert body["error_message"] == body["message"] != ""
+    assert isinstance(body["detail"], list)
+    assert "Traceback" not in answer.text
+    return body
+
+
+@pytest.fixture
+async def keyed(settings: Settings) -> AsyncIterator[FastAPI]:
+    """An application with two keys."""
+    app = create_app(settings.model_copy(update={"api_keys": "ann:secret-a,bob:secret-b"}))
+    yield app
+    await app.state.requests.close()
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic c2VjcmV0LWE=", "secret-a"])
+async def test_bad_or_missing_token(keyed: FastAPI, header: str | None) -> None:
+    async with in_process(keyed, headers={"Authorization": header} if header else {}) as http:
+        answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT)
+    check(answer, 401, 400004)
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_another_keys_request_is_not_told_to_exist(keyed: FastAPI) -> None:
+    async with in_process(keyed, token="secret-a") as ann, in_process(keyed, token="secret-b") as bob:
+        request_id = (await ann.post(SUBMIT, json=DOCUMENTED_INPUT)).json()["request_id"]
+        hidden = [
+            await bob.get(f"/v1/requests/{request_id}/status"),
+            await bob.get(f"/v1/requests/{request_id}/result"),
+            await bob.post(f"/v1/requests/{request_id}/cancel?force=true"),
+        ]
+        unknown = await bob.get("/v1/requests/0000/status")
+        assert (await ann.get(f"/v1/requests/{request_id}/status")).json()["status"] == "in_queue"
+    for answer in hidden:
+        assert check(answer, 404, 404001) == unknown.json()
+
+
+@pytest.mark.parametrize("request_id", ["0" * 32, "x", "a.b", "%00", "é", "y" * 200])
+async def test_unknown_request(http: httpx.AsyncClient, request_id: str) -> None:
+    check(await http.get(f"/v1/requests/{request_id}/status"), 404, 404001)
+    check(await http.get(f"/v1/requests/{request_id}/result"), 404, 404001)
+    check(await http.post(f"/v1/requests/{request_id}/cancel"), 404, 404001)
+
+
+async def test_unknown_model(http: httpx.AsyncClient) -> None:
+    check(await http.post("/v1/models/nobody/nothing", json={}), 404, 400001)
+
+
+async def test_body_too_large(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_body_bytes": 1000}))
+    body = b'{"prompt": "' + b"x" * 1000 + b'"}'
+
+    async def in_chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    async with in_process(app) as http:
+        for content in (body, in_chunks()):
+            answer = await http.post(SUBMIT, content=content)
+            assert "1000 bytes" in check(answer, 413, 413001)["message"]
+    await app.state.requests.close()
+
+
+async def test_bad_input(http: httpx.AsyncClient) -> None:
+    body = check(await http.post(SUBMIT, json={}), 422, 422001)
+    assert len(body["detail"]) == 3
+
+
+async def test_full_queue_tells_when_to_come_back(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_queue": 1}))
+    async with in_process(app) as http:
+        await http.post(SUBMIT, json=DOCUMENTED_INPUT)
+        answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT)
+    check(answer, 429, 429001)
+    assert int(answer.headers["retry-after"]) >= 1
+    await app.state.requests.close()
+
+
+async def test_fault_of_our_own_is_told_with_an_id_that_the_log_has(
+    app: FastAPI, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(request_id: str) -> None:
+        raise RuntimeError("the secret of the house")
+
+    app.state.requests.get = broken
+    answer = await http.get("/v1/requests/abc/status")
+
+    message = check(answer, 500, 500001)["message"]
+    assert "secret of the house" not in answer.text
+    call_id = message.rstrip(".").split()[-1]
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert call_id in record.getMessage()
+    assert record.exc_info
+
+
+async def test_redis_away_is_a_503_to_be_tried_again(redis_server: RedisServer, settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"redis_url": redis_server.url}))
+    async with in_process(app) as http:
+        request_id = (await http.post(SUBMIT, json=DOCUMENTED_INPUT)).json()["request_id"]
+        redis_server.kill()
+        for answer in (
+            await http.post(SUBMIT, json=DOCUMENTED_INPUT),
+            await http.get(f"/v1/requests/{request_id}/status"),
+        ):
+            check(answer, 503, 503001)
+            assert int(answer.headers["retry-after"]) >= 1
+        redis_server.start()
+        assert (await http.get(f"/v1/requests/{request_id}/status")).json()["status"] == "in_queue"
+    await app.state.requests.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2", "/v1/requests", "/v1/requests/", "/v1/requests/x", "/v1/", "//v1/models"]
+)
+async def test_unknown_route(http: httpx.AsyncClient, path: str) -> None:
+    check(await http.get(httpx.URL("http://localhost:8000").copy_with(path=path)), 404, 404002)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", SUBMIT, "GET"),
+        ("POST", "/v1/requests/x/status", "GET"),
+        ("GET", "/v1/requests/x/cancel", "POST"),
+        ("PUT", "/healthz", "GET"),
+    ],
+)
+async def test_wrong_method(http: httpx.AsyncClient, method: str, path: str, allowed: str) -> None:
+    answer = await http.request(method, path)
+    check(answer, 405, 405001)
+    assert allowed in answer.headers["allow"]
+
+
+async def test_unknown_file(http: httpx.AsyncClient) -> None:
+    check(await http.get(f"/v1/files/{'0' * 32}/image.png"), 404, 404002)
