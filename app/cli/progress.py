@@ -1,0 +1,47 @@
+"""The live line of a request on a terminal: state, bar, step and seconds. On standard error."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class RequestProgress:
+    """`show` takes each status body; nothing is drawn where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[steps]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.task = self.bars.add_task("waiting", total=1.0, steps="")
+
+    def __enter__(self) -> Self:
+        if self.bars.console.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def show(self, status: dict[str, Any]) -> None:
+        self.bars.update(
+            self.task,
+            description=describe(status),
+            completed=status.get("progress") or 0.0,
+            steps=f"step {status['step']}/{status['total_steps']}" if status.get("total_steps") else "",
+        )
+
+
+def describe(status: dict[str, Any]) -> str:
+    """A status body in a few words."""
+    words = str(status["status"]).replace("_", " ")
+    ahead = status.get("queue_position")
+    return words if ahead is None else f"{words}, {ahead} ahead"
