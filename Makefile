@@ -1,0 +1,74 @@
+# make demo, make test, make run, make check, make bench: each first installs what is missing, into .venv only.
+# Needs python 3.11 or newer, make and a C compiler. PYTHON=python3.12 make … takes another python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST_ARGS ?= -n 2
+SERVE_ARGS ?=
+
+# A uv on the PATH if it works, else one inside .venv.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
+COMPILE := pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo run test check format bench requirements openapi clean
+
+help:
+	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
+	@echo "make run       serve until stopped (SERVE_ARGS='--port 9000')"
+	@echo "make test      every test (PYTEST_ARGS='-n 2 -k lora')"
+	@echo "make check     format, lint and types, as CI sees them"
+	@echo "make format    let ruff format and fix what it can"
+	@echo "make bench     time the server on this machine"
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements/dev.txt pyproject.toml | $(BIN)/python
+	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv
+	@echo "Installing into $(VENV); the first time this downloads several GB (torch) …"
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --quiet --require-hashes requirements/dev.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.12 …"; exit 1; }
+	@if uv --version >/dev/null 2>&1; \
+		then uv venv --quiet --python "$(PYTHON)" --no-python-downloads $(VENV); \
+		else $(PYTHON) -m venv $(VENV) \
+			|| { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }; \
+	fi
+
+demo: $(INSTALLED)
+	@$(BIN)/python examples/demo.py
+
+run: $(INSTALLED)
+	@$(BIN)/zturbo serve $(SERVE_ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+# After a change of the dependencies in pyproject.toml; UPGRADE=--upgrade takes the newest versions of all.
+requirements: | $(BIN)/python
+	$(UV) $(COMPILE) $(UPGRADE) --extra local --extra gpu --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) $(UPGRADE) -o requirements/api.txt
+	$(UV) $(COMPILE) $(UPGRADE) --extra gpu -o requirements/worker.txt
+	$(UV) $(COMPILE) $(UPGRADE) --extra local --group test --override requirements/oldest-rq.txt -o requirements/light.txt
+
+clean:
+	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache

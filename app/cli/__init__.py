@@ -1,0 +1,44 @@
+"""`zturbo`: one command line for the server, its parts, and requests to it.
+
+Each module of this package registers the commands that it holds; what they need is imported when they run.
+"""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from app.cli import doctor, inspect, parts, requests, serve, weights
+
+cli = typer.Typer(
+    name="zturbo",
+    help="Self-hosted Z-Image-Turbo with ControlNet-Union and LoRA: a drop-in for the hosted endpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("zturbo"))
+        raise typer.Exit
+
+
+@cli.callback()
+def _common(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+for module in (serve, parts, weights, requests, inspect, doctor):
+    module.register(cli)
+
+
+def main() -> None:
+    cli()

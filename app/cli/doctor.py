@@ -1,0 +1,198 @@
+"""`zturbo doctor`: what this machine has, what is missing and the command that mends it; every setting."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import typer
+
+from app.cli.exits import Exit
+from app.cli.settings import read_settings
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+GPU_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "controlnet_aux")
+WEIGHTS_GB = 40
+"""Room that the real model, a ControlNet and the detectors take on disk, with some to spare."""
+SECRETS = ("api_keys", "redis_url", "prompt_llm_key")
+MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "missing": ("✗", "red")}
+
+
+class Finding(NamedTuple):
+    state: Literal["ok", "note", "missing"]
+    what: str
+    mend: str = ""
+    """The command or setting that changes it."""
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(doctor)
+
+
+def doctor(
+    model: Annotated[str | None, typer.Option("--model", help="Look at this model instead.")] = None,
+) -> None:
+    """Tell what this machine has, what is missing, and where every setting comes from."""
+    settings = read_settings(model=model)
+    broken = 0
+    for title, look in CHECKS.items():
+        typer.secho(title, bold=True)
+        for state, what, mend in look(settings):
+            mark, colour = MARKS[state]
+            typer.secho(f"  {mark} {what}", fg=colour if state != "ok" else None)
+            if mend:
+                typer.echo(f"      → {mend}")
+            broken += state == "missing"
+    typer.secho("Settings", bold=True)
+    for name, value, source in setting_rows(settings):
+        typer.echo(f"  ZTURBO_{name.upper():<20} {value:<40} {source}")
+    if broken:
+        raise typer.Exit(Exit.CONFIG)
+
+
+def setting_rows(settings: "Settings") -> Iterator[tuple[str, str, str]]:
+    """Name, value (a secret is masked) and origin of each setting."""
+    in_file = _env_file()
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        shown = "" if value in (None, "") else "********" if name in SECRETS else str(value)
+        variable = f"ZTURBO_{name.upper()}"
+        if os.environ.get(variable):
+            source = "environment"
+        elif in_file.get(variable):
+            source = ".env"
+        else:
+            source = "default" if name not in settings.model_fields_set else "command line"
+        yield name, shown, source
+
+
+def _env_file() -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    return {name.upper(): value for name, value in dotenv_values(".env").items() if value}
+
+
+def _machine(settings: "Settings") -> Iterator[Finding]:
+    from worker.gpus import describe_gpus
+
+    yield Finding("ok", f"zturbo {version('zturbo')}, Python {platform.python_version()}, {sys.executable}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding(
+        "ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB memory"
+    )
+    gpus = describe_gpus()
+    yield from (Finding("ok", f"GPU: {gpu}") for gpu in gpus)
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        yield Finding("ok", "GPU: Apple's own, by MPS")
+    elif not gpus:
+        yield Finding("note", "no NVIDIA GPU: the real model would take many minutes for a picture")
+    missing = [name for name in GPU_PACKAGES if find_spec(name) is None]
+    if missing:
+        yield Finding(
+            "note",
+            f"no {', '.join(missing)}: this installation can serve, not make pictures",
+            "pip install 'zturbo[gpu]'",
+        )
+    else:
+        yield Finding("ok", f"torch {version('torch')}, diffusers {version('diffusers')}")
+
+
+def _redis(settings: "Settings") -> Iterator[Finding]:
+    from worker.embedded import find_server
+    from worker.errors import SetupError
+
+    if settings.redis_url:
+        import redis
+
+        try:
+            with redis.Redis.from_url(settings.redis_url, socket_timeout=5) as client:
+                info = client.info()
+        except (redis.RedisError, ValueError) as error:
+            yield Finding(
+                "missing", f"the Redis of ZTURBO_REDIS_URL: {error}", "unset it to run one of our own"
+            )
+            return
+        yield Finding("ok", f"the Redis of ZTURBO_REDIS_URL answers, version {info['redis_version']}")
+        if not info.get("aof_enabled"):
+            yield Finding(
+                "note", "it keeps no append-only file: a restart of it loses requests", "appendonly yes"
+            )
+        return
+    try:
+        yield Finding("ok", str(find_server()))
+    except SetupError as error:
+        yield Finding("missing", str(error))
+
+
+def _weights(settings: "Settings") -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    from models.errors import ModelError
+    from models.weights import DEMO, model_choice, resolve_model
+
+    chosen = model_choice(settings)
+    if chosen == DEMO:
+        yield Finding(
+            "note", "model: demo, untrained", "zturbo pull brings the real one; ZTURBO_MODEL names another"
+        )
+    else:
+        try:
+            yield Finding("ok", f"model: {chosen}, {resolve_model(settings)}")
+        except ModelError as error:
+            yield Finding("missing", str(error), "zturbo pull")
+    yield _room("hub cache", constants.HF_HUB_CACHE, 0 if chosen == DEMO else WEIGHTS_GB)
+
+
+def _folders(settings: "Settings") -> Iterator[Finding]:
+    yield _room("data folder", str(settings.data_dir), 1)
+    loras = len(list(settings.loras_path.rglob("*.safetensors"))) if settings.loras_path.is_dir() else 0
+    yield Finding("ok", f"LoRA folder {settings.loras_path}: {loras} files")
+
+
+def _keys(settings: "Settings") -> Iterator[Finding]:
+    from app.auth import check_exposure
+    from app.errors import ConfigError
+
+    try:
+        keys = check_exposure(settings)
+    except ConfigError as error:
+        yield Finding("missing", str(error))
+        return
+    if keys.open:
+        yield Finding(
+            "note",
+            "no key: any token is taken, but from this machine only",
+            "ZTURBO_API_KEYS=me:$(openssl rand -hex 24)",
+        )
+    else:
+        yield Finding("ok", f"{len(keys)} keys")
+
+
+def _room(name: str, folder: str, needed_gb: int) -> Finding:
+    """Whether there is room where `folder` is, or will be."""
+    there = Path(folder).expanduser().resolve()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free / 1e9
+    if not os.access(there, os.W_OK):
+        return Finding("missing", f"{name} {folder} cannot be written", f"chown -R $USER {there}")
+    state: Literal["ok", "note"] = "ok" if free >= needed_gb else "note"
+    return Finding(
+        state, f"{name} {folder}: {free:.0f} GB free" + ("" if state == "ok" else f" of {needed_gb} wanted")
+    )
+
+
+CHECKS: dict[str, Callable[["Settings"], Iterator[Finding]]] = {
+    "This machine": _machine,
+    "Redis": _redis,
+    "Weights": _weights,
+    "Folders": _folders,
+    "Keys": _keys,
+}

@@ -1,0 +1,272 @@
+"""`zturbo serve`: the whole server on one machine, from one command."""
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from app.cli.exits import Exit, fail
+from app.cli.settings import read_settings
+
+if TYPE_CHECKING:
+    from app.config import Settings
+    from worker.supervisor import Program
+
+BACKLOG = 2048
+"""Connections that wait while the API process is being restarted."""
+READY_POLL_SECONDS = 0.2
+READY_SECONDS = 2.0
+"""Longest wait for one answer of /readyz."""
+REDIS_SECONDS = 5.0
+PATIENCE_SECONDS = 3.0
+"""A reason not to be ready that lasts this long is told."""
+STOP_MARGIN_SECONDS = 10.0
+"""What a worker may take beside its drain time to end; the API's calls in flight have as long."""
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(serve)
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on; default 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port; default 8000, 0 takes a free one.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Where everything this server writes is kept.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="auto, z-image-turbo, demo, a hub id, or a folder.")
+    ] = None,
+    controlnet: Annotated[
+        str | None, typer.Option("--controlnet", help="ControlNet for requests that name none.")
+    ] = None,
+    lora_dir: Annotated[Path | None, typer.Option("--lora-dir", help="Folder of local LoRA files.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    redis_url: Annotated[
+        str | None, typer.Option("--redis-url", help="A Redis that is there already; else one is started.")
+    ] = None,
+    public_base_url: Annotated[
+        str | None, typer.Option("--public-base-url", help="Base of the URLs in answers.")
+    ] = None,
+    io_workers: Annotated[
+        int | None,
+        typer.Option("--io-workers", help="CPU processes that fetch, encode and store; default 2."),
+    ] = None,
+) -> None:
+    """Serve until stopped: a Redis of its own, the API, io workers, a worker for each GPU or the CPU."""
+    from app.auth import check_exposure
+    from app.errors import ConfigError
+    from models.errors import ModelError
+    from worker.errors import WorkerError
+    from worker.supervisor import Supervisor
+
+    settings = read_settings(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        model=model,
+        controlnet=controlnet,
+        lora_dir=lora_dir,
+        device=device,
+        redis_url=redis_url,
+        public_base_url=public_base_url,
+        io_workers=io_workers,
+    )
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
+    with ExitStack() as opened:
+        try:
+            keys = check_exposure(settings)
+            make_folder(settings.data_dir)
+            listener = opened.enter_context(listen(settings))
+            store = opened.enter_context(find_store(settings))
+            say(f"data: {settings.data_dir}")
+            say(f"redis: {store.described}")
+            if keys.open:
+                say(
+                    "keys: none, so any token is taken, but from this machine only (ZTURBO_API_KEYS=name:key)"
+                )
+            else:
+                say(f"keys: {len(keys)}")
+            supervisor = Supervisor(
+                programs(settings, choose_model(settings), store.url, listener),
+                say=_print_line,
+                store=store.program,
+                store_ready=store.ready,
+            )
+            threading.Thread(target=_announce, args=(_url(listener),), daemon=True).start()
+            supervisor.run()
+        except (ConfigError, ModelError, WorkerError) as error:
+            fail(str(error), Exit.CONFIG)
+    say("stopped")
+
+
+def programs(settings: "Settings", model: str, redis_url: str, listener: socket.socket) -> "list[Program]":
+    """What `serve` runs beside Redis. Each child gets by ZTURBO_ variables what was decided here."""
+    from worker.gpus import visible_gpus
+    from worker.supervisor import Program
+
+    host, port = listener.getsockname()[:2]
+    env = {
+        "ZTURBO_DATA_DIR": str(settings.data_dir),
+        "ZTURBO_MODEL": model,
+        "ZTURBO_CONTROLNET": settings.controlnet,
+        "ZTURBO_DEVICE": settings.device,
+        "ZTURBO_REDIS_URL": redis_url,
+        "ZTURBO_HOST": host,
+        "ZTURBO_PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if settings.lora_dir:
+        env["ZTURBO_LORA_DIR"] = str(settings.lora_dir.expanduser().resolve())
+    if settings.public_base_url:
+        env["ZTURBO_PUBLIC_BASE_URL"] = settings.public_base_url
+    stop_seconds = settings.drain_seconds + STOP_MARGIN_SECONDS
+
+    def part(name: str, *arguments: str, **more: str) -> Program:
+        # -P: a folder named `app` where the user happens to be is none of ours.
+        command = (sys.executable, "-P", "-m", "app", *arguments)
+        fds = (listener.fileno(),) if name == "api" else ()
+        return Program(name, command, env={**env, **more}, pass_fds=fds, stop_seconds=stop_seconds)
+
+    found = [part("api", "api", "--listen-fd", str(listener.fileno()))]
+    found += [part(f"io-{number}", "worker", "io") for number in range(1, settings.io_workers + 1)]
+    gpus = visible_gpus() if settings.device in ("auto", "cuda") else []
+    found += [
+        part(f"gpu-{number}", "worker", "gpu", CUDA_VISIBLE_DEVICES=gpu) for number, gpu in enumerate(gpus)
+    ]
+    return found if gpus else [*found, part("gpu", "worker", "gpu")]
+
+
+def choose_model(settings: "Settings") -> str:
+    """The model that the workers load, said with its reason, and fetched when a GPU waits for it.
+
+    Raises WeightsMissing, or HubError when fetching fails.
+    """
+    from app.cli.weights import bring_missing
+    from models.errors import WeightsMissing
+    from models.weights import DEMO, gpu_present, model_choice, resolve_model
+
+    chosen = model_choice(settings)
+    asked = settings.model != "auto"
+    if chosen == DEMO:
+        why = "as asked" if asked else "no GPU and no weights here; `zturbo pull` brings the real ones"
+        say(f"model: demo, untrained: it shows that everything works, its pictures are noise ({why})")
+        return chosen
+    settings = settings.model_copy(update={"model": chosen})
+    try:
+        folder = resolve_model(settings)
+    except WeightsMissing as missing:
+        if not gpu_present() or Path(chosen).expanduser().is_dir():
+            raise
+        say(str(missing))
+        say("There is a GPU, so they are fetched now.")
+        bring_missing(settings)
+        folder = resolve_model(settings)
+    say(f"model: {chosen} ({'as asked' if asked else 'its weights are here'}), {folder}")
+    return chosen
+
+
+class Store(NamedTuple):
+    """The Redis of this server: one that we run, or one that is there."""
+
+    url: str
+    described: str
+    program: "Program | None"
+    ready: Callable[[], bool]
+
+
+@contextmanager
+def find_store(settings: "Settings") -> "Iterator[Store]":
+    """Raises SetupError when no server can be run, StoreUnavailable when the one that was named is away."""
+    from worker.embedded import EmbeddedRedis, find_server, held
+    from worker.errors import StoreUnavailable
+
+    if settings.redis_url:
+        import redis
+
+        try:
+            with redis.Redis.from_url(settings.redis_url, socket_timeout=REDIS_SECONDS) as client:
+                client.ping()
+        except (redis.RedisError, ValueError) as error:
+            # The URL may hold a password, so it is not repeated.
+            raise StoreUnavailable(
+                f"The Redis of --redis-url (ZTURBO_REDIS_URL) is not usable: {error}."
+            ) from error
+        yield Store(settings.redis_url, "the one of --redis-url", None, lambda: True)
+        return
+    folder = settings.data_dir / "redis"
+    binary = find_server()
+    with held(folder) as lock_fd:
+        server = EmbeddedRedis(binary, folder, lock_fd)
+        yield Store(server.url, str(binary), server.program, server.ready)
+
+
+def listen(settings: "Settings") -> socket.socket:
+    """The listening socket; it outlives restarts of the API process. Raises ConfigError."""
+    from app.errors import ConfigError
+
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}. "
+            "Choose another by --port; --port 0 takes a free one."
+        ) from error
+
+
+def make_folder(data_dir: Path) -> None:
+    """Raises ConfigError."""
+    from app.errors import ConfigError
+
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The data folder {data_dir} cannot be made: {error.strerror}. Choose another by --data-dir."
+        ) from error
+
+
+def say(sentence: str) -> None:
+    _print_line("zturbo", sentence)
+
+
+def _print_line(name: str, line: str) -> None:
+    print(f"{name:>6} | {line}", flush=True)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
+
+
+def _announce(url: str) -> None:
+    """Print `ready: URL` once a picture can be made; before that, the reasons that last."""
+    import httpx
+
+    told, since = "", time.monotonic()
+    with httpx.Client(base_url=url, timeout=READY_SECONDS, trust_env=False) as client:
+        while True:
+            with suppress(httpx.HTTPError, ValueError):
+                answer = client.get("/readyz")
+                if answer.is_success:
+                    print(f"ready: {url}", flush=True)
+                    return
+                reason = " ".join(answer.json()["reasons"])
+                if reason != told and time.monotonic() - since > PATIENCE_SECONDS:
+                    say(f"not ready yet: {reason}")
+                    told, since = reason, time.monotonic()
+            time.sleep(READY_POLL_SECONDS)

@@ -1,0 +1,110 @@
+"""`zturbo pull`: brings the weights to this machine, and checks those that are here."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.exits import Exit, fail
+from app.cli.settings import read_settings
+
+if TYPE_CHECKING:
+    from models.config import ModelSettings
+    from models.pull import Plan
+
+ALL = "all"
+MARKS = {"ok": "green", "missing": "yellow", "damaged": "red"}
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(pull)
+
+
+def pull(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[all|model|controlnet|detectors|OWNER/REPO[/FILE]]…", help="What to bring."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Another model than the settings name.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only compare what is here with the hub, byte for byte.")
+    ] = False,
+) -> None:
+    """Bring the weights, with progress; an interrupted pull goes on where it stopped."""
+    from models.errors import ModelError
+    from models.pull import EVERYTHING, plan
+
+    words = [each for word in what or [ALL] for each in (EVERYTHING if word == ALL else (word,))]
+    settings = read_settings(model=model)
+    try:
+        planned = plan(settings, words)
+        if check:
+            _check(planned)
+        else:
+            bring(planned)
+    except ModelError as error:
+        fail(str(error), Exit.UNAVAILABLE)
+    except KeyboardInterrupt:
+        typer.echo("Stopped; the next `zturbo pull` goes on from here.", err=True)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def bring_missing(settings: "ModelSettings") -> None:
+    """Everything that a first start on a GPU needs. Raises ModelError."""
+    from models.pull import plan
+
+    bring(plan(settings))
+
+
+def bring(planned: "Plan") -> None:
+    """Download what is missing of a plan, with one bar for each file. Raises ModelError."""
+    from huggingface_hub import constants
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+    from models.hub import Progress as Arrived
+    from models.pull import pull as pull_files
+
+    if not planned.missing:
+        typer.echo(f"All {len(planned.files)} files are here, in {constants.HF_HUB_CACHE}.")
+        return
+    size = planned.missing_bytes
+    typer.echo(f"{len(planned.missing)} files to bring, {size / 1e9:.1f} GB, to {constants.HF_HUB_CACHE}.")
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+    )
+    tasks: dict[tuple[str, str], TaskID] = {}
+    with bars:
+        total = bars.add_task("all", total=size)
+
+        def show(arrived: Arrived) -> None:
+            key = (arrived.repo_id, arrived.filename)
+            if key not in tasks:
+                tasks[key] = bars.add_task(arrived.filename, total=arrived.total)
+            bars.update(tasks[key], completed=arrived.done, visible=arrived.done < arrived.total)
+            bars.update(total, completed=sum(task.completed for task in bars.tasks if task.id != total))
+
+        pull_files(planned, show)
+    typer.echo(f"All {len(planned.files)} files are here.")
+
+
+def _check(planned: "Plan") -> None:
+    from models.pull import check, discard
+
+    faulty = 0
+    for verdict in check(planned):
+        faulty += verdict.state != "ok"
+        typer.secho(f"{verdict.state:8} {verdict.repo_id}/{verdict.filename}", fg=MARKS[verdict.state])
+        if verdict.state == "damaged":
+            discard(verdict)
+    if faulty:
+        fail(
+            f"{faulty} of {len(planned.files)} files are missing or were damaged (those are removed now); "
+            "`zturbo pull` brings them.",
+            Exit.FAILED,
+        )
