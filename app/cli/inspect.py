@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.exits import Exit, fail
-from worker.errors import ImageError
-from worker.metadata import NOT_KEPT, read_metadata, request_body
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A PNG, JPEG or WebP file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything the file says, as JSON.")]
@@ -23,6 +21,9 @@ def register(cli: typer.Typer) -> None:
 
 def inspect(file: File, as_json: AsJson = False, request: Request = False) -> None:
     """Print how a picture was made: its prompt, seed, settings, and the request behind it."""
+    from worker.errors import ImageError
+    from worker.metadata import read_metadata, request_body
+
     try:
         metadata = read_metadata(file.read_bytes())
         if not metadata:
@@ -41,6 +42,8 @@ def inspect(file: File, as_json: AsJson = False, request: Request = False) -> No
 
 
 def _print_request(body: dict[str, Any]) -> None:
+    from worker.metadata import NOT_KEPT
+
     _print_json(body)
     if str(body.get("image_url")).startswith(NOT_KEPT):
         typer.echo(
