@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 
 from models import download
 from models.errors import HubError
@@ -252,6 +252,13 @@ def test_a_killed_process_leaves_a_part_that_the_next_one_goes_on_from(hub: HubS
     assert repo_file("owner/style").path.read_bytes() == WEIGHTS
     begin = hub.downloads("style.safetensors")[-1].headers["range"].removeprefix("bytes=").removesuffix("-")
     assert int(begin) >= 2**20
+
+
+def test_huggingface_hub_takes_a_whole_repository_from_the_stub(hub: HubStub, style: str) -> None:
+    folder = Path(snapshot_download("owner/style", endpoint=hub.url))
+    assert (folder / "style.safetensors").read_bytes() == WEIGHTS
+    assert (folder / "README.md").read_bytes() == b"# a style"
+    assert repo_file("owner/style").path == folder / "style.safetensors"
 
 
 def test_listing_tells_commit_sizes_and_hashes(hub: HubStub, style: str) -> None:
