@@ -45,6 +45,7 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         finished_at=timestamp(record.finished_at) if record.finished_at else None,
         model_id=record.model_id,
         seed=made.get("seed"),
+        model=made.get("model"),
         expanded_prompt=made.get("expanded_prompt"),
         control_image=file_url(control_image, links) if control_image else None,
         controlnet=made.get("controlnet"),

@@ -65,6 +65,7 @@ class ResultBody(Body):
     finished_at: str | None = None
     model_id: str
     seed: int | None = Field(None, description="The seed that was used.")
+    model: str | None = Field(None, description="The weights that made the picture.")
     expanded_prompt: str | None = Field(None, description="What prompt expansion made of the prompt.")
     control_image: str | None = Field(None, description="URL of the control map as the model saw it.")
     controlnet: str | None = Field(None, description="The ControlNet that was used.")
