@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -62,16 +63,15 @@ class Client:
         return self._call("POST", f"v1/models/{model_id}", json=body)
 
     def status(self, request_id: str) -> dict[str, Any]:
-        return self._call("GET", f"v1/requests/{request_id}/status")
+        return self._call("GET", _path(request_id, "status"))
 
     def result(self, request_id: str) -> dict[str, Any]:
-        return self._call("GET", f"v1/requests/{request_id}/result")
+        return self._call("GET", _path(request_id, "result"))
 
     def cancel(self, request_id: str, force: bool = False) -> dict[str, Any]:
         """With `force` also a running request is stopped, between two steps."""
-        return self._call(
-            "POST", f"v1/requests/{request_id}/cancel", params={"force": "true"} if force else {}
-        )
+        params = {"force": "true"} if force else {}
+        return self._call("POST", _path(request_id, "cancel"), params=params)
 
     def wait(
         self,
@@ -114,7 +114,7 @@ class Client:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
             part.replace(dest)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ClientError(f"{url} could not be fetched: {error}") from error
         finally:
             part.unlink(missing_ok=True)
@@ -132,6 +132,10 @@ class Client:
                 f"{self.http.base_url} does not answer as this server does.", response.status_code
             )
         return body
+
+
+def _path(request_id: str, leaf: str) -> str:
+    return f"v1/requests/{quote(request_id, safe='')}/{leaf}"
 
 
 def _check(response: httpx.Response) -> None:

@@ -98,7 +98,13 @@ async def test_extras_of_the_engine_are_passed_on(
     request_id = await submitted(http, stray=1)
     control_image = stored(settings)
     lora = {"name": "x.safetensors", "scale": 0.5, "matched": 12, "unmatched": 0}
-    extras = {"model": "demo (untrained)", "loras": [lora], "controlnet": "union", "expanded_prompt": "more", "warnings": ["odd"]}
+    extras = {
+        "model": "demo (untrained)",
+        "loras": [lora],
+        "controlnet": "union",
+        "expanded_prompt": "more",
+        "warnings": ["odd"],
+    }
     hands.succeed({"image": stored(settings), "seed": 1, "control_image": control_image} | extras)
 
     body = (await http.get(f"/v1/requests/{request_id}/result")).json()

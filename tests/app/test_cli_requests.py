@@ -1,0 +1,284 @@
+"""`zturbo submit`, `status`, `result` and `cancel` against a real server."""
+
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from app.cli import requests as commands
+from app.cli.exits import Exit
+from app.cli.options import build_body, image_url
+from app.cli.progress import RequestProgress, describe
+from app.client import Client
+from app.config import Settings
+from app.main import create_app
+from models.inputs import ControlNetLoraInput
+from tests.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
+from tests.processes import wait_for
+from worker.storage import FolderStorage, new_file_id
+
+Run = Callable[..., Result]
+MINIMAL = ("--prompt", "A lighthouse", "--image", "https://example.com/a.png")
+
+
+@pytest.fixture
+def base_url(settings: Settings) -> Iterator[str]:
+    with served(create_app(settings), settings) as url:
+        yield url
+
+
+@pytest.fixture
+def zturbo(base_url: str) -> Run:
+    cli = typer.Typer()
+    commands.register(cli)
+    runner = CliRunner(env={"ZTURBO_BASE_URL": base_url, "ZTURBO_TOKEN": "any"})
+
+    def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
+        return runner.invoke(cli, arguments, input=stdin)
+
+    return run
+
+
+@pytest.fixture
+def picture(settings: Settings) -> dict[str, Any]:
+    """An output as a worker records it, its file stored."""
+    file_id = new_file_id()
+    FolderStorage(settings.outputs_path).put(file_id, "image.png", PNG)
+    return {"image": {"file_id": file_id, "name": "image.png"}, "seed": 7}
+
+
+@pytest.fixture
+def worked_on(hands: WorkerHands, picture: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request that a command waits for succeeds as soon as it has been looked at once."""
+    show = RequestProgress.show
+
+    def show_and_work(progress: RequestProgress, status: dict[str, Any]) -> None:
+        show(progress, status)
+        if status["status"] == "in_queue":
+            hands.succeed(picture)
+
+    monkeypatch.setattr(RequestProgress, "show", show_and_work)
+    monkeypatch.setattr("app.client.POLL_SECONDS", 0.01)
+
+
+def recorded(hands: WorkerHands, request_id: str) -> dict[str, Any]:
+    record = hands.records.get(request_id.strip())
+    assert record is not None
+    return record.input
+
+
+@pytest.mark.usefixtures("worked_on")
+def test_submit_waits_and_saves_the_picture(zturbo: Run, tmp_path: Path) -> None:
+    ran = zturbo("submit", *MINIMAL, "--out", str(tmp_path / "out.png"))
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.strip() == str(tmp_path / "out.png")
+    assert (tmp_path / "out.png").read_bytes() == PNG
+
+
+@pytest.mark.usefixtures("worked_on")
+def test_submit_names_the_picture_after_the_request(
+    zturbo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = json.loads(zturbo("submit", *MINIMAL, "--json").stdout)
+    assert body["saved"] == f"{body['request_id']}.png"
+    assert (tmp_path / body["saved"]).read_bytes() == PNG
+
+
+def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands) -> None:
+    ran = zturbo(
+        *("submit", "--detach", *MINIMAL, "--lora", "style.safetensors:0.5", "--lora", "owner/repo"),
+        *(
+            "--image-size",
+            "square",
+            "--control-scale",
+            "0.5",
+            "--control-start",
+            "0.1",
+            "--control-end",
+            "0.6",
+        ),
+        *("--preprocess", "canny", "--num-inference-steps", "4", "--seed", "-1"),
+        *("--enable-prompt-expansion", "--output-format", "webp"),
+    )
+    assert ran.exit_code == 0, ran.output
+    sent = recorded(hands, ran.stdout)
+    assert sent == {
+        "prompt": "A lighthouse",
+        "image_url": "https://example.com/a.png",
+        "loras": [{"path": "style.safetensors", "scale": 0.5}, {"path": "owner/repo", "scale": 1.0}],
+        "image_size": "square",
+        "control_scale": 0.5,
+        "control_start": 0.1,
+        "control_end": 0.6,
+        "preprocess": "canny",
+        "num_inference_steps": 4,
+        "seed": -1,
+        "enable_prompt_expansion": True,
+        "output_format": "webp",
+    }
+    assert set(sent) == set(ControlNetLoraInput.model_fields)
+
+
+@pytest.mark.parametrize("field", ["image_size", "preprocess", "output_format"])
+def test_help_names_the_choices_of_the_schema(zturbo: Run, field: str) -> None:
+    command = typer.main.get_command(_cli()).commands["submit"]  # type: ignore[attr-defined]
+    [option] = [option for option in command.params if option.name == field]
+    choices = ControlNetLoraInput.model_json_schema()["properties"][field]["enum"]
+    assert set(option.metavar.split("|")) == set(choices)
+
+
+def _cli() -> typer.Typer:
+    cli = typer.Typer()
+    commands.register(cli)
+    return cli
+
+
+def test_what_is_not_given_is_left_to_the_server() -> None:
+    body = build_body(input=None, image="https://example.com/a.png", loras=None, prompt="x", seed=None)
+    assert body == {"prompt": "x", "image_url": "https://example.com/a.png", "loras": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("a.safetensors", {"path": "a.safetensors"}),
+        ("a.safetensors:2", {"path": "a.safetensors", "scale": 2.0}),
+        ("owner/repo:file.safetensors", {"path": "owner/repo:file.safetensors"}),
+        ("owner/repo:file.safetensors:.5", {"path": "owner/repo:file.safetensors", "scale": 0.5}),
+        ("https://example.com/a.safetensors", {"path": "https://example.com/a.safetensors"}),
+        ("https://example.com/a.safetensors:1", {"path": "https://example.com/a.safetensors", "scale": 1.0}),
+    ],
+)
+def test_lora_scale_is_the_number_after_the_last_colon(text: str, entry: dict[str, Any]) -> None:
+    assert build_body(input=None, image=None, loras=[text])["loras"] == [entry]
+
+
+def test_image_file_is_sent_as_a_data_uri(tmp_path: Path) -> None:
+    file = tmp_path / "photo.with.no.telling.name"
+    file.write_bytes(PNG)
+    assert image_url(str(file)) == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+
+
+def test_image_and_input_are_read_from_standard_input(zturbo: Run, hands: WorkerHands) -> None:
+    ran = zturbo("submit", "--detach", "--prompt", "x", "--image", "-", stdin=PNG)
+    assert recorded(hands, ran.stdout)["image_url"].startswith("data:image/png;base64,")
+
+    ran = zturbo("submit", "--detach", "--input", "-", "--seed", "5", stdin=json.dumps(DOCUMENTED_INPUT))
+    assert recorded(hands, ran.stdout) == ControlNetLoraInput(
+        **DOCUMENTED_INPUT | {"seed": 5, "loras": DOCUMENTED_INPUT["loras"]}
+    ).model_dump(mode="json")
+
+    assert zturbo("submit", "--image", "-", "--input", "-").exit_code == Exit.USAGE
+
+
+def test_warnings_go_to_standard_error(zturbo: Run) -> None:
+    ran = zturbo("submit", "--detach", "--input", "-", stdin=json.dumps(DOCUMENTED_INPUT | {"stray": 1}))
+    assert "'stray'" in ran.stderr
+    assert "stray" not in ran.stdout
+
+
+def test_status_result_and_cancel(
+    zturbo: Run, hands: WorkerHands, picture: dict[str, Any], tmp_path: Path
+) -> None:
+    first, second = (zturbo("submit", "--detach", *MINIMAL).stdout.strip() for _ in range(2))
+
+    assert zturbo("status", second).stdout.strip() == "in queue, 1 ahead"
+    assert json.loads(zturbo("status", second, "--json").stdout)["queue_position"] == 1
+    assert zturbo("cancel", second).stdout.strip() == "cancelled (cancelled)"
+    assert zturbo("result", second).exit_code == Exit.FAILED
+
+    hands.generate(step=1)
+    ran = zturbo("cancel", first)
+    assert (ran.exit_code, ran.stdout.strip()) == (Exit.FAILED, "not cancellable (in progress)")
+    assert zturbo("result", first).stdout.strip() == "in progress"
+    assert zturbo("cancel", first, "--force").exit_code == 0
+
+    third = zturbo("submit", "--detach", *MINIMAL).stdout.strip()
+    hands.succeed(picture)
+    assert (
+        zturbo("result", third).stdout.strip().endswith(f"/v1/files/{picture['image']['file_id']}/image.png")
+    )
+    ran = zturbo("result", third, "--wait", "--out", str(tmp_path / "third.png"))
+    assert (ran.exit_code, (tmp_path / "third.png").read_bytes()) == (0, PNG)
+
+
+def test_failed_request_is_told_with_its_reason(zturbo: Run, hands: WorkerHands) -> None:
+    request_id = zturbo("submit", "--detach", *MINIMAL).stdout.strip()
+    hands.fail("fetch_failed", "image_url: example.com did not answer.")
+    ran = zturbo("result", request_id)
+    assert ran.exit_code == Exit.FAILED
+    assert ran.stdout.strip() == "failed: image_url: example.com did not answer."
+
+
+def test_exit_status_tells_whose_fault_it_is(zturbo: Run, hands: WorkerHands, tmp_path: Path) -> None:
+    refused = zturbo("submit", "--prompt", "x", "--image", "https://example.com/a.png", "--seed", "-2")
+    assert refused.exit_code == Exit.DATA
+    assert refused.stderr.startswith("seed: ")
+    assert zturbo("status", "nope").exit_code == Exit.DATA
+    assert zturbo("status", "x", "--base-url", "http://127.0.0.1:9").exit_code == Exit.UNAVAILABLE
+    assert zturbo("submit", "--image", str(tmp_path / "none.png")).exit_code == Exit.NO_INPUT
+    assert zturbo("submit", "--input", "-", stdin="{").exit_code == Exit.DATA
+    assert zturbo("submit", "--input", "-", stdin="[]").exit_code == Exit.DATA
+    assert zturbo("submit", *MINIMAL, "--timeout", "0").exit_code == Exit.TRY_LATER
+
+
+def test_picture_that_cannot_be_saved_is_told(
+    zturbo: Run, hands: WorkerHands, picture: dict[str, Any], tmp_path: Path
+) -> None:
+    request_id = zturbo("submit", "--detach", *MINIMAL).stdout.strip()
+    hands.succeed(picture)
+    ran = zturbo("result", request_id, "--out", str(tmp_path / "no" / "such" / "folder.png"))
+    assert ran.exit_code == Exit.CANNOT_CREATE
+
+
+def test_wrong_key_is_a_permission_fault(settings: Settings) -> None:
+    settings = settings.model_copy(update={"api_keys": "ann:secret"})
+    with served(create_app(settings), settings) as base_url:
+        arguments = ["status", "x", "--base-url", base_url, "--token", "wrong"]
+        assert CliRunner().invoke(_cli(), arguments).exit_code == Exit.NO_PERMISSION
+
+
+def test_interrupt_asks_the_server_to_cancel(base_url: str, hands: WorkerHands) -> None:
+    script = "import typer; from app.cli import requests; cli = typer.Typer(); requests.register(cli); cli()"
+    command = [sys.executable, "-c", script, "submit", *MINIMAL, "--base-url", base_url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: hands.client.zcard("zturbo:line"), seconds=30)
+        [request_id] = hands.client.zrange("zturbo:line", 0, -1)
+        with Client(base_url) as client:
+            hands.generate(step=1)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=30)
+            assert client.result(str(request_id))["status"] == "cancelled"
+    assert process.returncode == Exit.INTERRUPTED
+    assert "cancelled" in told
+
+
+def test_bar_shows_place_in_line_step_and_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
+    with RequestProgress() as progress:
+        progress.show({"status": "in_queue", "queue_position": 3, "progress": 0.0})
+        progress.bars.refresh()
+        progress.show({"status": "in_progress", "progress": 0.25, "step": 2, "total_steps": 8})
+        progress.bars.refresh()
+    assert "in queue, 3 ahead" in shown.getvalue()
+    assert "step 2/8" in shown.getvalue()
+    assert "0:00:0" in shown.getvalue()
+
+
+def test_description_reads_like_a_sentence() -> None:
+    assert describe({"status": "in_progress"}) == "in progress"
+    assert describe({"status": "in_queue", "queue_position": 0}) == "in queue, 0 ahead"
