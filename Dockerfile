@@ -9,7 +9,7 @@ ENV PYTHONUNBUFFERED=1 \
     ZTURBO_DATA_DIR=/data \
     ZTURBO_LORA_DIR=/loras \
     HF_HOME=/weights
-RUN useradd --uid 10001 --create-home zturbo \
+RUN useradd --uid 10001 --user-group --create-home zturbo \
     && install -d -o zturbo -g zturbo /data /loras /weights \
     && python -m venv /opt/zturbo
 WORKDIR /srv
@@ -29,7 +29,7 @@ COPY requirements/api.txt requirements/
 RUN pip install --no-cache-dir --require-hashes -r requirements/api.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl
-USER zturbo
+USER 10001:10001
 EXPOSE 8000
 ENV ZTURBO_HOST=0.0.0.0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
@@ -44,9 +44,8 @@ COPY requirements/worker.txt requirements/
 RUN pip install --no-cache-dir --require-hashes -r requirements/worker.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl
-USER zturbo
+USER 10001:10001
 # Loading tens of gigabytes of weights takes minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m \
     CMD ["zturbo", "health", "worker"]
-STOPSIGNAL SIGTERM
 CMD ["zturbo", "worker", "gpu"]

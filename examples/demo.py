@@ -1,0 +1,127 @@
+"""The whole way once, as a client goes it: start a server, post the documented example, save the picture.
+
+`make demo` runs this. The photograph is the astronaut of scikit-image (NASA, public domain). The model is the
+demo model, so the picture shows that everything works, not what Z-Image-Turbo can do.
+"""
+
+import base64
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import skimage
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from app.client import Client, ClientError
+
+MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
+OUTPUT = Path("demo-output")
+PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "astronaut.png"
+START_SECONDS = 300.0
+REQUEST_SECONDS = 300.0
+STOP_SECONDS = 60.0
+
+console = Console()
+
+
+def main() -> int:
+    OUTPUT.mkdir(exist_ok=True)
+    log = OUTPUT / "server.log"
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="zturbo-demo-") as data_dir,
+            serving(Path(data_dir), log) as url,
+        ):
+            console.print(f"The server is ready at {url}; its log is {log}.")
+            saved = picture(url)
+    except (ClientError, RuntimeError) as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+    console.print(f"The picture is [bold]{saved}[/bold]. It is noise: the demo model is untrained.")
+    return 0
+
+
+def example_body() -> dict[str, object]:
+    photograph = base64.b64encode(PHOTOGRAPH.read_bytes()).decode()
+    return {
+        "prompt": "An astronaut in an orange suit, smiling, studio portrait",
+        "image_url": f"data:image/png;base64,{photograph}",
+        "loras": [{"path": "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union", "scale": 1}],
+        "preprocess": "canny",
+    }
+
+
+def picture(url: str) -> Path:
+    """Posts the example, draws a bar while it runs, and saves what comes."""
+    body = example_body()
+    shown = json.dumps(body | {"image_url": "data:image/png;base64,…"}, indent=2)
+    console.print(f"POST {url}/v1/models/{MODEL_ID}\n{shown}")
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[steps]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    with Client(url) as client, bars:
+        bar = bars.add_task("submitted", total=1.0, steps="")
+
+        def show(status: dict[str, Any]) -> None:
+            steps = f"step {status['step']}/{status['total_steps']}" if status.get("total_steps") else ""
+            words = str(status["status"]).replace("_", " ")
+            bars.update(bar, description=words, completed=status.get("progress") or 0, steps=steps)
+
+        request_id = client.submit(MODEL_ID, body)["request_id"]
+        result = client.wait(request_id, show, REQUEST_SECONDS, interval=0.1)
+        if result["status"] != "succeeded":
+            raise RuntimeError(
+                f"The request {result['status']}: {result.get('error', {}).get('message', '')}"
+            )
+        bars.update(bar, completed=1.0)
+        image_url = str(result["output"]["image"])
+        return client.download(image_url, OUTPUT / f"astronaut{Path(image_url).suffix}")
+
+
+@contextmanager
+def serving(data_dir: Path, log: Path) -> Iterator[str]:
+    """Base URL of a server of our own on a free port; it is stopped at the end, whatever happens."""
+    command = [str(Path(sys.executable).with_name("zturbo")), "serve", "--model", "demo", "--port", "0"]
+    with log.open("w+") as lines:
+        server = subprocess.Popen([*command, "--data-dir", str(data_dir)], stdout=lines, stderr=lines)
+        try:
+            with console.status("Starting the server …"):
+                url = wait_until_ready(server, log)
+            yield url
+        finally:
+            server.terminate()
+            try:
+                server.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+    if server.returncode != 0:
+        raise RuntimeError(f"The server did not stop cleanly: status {server.returncode}, see {log}.")
+
+
+def wait_until_ready(server: "subprocess.Popen[bytes]", log: Path) -> str:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        lines = log.read_text().splitlines()
+        for line in lines:
+            if line.startswith("ready: "):
+                return line.removeprefix("ready: ")
+        if server.poll() is not None:
+            raise RuntimeError("\n".join(["The server ended before it was ready:", *lines[-20:]]))
+        time.sleep(0.1)
+    raise RuntimeError(f"The server was not ready within {START_SECONDS:.0f} s; see {log}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
