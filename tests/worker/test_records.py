@@ -1,4 +1,4 @@
-"""A request's record from submit to its end, by the real scripts, most tests also with each of them sent twice."""
+"""A request's record from submit to its end, by the real scripts; most tests also run with each sent twice."""
 
 import time
 from dataclasses import replace

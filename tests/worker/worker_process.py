@@ -1,0 +1,61 @@
+"""What a worker process of a test runs: the real worker with a tiny engine.
+
+The engine draws a grey picture in as many short sleeps as the job has steps. A word in the prompt makes it
+misbehave. Each start and end of a picture is a line in DATA_DIR/engine.log.
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from models.config import ModelSettings
+from models.errors import BadOutput, WeightsMissing
+from models.job import Job, OnStep, Picture, Pixels, Step
+from worker.config import WorkerSettings
+from worker.queue import Queue
+from worker.runner import run_worker
+
+
+class SleepingEngine:
+    name = "sleeping"
+    device = "none"
+
+    def __init__(self, settings: ModelSettings) -> None:
+        if settings.device == "cuda":
+            raise WeightsMissing("There is no such weight; run `zturbo pull`.")
+        self._log = settings.data_dir / "engine.log"
+        self._step_seconds = float(os.environ.get("TEST_STEP_SECONDS", "0.02"))
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+        assert control is not None
+        self._note(f"begin {job.seed}")
+        if "explode" in job.prompt:
+            raise RuntimeError("a secret path: /root")
+        if "refuse" in job.prompt:
+            raise BadOutput("The picture is all black.")
+        if "die" in job.prompt:
+            os._exit(1)
+        for step in range(1, job.num_inference_steps + 1):
+            time.sleep(self._step_seconds)
+            on_step(Step(step, job.num_inference_steps))
+        self._note(f"end {job.seed}")
+        image = np.full((job.height, job.width, 3), job.seed % 256, dtype=np.uint8)
+        return Picture(image=image, model=self.name, seed=job.seed, prompt=job.prompt)
+
+    def _note(self, line: str) -> None:
+        with self._log.open("a") as log:
+            log.write(f"{line}\n")
+
+
+def main(kind: Queue, env: dict[str, str], log: Path) -> None:
+    """Ends as the worker ends; what it prints goes to `log`."""
+    os.environ.update(env)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(process)d %(asctime)s %(name)s %(message)s")
+    settings = WorkerSettings(_env_file=None)
+    run_worker(kind, settings, settings.redis_url or "", SleepingEngine)
