@@ -167,6 +167,14 @@ class Records:
         handed_back, failed, io, gpu = answer
         return Reaped(handed_back, failed, {"io": io, "gpu": gpu})
 
+    def bury(self, queue: Queue, id_prefix: str) -> int:
+        """A worker whose id begins so is known to be dead: its requests wait for no lease to run out.
+
+        Returns how many it held; they are handed back, and counted as a crash, at the next turn of `reap`.
+        """
+        held: int = self._scripts.run("bury", queue, id_prefix)
+        return held
+
     def forget_expired(self, limit: int = 100) -> int:
         """Deletes records that were closed longer ago than the retention; returns how many."""
         retention_ms = int(self._settings.retention_days * 86_400_000)

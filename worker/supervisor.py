@@ -118,7 +118,8 @@ class Supervisor:
     """Runs a store, and then the programs that need it, until SIGTERM, SIGINT, SIGHUP or `stop()`.
 
     `store` is started first and stopped last; nothing else starts before `store_ready` says yes. `say` gets
-    each line of each child, `name` first. `on_end` is told which child ended by itself, before its restart.
+    each line of each child, `name` first. `on_end` gets the name and the process id of a child that ended by
+    itself, before its restart.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Supervisor:
         say: Callable[[str, str], None],
         store: Program | None = None,
         store_ready: Callable[[], bool] = lambda: True,
-        on_end: Callable[[str], None] = lambda name: None,
+        on_end: Callable[[str, int], None] = lambda name, pid: None,
     ) -> None:
         self._store = Child(store) if store else None
         self._children = [Child(program) for program in programs]
@@ -195,7 +196,7 @@ class Supervisor:
                 delay = self._bury(child)
                 how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended, status {status}"
                 self._say(child.program.name, f"{how}; starting again in {delay:.0f} s")
-                self._on_end(child.program.name)
+                self._on_end(child.program.name, child.pid)
             elif child.process is None and time.monotonic() >= child.restart_at:
                 self._start(child)
 

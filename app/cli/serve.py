@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -102,6 +103,7 @@ def serve(
                 say=_print_line,
                 store=store.program,
                 store_ready=store.ready,
+                on_end=partial(_bury, settings, store.url),
             )
             threading.Thread(target=_announce, args=(_url(listener),), daemon=True).start()
             supervisor.run()
@@ -237,6 +239,21 @@ def make_folder(data_dir: Path) -> None:
         raise ConfigError(
             f"The data folder {data_dir} cannot be made: {error.strerror}. Choose another by --data-dir."
         ) from error
+
+
+def _bury(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
+    """Let the requests of a worker process that just died go on at once."""
+    kind, _, _ = name.partition("-")
+    if kind not in ("io", "gpu"):
+        return
+    import redis
+
+    from worker.records import Records
+
+    client = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=READY_SECONDS)
+    # While Redis is away too, the leases run out by themselves.
+    with client, suppress(redis.RedisError):
+        Records(client, settings).bury(kind, f"{kind}-{socket.gethostname()}-{pid}-")  # type: ignore[arg-type]
 
 
 def say(sentence: str) -> None:

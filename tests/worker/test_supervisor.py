@@ -86,8 +86,8 @@ def test_all_children_are_gone_after_stop() -> None:
 
 @pytest.mark.usefixtures("quick_restarts")
 def test_killed_child_is_seen_at_once_and_restarted() -> None:
-    said, ended = Transcript(), []
-    watcher = Supervisor([python("a", FOREVER)], say=said, on_end=ended.append)
+    said, ended = Transcript(), list[str]()
+    watcher = Supervisor([python("a", FOREVER)], say=said, on_end=lambda name, pid: ended.append(name))
     seen_after: list[float] = []
 
     def act() -> None:
@@ -185,13 +185,13 @@ def test_store_that_cannot_start_is_told_with_its_last_words() -> None:
 
 
 def test_leftovers_of_an_ended_child_are_swept() -> None:
-    said, ended = Transcript(), []
+    said, ended = Transcript(), list[str]()
     script = (
         "import subprocess, sys\n"
         "left = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print(left.pid, flush=True)"
     )
-    watcher = Supervisor([python("a", script)], say=said, on_end=ended.append)
+    watcher = Supervisor([python("a", script)], say=said, on_end=lambda name, pid: ended.append(name))
 
     def act() -> None:
         wait_for(lambda: ended)
