@@ -148,8 +148,11 @@ def not_json(reason: str) -> BadInput:
 
 def quoted(value: object) -> str:
     """A caller's own value in a sentence: short, on one line, whatever it holds."""
-    text = ascii(value) if not isinstance(value, str) else repr(value)
-    return text if len(text) <= MAX_QUOTED_CHARACTERS else text[: MAX_QUOTED_CHARACTERS - 1] + "…"
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, str) and len(value) > MAX_QUOTED_CHARACTERS:
+        return f"{value[:MAX_QUOTED_CHARACTERS]!r}…"
+    return repr(value)
 
 
 def _kind(error: ErrorDetails) -> str:

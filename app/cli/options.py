@@ -4,6 +4,9 @@ import base64
 import json
 import mimetypes
 import sys
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,69 +16,99 @@ from app.cli.exits import Exit, fail
 
 STDIN = "-"
 
-Prompt = Annotated[str | None, typer.Option("--prompt", help="What the picture shows.")]
-Image = Annotated[
-    str | None,
-    typer.Option("--image", metavar="FILE|URL|-", help="The image that guides; - reads it."),
-]
-Loras = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lora", metavar="PATH[:SCALE]", help="A LoRA or ControlNet: URL, hub id or name. Up to three times."
-    ),
-]
-ImageSize = Annotated[
-    str | None,
-    typer.Option(
-        "--image-size",
-        metavar="auto|square_hd|square|portrait_4_3|portrait_16_9|landscape_4_3|landscape_16_9",
-        help="Size of the picture; auto keeps the image's shape.",
-    ),
-]
-ControlScale = Annotated[
-    float | None, typer.Option("--control-scale", help="How strongly the image guides, 0 to 1.")
-]
-ControlStart = Annotated[
-    float | None, typer.Option("--control-start", help="Fraction of the steps before control begins.")
-]
-ControlEnd = Annotated[
-    float | None, typer.Option("--control-end", help="Fraction of the steps after which control ends.")
-]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        "--preprocess", metavar="none|canny|depth|pose", help="How the control map is made from the image."
-    ),
-]
-Steps = Annotated[int | None, typer.Option("--num-inference-steps", help="Denoising steps, 1 to 8.")]
-Seed = Annotated[
-    int | None, typer.Option("--seed", help="The same seed gives the same picture; -1 draws one.")
-]
-Expand = Annotated[
-    bool | None,
-    typer.Option("--enable-prompt-expansion/--no-prompt-expansion", help="Let the model enrich it first."),
-]
-OutputFormat = Annotated[
-    str | None, typer.Option("--output-format", metavar="png|jpeg|webp", help="File format of the picture.")
-]
-Input = Annotated[
-    str | None,
-    typer.Option("--input", metavar="FILE|-", help="JSON body of the request; the other options change it."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", metavar="FILE", help="Where to save the picture."),
-]
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to save the picture.")]
+
+INPUT_OPTIONS: dict[str, Any] = {
+    "prompt": Annotated[str | None, typer.Option("--prompt", help="What the picture shows.")],
+    "image": Annotated[
+        str | None,
+        typer.Option("--image", metavar="FILE|URL|-", help="The image that guides; - reads it."),
+    ],
+    "lora": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="PATH[:SCALE]",
+            help="A LoRA or ControlNet: URL, hub id or name. Up to three times.",
+        ),
+    ],
+    "image_size": Annotated[
+        str | None,
+        typer.Option(
+            "--image-size",
+            metavar="SIZE",
+            help="auto (the image's own shape), square_hd, square, portrait_4_3, portrait_16_9, "
+            "landscape_4_3 or landscape_16_9.",
+        ),
+    ],
+    "control_scale": Annotated[
+        float | None, typer.Option("--control-scale", help="How strongly the image guides, 0 to 1.")
+    ],
+    "control_start": Annotated[
+        float | None, typer.Option("--control-start", help="Fraction of the steps before control begins.")
+    ],
+    "control_end": Annotated[
+        float | None, typer.Option("--control-end", help="Fraction of the steps after which control ends.")
+    ],
+    "preprocess": Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            metavar="HOW",
+            help="How the control map is made from the image: none, canny, depth or pose.",
+        ),
+    ],
+    "num_inference_steps": Annotated[
+        int | None, typer.Option("--num-inference-steps", help="Denoising steps, 1 to 8.")
+    ],
+    "seed": Annotated[
+        int | None, typer.Option("--seed", help="The same seed gives the same picture; -1 draws one.")
+    ],
+    "enable_prompt_expansion": Annotated[
+        bool | None,
+        typer.Option(
+            "--enable-prompt-expansion/--no-prompt-expansion",
+            help="Let the model write a more detailed prompt first.",
+        ),
+    ],
+    "output_format": Annotated[
+        str | None,
+        typer.Option("--output-format", metavar="FORMAT", help="png, jpeg or webp."),
+    ],
+    "input": Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE|-", help="JSON body of the request; other options change it."),
+    ],
+}
+"""By parameter name; all but `image`, `lora` and `input` are fields of the input under their own names."""
 
 MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
+def takes_input(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command INPUT_OPTIONS before its own; it gets the request body that they make as `body`."""
+    own = [each for each in signature(command).parameters.values() if each.name != "body"]
+    given = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in INPUT_OPTIONS.items()
+    ]
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        body = build_body(**{name: options.pop(name) for name in INPUT_OPTIONS})
+        command(body=body, **options)
+
+    # What typer reads to make the options.
+    run.__signature__ = Signature([*given, *own])  # type: ignore[attr-defined]
+    return run
+
+
 def build_body(
     *,
-    input: str | None,
-    image: str | None,
-    loras: list[str] | None,
+    input: str | None = None,
+    image: str | None = None,
+    lora: list[str] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """The request body of these options; what is not given is not sent: the server's defaults hold."""
@@ -84,8 +117,8 @@ def build_body(
     body = _read_json(input) if input else {}
     if image is not None:
         body["image_url"] = image_url(image)
-    if loras:
-        body["loras"] = [_lora(text) for text in loras]
+    if lora:
+        body["loras"] = [_lora(text) for text in lora]
     # Required by the published schema, also when there are none.
     body.setdefault("loras", [])
     return body | {name: value for name, value in fields.items() if value is not None}

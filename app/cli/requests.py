@@ -10,24 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.options import (
-    AsJson,
-    ControlEnd,
-    ControlScale,
-    ControlStart,
-    Expand,
-    Image,
-    ImageSize,
-    Input,
-    Loras,
-    Out,
-    OutputFormat,
-    Preprocess,
-    Prompt,
-    Seed,
-    Steps,
-    build_body,
-)
+from app.cli.options import AsJson, Out, takes_input
 from app.cli.progress import RequestProgress, describe
 
 if TYPE_CHECKING:
@@ -59,20 +42,10 @@ def register(cli: typer.Typer) -> None:
         cli.command()(command)
 
 
+@takes_input
 def submit(
-    prompt: Prompt = None,
-    image: Image = None,
-    lora: Loras = None,
-    image_size: ImageSize = None,
-    control_scale: ControlScale = None,
-    control_start: ControlStart = None,
-    control_end: ControlEnd = None,
-    preprocess: Preprocess = None,
-    num_inference_steps: Steps = None,
-    seed: Seed = None,
-    enable_prompt_expansion: Expand = None,
-    output_format: OutputFormat = None,
-    input: Input = None,
+    *,
+    body: dict[str, Any],
     out: Out = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the request's id and do not wait.")] = False,
     as_json: AsJson = False,
@@ -82,21 +55,6 @@ def submit(
     timeout: Timeout = None,
 ) -> None:
     """Send a request, follow it and save the picture. Ctrl-C asks the server to cancel it."""
-    body = build_body(
-        input=input,
-        image=image,
-        loras=lora,
-        prompt=prompt,
-        image_size=image_size,
-        control_scale=control_scale,
-        control_start=control_start,
-        control_end=control_end,
-        preprocess=preprocess,
-        num_inference_steps=num_inference_steps,
-        seed=seed,
-        enable_prompt_expansion=enable_prompt_expansion,
-        output_format=output_format,
-    )
     with server(base_url, token) as client:
         submitted = client.submit(model_id, body)
         for warning in submitted.get("warnings") or []:
