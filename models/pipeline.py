@@ -18,6 +18,9 @@ from models.errors import BadOutput
 from models.job import Pixels
 from models.transformer import Conditioning, Control, predict
 
+TRAIN_TIMESTEPS = 1000
+"""Of the published scheduler configuration."""
+
 
 def draw_noise(seed: int, channels: int, height: int, width: int) -> Tensor:
     """Latents (1, channels, height, width), float32, drawn on the CPU: the same bytes on every device."""
@@ -25,10 +28,10 @@ def draw_noise(seed: int, channels: int, height: int, width: int) -> Tensor:
     return torch.randn((1, channels, height, width), generator=generator, dtype=torch.float32)
 
 
-def noise_levels(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> list[float]:
-    """`steps` sigmas from 1 down, shifted by the scheduler's own shift, and the final 0."""
+def noise_levels(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tensor:
+    """`steps` sigmas from 1 down, shifted by the scheduler's own shift, and the final 0; float32, CPU."""
     scheduler.set_timesteps(sigmas=torch.linspace(1.0, 1 / steps, steps).tolist())
-    sigmas: list[float] = scheduler.sigmas.tolist()
+    sigmas: Tensor = scheduler.sigmas
     return sigmas
 
 
@@ -50,7 +53,7 @@ def denoise(
     transformer: ZImageTransformer2DModel,
     conditioning: Conditioning,
     latents: Tensor,
-    sigmas: list[float],
+    sigmas: Tensor,
     on_step: Callable[[int, int], None],
     control: Control | None = None,
     control_start: float = 0.0,
@@ -61,11 +64,14 @@ def denoise(
     `sigmas` are one more than the steps. A step outside the control window runs without the control branch.
     """
     steps = len(sigmas) - 1
+    # 1 - sigma, rounded as diffusers rounds it: the time embedding makes a thousandfold of any difference.
+    timesteps = ((TRAIN_TIMESTEPS - sigmas * TRAIN_TIMESTEPS) / TRAIN_TIMESTEPS).tolist()
+    deltas = sigmas.diff().tolist()
     for step in range(steps):
         active = control if is_controlled(step, steps, control_start, control_end) else None
         # The transformer predicts from noise to picture; the schedule runs the other way.
-        velocity = -predict(transformer, conditioning, latents, 1 - sigmas[step], active)
-        latents = latents + (sigmas[step + 1] - sigmas[step]) * velocity
+        velocity = -predict(transformer, conditioning, latents, timesteps[step], active)
+        latents = latents + deltas[step] * velocity
         on_step(step + 1, steps)
     return latents
 
