@@ -10,11 +10,11 @@ SERVE_ARGS ?=
 
 # A uv on the PATH if it works, else one inside .venv.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
-COMPILE := pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format bench requirements openapi clean
+.PHONY: help install demo run test check format bench requirements openapi env-example clean
 
 help:
 	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
@@ -65,10 +65,19 @@ bench: $(INSTALLED)
 
 # After a change of the dependencies in pyproject.toml; UPGRADE=--upgrade takes the newest versions of all.
 requirements: | $(BIN)/python
-	$(UV) $(COMPILE) $(UPGRADE) --extra local --extra gpu --group dev -o requirements/dev.txt
-	$(UV) $(COMPILE) $(UPGRADE) -o requirements/api.txt
-	$(UV) $(COMPILE) $(UPGRADE) --extra gpu -o requirements/worker.txt
-	$(UV) $(COMPILE) $(UPGRADE) --extra local --group test --override requirements/oldest-rq.txt -o requirements/light.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra gpu --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) -o requirements/api.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra gpu -o requirements/worker.txt
+	echo 'hatchling>=1.27' | $(UV) $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --group test --override requirements/oldest-rq.txt \
+		-o requirements/light.txt
+
+# The committed documents that tests compare with the code.
+openapi: $(INSTALLED)
+	$(BIN)/python -m app.openapi > openapi.json
+
+env-example: $(INSTALLED)
+	$(BIN)/python -m tests.ops.test_env_example > .env.example
 
 clean:
 	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """`.env.example` names every setting with what it does and its default.
 
-After a change of the settings: python -m tests.ops.test_env_example > .env.example
+After a change of the settings: make env-example
 """
 
 import textwrap

@@ -1,0 +1,134 @@
+"""One `zturbo serve --model demo` for all these tests, and requests to it over HTTP."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import skimage
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import save_file
+
+from app.client import Client
+from tests.serve_process import ServeProcess
+
+MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
+CONTROLNET = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"
+REQUEST_SECONDS = 120.0
+DEMO_WIDTH = 64
+"""Of the demo model's transformer, for which the LoRA is written."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One xdist worker for all of these, so that one server is enough."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A request that succeeded, and its picture."""
+
+    result: dict[str, Any]
+    statuses: list[dict[str, Any]]
+    file: bytes
+    content_type: str
+
+    @property
+    def image(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.file))
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        return np.asarray(self.image.convert("RGB"))
+
+
+Make = Callable[..., Made]
+
+
+def data_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def photograph(name: str) -> Image.Image:
+    return Image.open(Path(skimage.__file__).parent / "data" / f"{name}.png").convert("RGB")
+
+
+def run(url: str, body: dict[str, Any]) -> Made:
+    """Submit, wait and fetch as a client does; fails the test unless the request succeeds."""
+    statuses: list[dict[str, Any]] = []
+    with Client(url, "any") as client:
+        request_id = client.submit(MODEL_ID, body)["request_id"]
+        result = client.wait(request_id, statuses.append, REQUEST_SECONDS, interval=0.05)
+    assert result["status"] == "succeeded", result
+    # With no token, as the hosted endpoint's clients fetch it.
+    fetched = httpx.get(result["output"]["image"])
+    assert fetched.status_code == 200
+    return Made(result, statuses, fetched.content, fetched.headers["content-type"])
+
+
+def write_lora(path: Path) -> None:
+    """A LoRA for the demo model, in peft's own key names."""
+    random = np.random.default_rng(5)
+    tensors = {}
+    for layer in range(4):
+        for projection in ("to_q", "to_k", "to_v"):
+            name = f"transformer.layers.{layer}.attention.{projection}"
+            tensors[f"{name}.lora_A.weight"] = random.normal(size=(4, DEMO_WIDTH)).astype(np.float32)
+            tensors[f"{name}.lora_B.weight"] = random.normal(size=(DEMO_WIDTH, 4)).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    data_dir = tmp_path_factory.mktemp("serve") / "data"
+    write_lora(data_dir / "loras" / "style.safetensors")
+    # Nothing here may need the hub: the port is that of nobody.
+    server = ServeProcess(
+        data_dir, env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(data_dir / "hub")}
+    )
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        status = server.stop()
+    assert status == 0, server.output
+
+
+@pytest.fixture(scope="session")
+def url(server: ServeProcess) -> str:
+    return server.wait_until_ready()
+
+
+@pytest.fixture(scope="session")
+def make(url: str) -> Make:
+    """Runs the base request with some fields changed; the same request is run once."""
+    base = {
+        "prompt": "a red ball on a green table",
+        "image_url": data_uri(photograph("astronaut")),
+        "loras": [],
+        "image_size": "square",
+        "num_inference_steps": 4,
+    }
+    done: dict[str, Made] = {}
+
+    def make(**fields: Any) -> Made:
+        body = base | fields
+        key = json.dumps(body, sort_keys=True)
+        if key not in done:
+            done[key] = run(url, body)
+        return done[key]
+
+    return make

@@ -1,0 +1,119 @@
+"""Every field of the input does something: two requests that differ in it alone differ in picture or work.
+
+The README's table of fields names these tests.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tests.e2e.conftest import CONTROLNET, Made, Make, data_uri, photograph
+
+CANNY = {"preprocess": "canny", "control_scale": 1.0, "control_end": 1.0}
+
+
+def differ(one: Made, other: Made) -> bool:
+    return not np.array_equal(one.pixels, other.pixels)
+
+
+def lora(scale: float) -> list[dict[str, Any]]:
+    return [{"path": "style.safetensors", "scale": scale}]
+
+
+def test_prompt_changes_the_picture(make: Make) -> None:
+    assert differ(make(), make(prompt="a black cat sleeping by an open window"))
+
+
+def test_image_url_changes_the_picture(make: Make) -> None:
+    assert differ(make(), make(image_url=data_uri(photograph("chelsea").resize((512, 512)))))
+
+
+def test_lora_changes_the_picture(make: Make) -> None:
+    styled = make(loras=lora(1))
+    assert differ(make(), styled)
+    (applied,) = styled.result["loras"]
+    assert (applied["matched"] > 0, applied["unmatched"]) == (True, 0)
+
+
+def test_lora_scale_changes_the_picture(make: Make) -> None:
+    assert differ(make(loras=lora(1)), make(loras=lora(0.4)))
+
+
+def test_picture_without_a_lora_is_the_same_after_one_with_it(make: Make) -> None:
+    before = make()
+    make(loras=lora(2))
+    assert not differ(before, make(seed=0))
+
+
+def test_controlnet_among_loras_scales_the_control(make: Make) -> None:
+    whole, half = (make(loras=[{"path": CONTROLNET, "scale": scale}]) for scale in (1, 0.5))
+    assert whole.result["controlnet"] == CONTROLNET
+    assert differ(whole, half)
+    assert not differ(half, make(control_scale=0.45))
+
+
+def test_image_size_sets_the_size(make: Make) -> None:
+    assert make().image.size == (512, 512)
+    assert make(image_size="portrait_16_9").image.size == (576, 1024)
+
+
+def test_image_size_auto_keeps_the_shape_of_the_image(make: Make) -> None:
+    wide = photograph("chelsea").resize((640, 480))
+    assert make(image_size="auto", image_url=data_uri(wide)).image.size == (640, 480)
+
+
+def test_control_scale_changes_the_picture(make: Make) -> None:
+    assert differ(make(control_scale=1.0), make(control_scale=0.2))
+
+
+def test_control_start_changes_the_picture(make: Make) -> None:
+    assert differ(make(control_end=1.0), make(control_end=1.0, control_start=0.5))
+
+
+def test_control_end_changes_the_picture(make: Make) -> None:
+    assert differ(make(control_end=0.4), make(control_end=1.0))
+
+
+def test_no_control_window_means_no_control(make: Make) -> None:
+    free = make(control_start=0.5, control_end=0.5)
+    assert free.result.get("controlnet") is None
+    assert not differ(free, make(control_scale=0.0))
+
+
+def test_preprocess_changes_the_picture(make: Make) -> None:
+    assert differ(make(control_end=1.0, control_scale=1.0), make(**CANNY))
+
+
+def test_num_inference_steps_is_the_number_of_steps(make: Make) -> None:
+    for steps in (4, 8):
+        made = make(num_inference_steps=steps)
+        assert made.statuses[-1]["total_steps"] == steps
+        assert made.statuses[-1]["step"] == steps
+    assert differ(make(num_inference_steps=4), make(num_inference_steps=8))
+
+
+def test_seed_changes_the_picture(make: Make) -> None:
+    assert differ(make(seed=0), make(seed=1))
+
+
+def test_same_request_gives_the_same_picture(make: Make) -> None:
+    assert not differ(make(seed=0), make())
+
+
+def test_seed_of_minus_one_is_drawn_and_told(make: Make) -> None:
+    drawn = make(seed=-1)
+    assert drawn.result["seed"] >= 0
+    assert not differ(drawn, make(seed=drawn.result["seed"]))
+
+
+def test_enable_prompt_expansion_changes_the_work(make: Make) -> None:
+    """The demo model expands to nonsense, or to nothing and says so; either way it was asked."""
+    plain, expanded = make(), make(enable_prompt_expansion=True)
+    assert not plain.result.get("expanded_prompt")
+    assert expanded.result.get("expanded_prompt") or expanded.result.get("warnings")
+
+
+def test_output_format_is_the_format_of_the_file(make: Make) -> None:
+    for output_format, kind in {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}.items():
+        made = make(output_format=output_format)
+        assert (made.image.format, made.content_type) == (kind, f"image/{output_format}")

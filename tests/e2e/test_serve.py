@@ -1,0 +1,127 @@
+"""`zturbo serve` from start to stop, and what is left of it when it is killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import data_uri, photograph, run
+from tests.processes import alive, wait_for
+from tests.serve_process import ServeProcess
+
+BODY = {
+    "prompt": "a fox",
+    "image_url": data_uri(photograph("astronaut")),
+    "loras": [],
+    "num_inference_steps": 2,
+}
+ALL = {"redis", "api", "io", "gpu"}
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ServeProcess]:
+    """A server of this test's own, to be killed."""
+    server = ServeProcess(tmp_path / "data", "--io-workers", "1")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def refused(*arguments: str, env: dict[str, str] | None = None) -> str:
+    """What `serve` says when it does not start; it must not take long to say it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "serve", "--model", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(env or {})},
+    )
+    assert done.returncode == 78, done.stdout + done.stderr
+    return " ".join(done.stderr.split())
+
+
+def test_it_says_what_it_chose_and_when_it_is_ready(server: ServeProcess, url: str) -> None:
+    assert "model: demo, untrained" in server.output
+    assert "keys: none, so any token is taken, but from this machine only" in server.output
+    assert "redis: " in server.output
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    assert server.lines.count(f"ready: {url}") == 1
+
+
+def test_nothing_is_left_after_sigterm(own_server: ServeProcess) -> None:
+    own_server.wait_until_ready()
+    started = own_server.descendants()
+    assert set(started) == ALL
+    assert own_server.stop() == 0
+    assert [name for name, pid in started.items() if alive(pid)] == []
+    assert own_server.lines[-1] == "zturbo | stopped"
+
+
+def test_nothing_is_left_after_kill_9_and_a_new_start_finds_the_requests_again(
+    own_server: ServeProcess, tmp_path: Path
+) -> None:
+    url = own_server.wait_until_ready()
+    before = run(url, BODY).result
+    started = own_server.descendants()
+    assert set(started) == ALL
+    own_server.process.send_signal(signal.SIGKILL)
+    wait_for(lambda: not any(alive(pid) for pid in started.values()), seconds=10)
+
+    again = ServeProcess(tmp_path / "data", "--io-workers", "1")
+    try:
+        result = httpx.get(f"{again.wait_until_ready()}/v1/requests/{before['request_id']}/result").json()
+        assert result["status"] == "succeeded"
+        assert httpx.get(result["output"]["image"]).status_code == 200
+    finally:
+        assert again.stop() == 0
+
+
+def test_killed_parts_are_restarted_and_the_request_at_hand_is_not_lost(own_server: ServeProcess) -> None:
+    url = own_server.wait_until_ready()
+    first = own_server.descendants()
+    for part in ("api", "gpu", "redis"):
+        os.kill(first[part], signal.SIGKILL)
+    wait_for(lambda: set(own_server.descendants()) == ALL, seconds=30)
+    wait_for(lambda: httpx.get(f"{url}/readyz", timeout=10).status_code == 200, seconds=60)
+    second = own_server.descendants()
+    assert all(first[part] != second[part] for part in ("api", "gpu", "redis"))
+    run(url, BODY)
+
+
+def test_second_serve_on_the_same_data_is_refused(server: ServeProcess, url: str) -> None:
+    (data_dir,) = (line.split("data: ")[1] for line in server.lines if line.startswith("zturbo | data: "))
+    said = refused("--port", "0", "--data-dir", data_dir)
+    assert f"Another `zturbo serve` (process {server.process.pid}) uses {data_dir}" in said
+
+
+def test_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused("--port", str(port), "--data-dir", str(tmp_path))
+    assert f"Cannot listen on 127.0.0.1, port {port}" in said
+    assert "--port 0" in said
+
+
+def test_other_machines_are_not_served_without_a_key(tmp_path: Path) -> None:
+    said = refused("--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path))  # noqa: S104
+    assert "without a key" in said
+    assert "ZTURBO_API_KEYS" in said
+
+
+def test_setting_that_is_none_is_told_by_its_name(tmp_path: Path) -> None:
+    assert "ZTURBO_MAX_QUEUE" in refused("--data-dir", str(tmp_path), env={"ZTURBO_MAX_QUEUE": "many"})
+
+
+def test_redis_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:
+    said = refused(
+        "--redis-url", "redis://:hunter2@127.0.0.1:9/0", "--port", "0", "--data-dir", str(tmp_path)
+    )
+    assert "--redis-url" in said
+    assert "hunter2" not in said
