@@ -70,13 +70,15 @@ class Life:
         self._storage = storage
         self._engine = engine
         self._workspace = Workspace(settings.work_path)
+        self._token = _new_token()
 
     def drain(self, stopping: threading.Event) -> None:
         """Takes requests until none waits, it is time to stop, or the bell was answered long enough."""
         end = time.monotonic() + DRAIN_SECONDS
         while not stopping.is_set() and time.monotonic() < end:
-            token = secrets.token_hex(16)
-            record = self._records.next(self._queue, token, self._worker_id)
+            # Kept when this raises: the request that was handed out by a lost reply is then asked for again.
+            record = self._records.next(self._queue, self._token, self._worker_id)
+            token, self._token = self._token, _new_token()
             if record is None:
                 return
             self.holding = Holding(record.id, token)
@@ -128,7 +130,7 @@ class Life:
 
     def _prepare(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         started = time.monotonic()
-        request = ControlNetLoraInput.model_validate(record.input)
+        request = ControlNetLoraInput.model_validate(self._workspace.whole_input(record.id, record.input))
         job, control = prepare(request, self._settings, self._storage, lease.check)
         made = {
             "job": job.model_dump(mode="json"),
@@ -149,7 +151,8 @@ class Life:
         started = time.monotonic()
         job = Job.model_validate(record.prepared["job"])
         picture = _picture(record.generated, self._workspace.load(record.id, record.generated["image"]))
-        output = finish(record.model_id, record.input, job, picture, self._settings, self._storage)
+        body = self._workspace.whole_input(record.id, record.input)
+        output = finish(record.model_id, body, job, picture, self._settings, self._storage)
         output["timings"] |= {"prepare": record.prepared["seconds"], "finish": time.monotonic() - started}
 
         def close() -> None:
@@ -166,6 +169,10 @@ class Life:
         except RedisError as error:
             # The reconciler rings what is missing within a second.
             log.warning("no bell for the %s queue: %s", queue, error)
+
+
+def _new_token() -> str:
+    return secrets.token_hex(16)
 
 
 def _once_redis_answers(move: Callable[[], T]) -> T:

@@ -18,6 +18,7 @@ from worker.queue import Bells, Queue
 from worker.records import LINE_KEY, REQUEST_ID, REQUEST_KEY, Record, State, parse
 from worker.registry import WorkerInfo, read_workers
 from worker.store import DEFAULT_REDIS_URL, Scripts, connect_async, reaching_store
+from worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Requests:
         self._bells = bells
         self._settings = settings
         self._scripts = Scripts(client)
+        self._workspace = Workspace(settings.work_path)
 
     @classmethod
     def connect(cls, settings: WorkerSettings) -> "Requests":
@@ -85,14 +87,16 @@ class Requests:
         """Puts a request in line and returns how many are ahead of it.
 
         The same id again changes nothing, so a submit whose answer was lost can be repeated. `input` is JSON
-        as `model_dump(mode="json")` gives it. Raises QueueFull.
+        as `model_dump(mode="json")` gives it. Raises QueueFull, and StorageError for a full disk.
         """
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")
-        fields = ("model_id", model_id, "input", json.dumps(input), "warnings", json.dumps(warnings))
+        slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
+        fields = ("model_id", model_id, "input", json.dumps(slim), "warnings", json.dumps(warnings))
         with reaching_store():
             answer = await self._scripts.run("submit", request_id, self._settings.max_queue, owner, *fields)
         if answer[0] == "full":
+            await asyncio.to_thread(self._workspace.remove, request_id)
             raise QueueFull(
                 f"{self._settings.max_queue} requests are waiting already; try again in {answer[1]} s.",
                 retry_after=answer[1],

@@ -1,0 +1,54 @@
+"""What is kept beside the record while a request is on its way."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worker.errors import StorageError
+from worker.workspace import INLINE_CHARACTERS, Workspace
+
+LONG = "data:image/png;base64," + "A" * INLINE_CHARACTERS
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "work")
+
+
+def test_pixels_come_back_as_they_were(workspace: Workspace) -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    name = workspace.save("a", "token", pixels)
+    np.testing.assert_array_equal(workspace.load("a", name), pixels)
+
+
+def test_lost_pixels_are_told_with_the_likely_cause(workspace: Workspace) -> None:
+    with pytest.raises(StorageError, match="share one ZTURBO_DATA_DIR"):
+        workspace.load("a", "token.npy")
+
+
+def test_picture_in_the_request_is_kept_beside_the_record(workspace: Workspace) -> None:
+    body = {"prompt": "a fox", "image_url": LONG}
+    slim = workspace.slim_input("a", body)
+    assert len(str(slim)) < 200
+    assert workspace.whole_input("a", slim) == body
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.png", "data:image/png;base64,AAAA"])
+def test_short_input_stays_in_the_record(workspace: Workspace, url: str, tmp_path: Path) -> None:
+    body = {"prompt": "a fox", "image_url": url}
+    assert workspace.slim_input("a", body) == body
+    assert workspace.whole_input("a", body) == body
+    assert not (tmp_path / "work").exists()
+
+
+def test_sweeping_removes_only_old_folders_of_requests_that_are_over(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    for request_id in ("over", "running", "submitted just now"):
+        workspace.slim_input(request_id, {"image_url": LONG})
+    for request_id in ("over", "running"):
+        os.utime(tmp_path / "work" / request_id, (0, 0))
+    assert workspace.sweep(lambda request_id: request_id != "running") == 1
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["running", "submitted just now"]
