@@ -13,7 +13,7 @@ AppError
     ├── BadInput           422   422001   `detail` lists every fault
     ├── TooManyRequests    429   429001
     ├── Internal           500   500001   quotes an id under which the log has the traceback
-    └── Unavailable        503   503001   Redis cannot be reached
+    └── Unavailable        503   503001   Redis cannot be reached, or a disk is full
 
 Never 409: public clients take it for a lost submit and send it again.
 """

@@ -27,7 +27,7 @@ from app.openapi import describe
 from app.proxy import TrustedProxy, read_networks
 from app.routes import about, files, health, models, requests
 from app.schemas import errors_answered
-from worker.errors import QueueFull, RecordGone, StoreUnavailable
+from worker.errors import QueueFull, RecordGone, StorageError, StoreUnavailable
 from worker.requests import Requests
 from worker.storage import FolderStorage
 
@@ -43,6 +43,7 @@ ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     QueueFull: lambda error: TooManyRequests(str(error), error.retry_after),
     RecordGone: lambda error: UnknownRequest(),
     StoreUnavailable: lambda error: Unavailable(str(error)),
+    StorageError: lambda error: Unavailable(str(error)),
 }
 """What the caller is told for each exception that a route lets through; any other is a 500 by app.access."""
 

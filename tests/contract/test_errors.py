@@ -12,6 +12,7 @@ from app.config import Settings
 from app.main import create_app
 from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
 from tests.redis_server import RedisServer
+from worker.errors import StorageError
 
 pytestmark = pytest.mark.anyio
 
@@ -129,6 +130,15 @@ async def test_redis_away_is_a_503_to_be_tried_again(redis_server: RedisServer, 
         redis_server.start()
         assert (await http.get(f"/v1/requests/{request_id}/status")).json()["status"] == "in_queue"
     await app.state.requests.close()
+
+
+async def test_full_disk_is_a_503_to_be_tried_again(app: FastAPI, http: httpx.AsyncClient) -> None:
+    async def full(*_: object) -> None:
+        raise StorageError("The request could not be kept: No space left on device.")
+
+    app.state.requests.submit = full
+    body = check(await http.post(SUBMIT, json=DOCUMENTED_INPUT), 503, 503001)
+    assert body["message"] == "The request could not be kept: No space left on device."
 
 
 @pytest.mark.parametrize(
