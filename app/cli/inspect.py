@@ -24,9 +24,6 @@ def inspect(file: File, as_json: AsJson = False, request: Request = False) -> No
     from worker.errors import ImageError
     from worker.metadata import read_metadata, request_body
 
-    from worker.errors import ImageError
-    from worker.metadata import read_metadata, request_body
-
     try:
         metadata = read_metadata(file.read_bytes())
         if not metadata:
@@ -45,8 +42,6 @@ def inspect(file: File, as_json: AsJson = False, request: Request = False) -> No
 
 
 def _print_request(body: dict[str, Any]) -> None:
-    from worker.metadata import NOT_KEPT
-
     from worker.metadata import NOT_KEPT
 
     _print_json(body)
