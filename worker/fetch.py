@@ -61,7 +61,7 @@ def fetch(
     except httpcore.TimeoutException:
         raise FetchError(f"{field}: the server did not send the file in time.") from None
     except httpcore.ConnectError as error:
-        if isinstance(error.__cause__, ssl.SSLError):
+        if isinstance(error.__context__, ssl.SSLError):
             raise FetchError(f"{field}: the server's TLS certificate is not valid for its name.") from None
         raise FetchError(f"{field}: no connection to the server could be made.") from None
     except httpcore.NetworkError:

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import re
-from urllib.parse import urlsplit
 
 from worker.config import WorkerSettings
 from worker.errors import FetchError
@@ -13,7 +12,7 @@ from worker.storage import Storage
 
 IMAGE_SECONDS = 30.0
 
-_OWN_FILE = re.compile(r"/v1/files/([0-9a-f]{32})/([^/]+)")
+_OWN_FILE = re.compile(r"(?:https?://[^/?#]+)?/v1/files/([0-9a-f]{32})/([^/?#]+)")
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
 
 
@@ -34,7 +33,7 @@ def read_source(url: str, field: str, settings: WorkerSettings, storage: Storage
 
 def _read_own_file(url: str, storage: Storage) -> bytes | None:
     """A file of ours, whatever host the caller knows us by: its id is proof enough, nobody guesses one."""
-    match = _OWN_FILE.fullmatch(urlsplit(url).path)
+    match = _OWN_FILE.fullmatch(url)
     stored = storage.open(match[1], match[2]) if match else None
     if stored is None:
         return None
