@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import doctor, inspect, parts, requests, serve, weights
+from app.cli import doctor, generate, inspect, parts, requests, serve, weights
 
 cli = typer.Typer(
     name="zturbo",
@@ -36,7 +36,7 @@ def _common(
     pass
 
 
-for module in (serve, parts, weights, requests, inspect, doctor):
+for module in (serve, parts, weights, generate, requests, inspect, doctor):
     module.register(cli)
 
 

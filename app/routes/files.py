@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 @router.get(
     "/{file_id}/{name}",
     response_class=Response,
-    responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}} | errors_answered(404),
+    responses={200: {"content": {kind: {} for kind in CONTENT_TYPES.values()}}, **errors_answered(404)},
 )
 def get_file(file_id: str, name: str, request: Request, storage: StorageDep) -> Response:
     """A picture. It needs no token: who knows the URL may see it."""

@@ -11,8 +11,8 @@ from app.deps import RequestsDep
 from app.errors import Unavailable
 from app.schemas import HealthBody, ReadyBody, WorkerBody
 from worker.errors import StoreUnavailable
-from worker.records import Queue
-from worker.registry import QUEUES, WorkerInfo
+from worker.queue import QUEUES, Queue
+from worker.registry import WorkerInfo
 from worker.requests import Stats
 
 WORKING = ("ready", "busy")

@@ -1,0 +1,83 @@
+"""`zturbo generate`: a picture by the demo model, with no server and no Redis."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from app.cli import generate
+from app.cli.exits import Exit
+from worker.metadata import read_metadata
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.zeros((512, 512, 3), np.uint8)
+    pixels[128:384, 128:384] = 200
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    cli = typer.Typer()
+    generate.register(cli)
+    where = ("--model", "demo", "--device", "cpu", "--data-dir", str(tmp_path / "data"))
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, [*where, *arguments])
+
+    return invoke
+
+
+def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> None:
+    ran = run(
+        *("--prompt", "A lighthouse", "--image", str(photo), "--preprocess", "canny", "--control-end", "1"),
+        *("--lora", "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union:0.5", "--num-inference-steps", "2"),
+        *("--output-format", "webp", "--image-size", "square", "--seed", "3", "--json"),
+    )
+
+    assert ran.exit_code == 0, ran.output
+    told = json.loads(ran.stdout)
+    assert told["saved"] == "zturbo-3.webp"
+    assert told["seed"] == 3
+    assert "untrained" in told["model"]
+    assert told["controlnet"]
+    data = (tmp_path / told["saved"]).read_bytes()
+    picture = Image.open(io.BytesIO(data))
+    assert (picture.format, picture.size) == ("WEBP", (told["width"], told["height"])) == ("WEBP", (512, 512))
+    assert read_metadata(data)["zturbo"]["request"]["prompt"] == "A lighthouse"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (("--image", "photo.png"), Exit.DATA, "prompt: is required"),
+        (("--prompt", "x", "--image", "none.png"), Exit.NO_INPUT, "none.png cannot be read"),
+        (("--prompt", "x", "--image", "words.txt"), Exit.DATA, "image_url: "),
+        (
+            ("--prompt", "x", "--image", "photo.png", "--lora", "none.safetensors"),
+            Exit.DATA,
+            "none.safetensors",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("photo")
+def test_fault_ends_with_a_sentence_before_a_model_is_loaded(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], status: Exit, sentence: str
+) -> None:
+    (tmp_path / "words.txt").write_text("no picture")
+    ran = run(*arguments)
+    assert (ran.exit_code, ran.stdout) == (status, "")
+    assert sentence in ran.stderr
+    assert not (tmp_path / "data" / "models").exists()
