@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.worker.crew import Crew
 from worker.config import WorkerSettings
 from worker.queue import Bells
 from worker.records import Records
@@ -66,3 +67,10 @@ async def sides(
         records._scripts = TwiceScripts(records._scripts)  # type: ignore[assignment]
     yield requests, records
     await requests.close()
+
+
+@pytest.fixture
+async def crew(redis_url: str, tmp_path: Path) -> AsyncIterator[Crew]:
+    crew = Crew(redis_url, tmp_path / "data")
+    yield crew
+    await crew.close()

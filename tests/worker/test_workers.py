@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -18,13 +17,6 @@ pytestmark = pytest.mark.anyio
 
 SLOW = {"TEST_STEP_SECONDS": "0.2"}
 """A picture takes 1.6 s: time to do something to its worker."""
-
-
-@pytest.fixture
-async def crew(redis_url: str, tmp_path: Path) -> AsyncIterator[Crew]:
-    crew = Crew(redis_url, tmp_path / "data")
-    yield crew
-    await crew.close()
 
 
 async def ended(process: BaseProcess, seconds: float = 15) -> int | None:

@@ -1,0 +1,157 @@
+"""Prepare and finish as plain functions; generate is the engine's."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.config import DEFAULT_CONTROLNET
+from models.errors import SizeError
+from models.inputs import ControlNetLoraInput
+from models.job import Picture
+from models.preprocess import canny
+from worker.config import WorkerSettings
+from worker.errors import FetchError, ImageError
+from worker.metadata import read_metadata
+from worker.stages import finish, prepare
+from worker.storage import FolderStorage
+
+MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
+
+
+def picture_uri(width: int = 640, height: int = 512) -> str:
+    """Left half black, right half white."""
+    image = Image.new("RGB", (width, height))
+    image.paste("white", (width // 2, 0, width, height))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> WorkerSettings:
+    return WorkerSettings(_env_file=None, data_dir=tmp_path, model="demo")
+
+
+@pytest.fixture
+def storage(settings: WorkerSettings) -> FolderStorage:
+    return FolderStorage(settings.outputs_path)
+
+
+def asked(**fields: Any) -> ControlNetLoraInput:
+    return ControlNetLoraInput.model_validate(
+        {"prompt": "a fox", "image_url": picture_uri(), "loras": []} | fields
+    )
+
+
+def test_everything_asked_for_is_in_the_job(settings: WorkerSettings, storage: FolderStorage) -> None:
+    job, control = prepare(
+        asked(num_inference_steps=4, seed=5, control_start=0.1, enable_prompt_expansion=True),
+        settings,
+        storage,
+    )
+    assert (job.prompt, job.num_inference_steps, job.seed) == ("a fox", 4, 5)
+    assert (job.control_scale, job.control_start, job.control_end) == (0.9, 0.1, 0.4)
+    assert job.enable_prompt_expansion
+    assert (job.controlnet_name, job.controlnet) == (
+        DEFAULT_CONTROLNET,
+        settings.demo_path / "controlnet.safetensors",
+    )
+    assert (job.width, job.height) == (640, 512)
+    assert (control.shape, control.dtype) == ((512, 640, 3), np.uint8)
+
+
+@pytest.mark.parametrize("preprocess", ["none", "canny", "depth", "pose"])
+def test_control_pixels_have_the_outputs_size(
+    settings: WorkerSettings, storage: FolderStorage, preprocess: str
+) -> None:
+    job, control = prepare(asked(image_size="portrait_16_9", preprocess=preprocess), settings, storage)
+    assert (job.width, job.height) == (576, 1024)
+    assert control.shape == (1024, 576, 3)
+
+
+def test_canny_is_done_here_and_the_other_detectors_are_not(
+    settings: WorkerSettings, storage: FolderStorage
+) -> None:
+    plain_job, plain = prepare(asked(), settings, storage)
+    job, control = prepare(asked(preprocess="canny"), settings, storage)
+    np.testing.assert_array_equal(control, canny(plain, 640, 512))
+    assert control.any()
+    assert (plain_job.preprocess, job.preprocess) == ("none", "none")
+    assert prepare(asked(preprocess="depth"), settings, storage)[0].preprocess == "depth"
+
+
+def test_controlnet_entrys_scale_multiplies_control_scale(
+    settings: WorkerSettings, storage: FolderStorage
+) -> None:
+    entry = {"path": DEFAULT_CONTROLNET, "scale": 0.5}
+    job, _ = prepare(asked(loras=[entry], control_scale=0.8), settings, storage)
+    assert job.control_scale == pytest.approx(0.4)
+    assert job.loras == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"control_scale": 0.0}, {"control_start": 0.4}, {"loras": [{"path": DEFAULT_CONTROLNET, "scale": 0.0}]}],
+)
+def test_no_controlnet_is_asked_for_when_none_would_run(
+    settings: WorkerSettings, storage: FolderStorage, fields: dict[str, Any]
+) -> None:
+    job, _ = prepare(asked(**fields), settings, storage)
+    assert (job.controlnet, job.controlnet_name) == (None, None)
+
+
+def test_seed_minus_one_is_drawn(settings: WorkerSettings, storage: FolderStorage) -> None:
+    drawn = {prepare(asked(seed=-1), settings, storage)[0].seed for _ in range(5)}
+    assert len(drawn) > 1
+    assert all(0 <= seed < 2**32 for seed in drawn)
+    assert prepare(asked(seed=0), settings, storage)[0].seed == 0
+
+
+def test_faults_of_the_image_name_the_field(settings: WorkerSettings, storage: FolderStorage) -> None:
+    with pytest.raises(ImageError, match=r"^image_url: this is no picture"):
+        prepare(asked(image_url="data:text/plain;base64,aGVsbG8="), settings, storage)
+    with pytest.raises(FetchError, match=r"^image_url: "):
+        prepare(asked(image_url="http://127.0.0.1/a.png"), settings, storage)
+    with pytest.raises(SizeError, match=r"^image_size: "):
+        prepare(asked(image_url=picture_uri(1000, 10)), settings, storage)
+
+
+@pytest.mark.parametrize(
+    ("output_format", "pillow_format"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")]
+)
+def test_finished_picture_is_kept_in_the_format_asked_for(
+    settings: WorkerSettings, storage: FolderStorage, output_format: str, pillow_format: str
+) -> None:
+    request = asked(output_format=output_format, seed=5)
+    job, _ = prepare(request, settings, storage)
+    image = np.full((job.height, job.width, 3), 99, np.uint8)
+    picture = Picture(image=image, model="demo (untrained)", seed=5, prompt="a fox", timings={"denoise": 0.5})
+    output = finish(MODEL, request.model_dump(mode="json"), job, picture, settings, storage)
+    facts = output["image"]
+    stored = storage.open(facts["file_id"], facts["name"])
+    assert stored is not None
+    with stored.file:
+        data = stored.file.read()
+    assert (facts["size"], facts["content_type"]) == (len(data), f"image/{output_format}")
+    assert (facts["width"], facts["height"]) == (640, 512)
+    with Image.open(io.BytesIO(data)) as kept:
+        assert (kept.format, kept.size) == (pillow_format, (640, 512))
+    assert (output["seed"], output["timings"], output["model"]) == (5, {"denoise": 0.5}, "demo (untrained)")
+    assert read_metadata(data)["zturbo"]["seed"] == 5
+
+
+def test_metadata_can_be_left_out(settings: WorkerSettings, storage: FolderStorage) -> None:
+    bare = settings.model_copy(update={"embed_metadata": False})
+    request = asked()
+    job, control = prepare(request, bare, storage)
+    picture = Picture(image=control, model="demo (untrained)", seed=0, prompt="a fox")
+    output = finish(MODEL, request.model_dump(mode="json"), job, picture, bare, storage)
+    stored = storage.open(output["image"]["file_id"], output["image"]["name"])
+    assert stored is not None
+    with stored.file:
+        assert b"a fox" not in stored.file.read()
