@@ -16,6 +16,9 @@ from app.errors import Internal
 CLIENT_LEFT = 499
 """Logged for a caller who hung up; nobody is there to read it."""
 
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""Asked every few seconds by whoever watches this server; a line for each would bury the others."""
+
 log = logging.getLogger("zturbo.access")
 
 
@@ -57,4 +60,6 @@ class AccessLog:
                 "key": state.get("owner"),
                 "request_id": state.get("request_id") or scope.get("path_params", {}).get("request_id"),
             }
-            log.info("%s", json.dumps({name: value for name, value in fields.items() if value is not None}))
+            level = logging.DEBUG if fields["route"] in PROBES else logging.INFO
+            known = {name: value for name, value in fields.items() if value is not None}
+            log.log(level, "%s", json.dumps(known))
