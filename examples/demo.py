@@ -6,6 +6,7 @@ demo model, so the picture shows that everything works, not what Z-Image-Turbo c
 
 import base64
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,10 +29,12 @@ START_SECONDS = 300.0
 REQUEST_SECONDS = 300.0
 STOP_SECONDS = 60.0
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 def main() -> int:
+    # So that a SIGTERM, too, stops the server on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     OUTPUT.mkdir(exist_ok=True)
     log = OUTPUT / "server.log"
     try:
@@ -61,7 +64,7 @@ def example_body() -> dict[str, object]:
 def picture(url: str) -> Path:
     """Posts the example, draws a bar while it runs, and saves what comes."""
     body = example_body()
-    shown = json.dumps(body | {"image_url": "data:image/png;base64,…"}, indent=2)
+    shown = json.dumps(body | {"image_url": "data:image/png;base64,…"}, indent=2, ensure_ascii=False)
     console.print(f"POST {url}/v1/models/{MODEL_ID}\n{shown}")
     bars = Progress(
         TextColumn("{task.description}"),
