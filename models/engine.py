@@ -1,0 +1,166 @@
+"""The seam to the layers above: a loaded model that turns one job into one picture.
+
+Imports no torch until an engine is loaded, so that a worker can name its type.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.config import DEFAULT_MODEL, ModelSettings
+from models.errors import ControlNetError, HubError, OutOfMemory
+from models.job import Job, OnStep, Picture, Pixels, Step
+from models.weights import DEMO, REAL, model_choice, resolve_controlnet, resolve_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.rig import Rig
+
+
+class Engine:
+    """One model on one device. Not for two threads at once; the same job gives the same bytes."""
+
+    def __init__(self, name: str, rig: "Rig", settings: ModelSettings) -> None:
+        from models.lora import LoraStack
+        from models.preprocess import Detectors
+
+        self.name = name
+        self.device = rig.placement.device
+        self._rig = rig
+        self._loras = LoraStack(rig.transformer)
+        self._detectors = Detectors(settings, self.device)
+
+    @classmethod
+    def load(cls, settings: ModelSettings) -> "Engine":
+        """Load the model that the settings choose; the demo model is written first if need be.
+
+        Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
+        """
+        from models.rig import Rig
+
+        choice = model_choice(settings)
+        folder = resolve_model(settings)
+        name = DEFAULT_MODEL if choice == REAL else choice
+        if choice == DEMO:
+            from models import demo
+
+            name = demo.NAME
+            demo.write_demo(folder)
+        elif Path(choice).is_dir():
+            name = Path(choice).resolve().name
+        return cls(name, Rig.load(folder, _default_controlnet(settings), settings), settings)
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+        """One picture; `control` is (height, width, 3) of the output's size. Raises `ModelError`.
+
+        What `on_step` raises passes through, and leaves the engine ready for the next job.
+        """
+        import torch
+
+        try:
+            with torch.no_grad():
+                return self._generate(job, control, on_step)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._rig.free_cache()
+            raise OutOfMemory(
+                f"A picture of {job.width}x{job.height} does not fit the memory of {self.device}: ask for a "
+                "smaller image_size, or set ZTURBO_PLACEMENT=model-offload."
+            ) from error
+
+    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+        from models.pipeline import decode, encode_control, is_controlled
+        from models.prompt import encode_prompt, expand_prompt
+
+        rig, timings, warnings = self._rig, dict[str, float](), list[str]()
+        steps = range(job.num_inference_steps)
+        window = job.control_start, job.control_end
+        runs = job.control_scale > 0 and any(is_controlled(step, len(steps), *window) for step in steps)
+        loras = self._loras.apply(job.loras)
+
+        with self._timed("encode", timings), rig.text_encoder() as text_encoder:
+            expanded = job.expanded_prompt
+            if job.enable_prompt_expansion:
+                expanded, warning = expand_prompt(text_encoder, rig.tokenizer, job.prompt, job.seed)
+                warnings += [warning] if warning else []
+            embeds = encode_prompt(text_encoder, rig.tokenizer, expanded or job.prompt)
+
+        control_image = control_latents = None
+        if runs and control is not None and job.controlnet is not None:
+            with self._timed("preprocess", timings):
+                control_image = self._control_map(job, control)
+            with self._timed("control", timings), rig.autoencoder() as vae:
+                control_latents = encode_control(vae, control_image)
+
+        with self._timed("denoise", timings):
+            latents = self._denoise(job, embeds, control_latents, on_step)
+        with self._timed("decode", timings), rig.autoencoder() as vae:
+            image = decode(vae, latents)
+        return Picture(
+            image=image,
+            model=self.name,
+            seed=job.seed,
+            prompt=job.prompt,
+            expanded_prompt=expanded,
+            control_image=control_image,
+            controlnet=job.controlnet_name if control_image is not None else None,
+            loras=loras,
+            timings=timings,
+            warnings=tuple(warnings),
+        )
+
+    def _control_map(self, job: Job, control: Pixels) -> Pixels:
+        match job.preprocess:
+            case "depth":
+                return self._detectors.depth(control, job.width, job.height)
+            case "pose":
+                return self._detectors.pose(control, job.width, job.height)
+            case _:
+                return control
+
+    def _denoise(
+        self, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
+    ) -> "Tensor":
+        from models.pipeline import denoise, draw_noise, noise_levels
+        from models.transformer import Control, condition, control_tokens
+
+        rig = self._rig
+        height, width = job.height // rig.pixels_per_latent, job.width // rig.pixels_per_latent
+
+        def report(step: int, total: int) -> None:
+            rig.synchronize()
+            on_step(Step(step, total))
+
+        path = job.controlnet if control_latents is not None else None
+        with rig.denoiser(path) as (transformer, controlnet):
+            branch = None
+            if control_latents is not None and controlnet is not None:
+                tokens = control_tokens(transformer, controlnet, control_latents)
+                branch = Control(controlnet, tokens, job.control_scale)
+            return denoise(
+                transformer,
+                condition(transformer, embeds, height, width),
+                draw_noise(job.seed, transformer.in_channels, height, width).to(embeds.device),
+                noise_levels(rig.scheduler, job.num_inference_steps),
+                report,
+                branch,
+                job.control_start,
+                job.control_end,
+            )
+
+    @contextmanager
+    def _timed(self, stage: str, timings: dict[str, float]) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._rig.synchronize()
+        timings[stage] = time.perf_counter() - started
+
+
+def _default_controlnet(settings: ModelSettings) -> Path | None:
+    """The branch to keep loaded; None when it cannot be had now: a request that needs it will say why."""
+    try:
+        return resolve_controlnet(settings.controlnet, settings).path
+    except (ControlNetError, HubError):
+        return None

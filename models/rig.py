@@ -1,0 +1,148 @@
+"""A model set up on one device: its parts where the placement wants them, and the control branches in use.
+
+Each part is handed out in a `with` block, within which its weights are on the device.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
+from torch import nn
+from transformers import Qwen3ForCausalLM
+
+from models.components import Components, footprint, load_components
+from models.config import ModelSettings
+from models.controlnet import load_controlnet
+from models.devices import find_device, free_bytes
+from models.placement import Placement, decide
+from models.residence import move_all_but, stream, visiting
+
+
+class Branch(NamedTuple):
+    """A control checkpoint as it was when it was loaded."""
+
+    path: Path
+    mtime_ns: int
+    size: int
+    controlnet: ZImageControlNetModel
+
+
+class Rig:
+    """Keeps the default control branch loaded, and the one other that was used last."""
+
+    def __init__(self, components: Components, placement: Placement, controlnet: Path | None) -> None:
+        self.placement = placement
+        self.tokenizer = components.tokenizer
+        self.scheduler = components.scheduler
+        self.transformer = components.transformer
+        self._text_encoder = components.text_encoder
+        self._vae = components.vae
+        self._device = torch.device(placement.device)
+        self._settle()
+        self._default = self._load_branch(controlnet) if controlnet else None
+        self._other: Branch | None = None
+
+    @classmethod
+    def load(cls, folder: Path, controlnet: Path | None, settings: ModelSettings) -> "Rig":
+        """Load the model in `folder` as the memory there is allows; `controlnet` is the default branch.
+
+        Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
+        """
+        device = find_device(settings.device)
+        weight = footprint(folder, controlnet)
+        placement = decide(device, free_bytes(device), weight, settings.dtype, settings.placement)
+        if device.startswith("cuda"):
+            # The same request gives the same bytes.
+            torch.backends.cudnn.deterministic = True
+        on_device = placement.mode in ("resident", "text-encoder-offload")
+        home = torch.device(device if on_device else "cpu")
+        return cls(load_components(folder, getattr(torch, placement.dtype), home), placement, controlnet)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Pixels along each side that one latent stands for."""
+        return int(2 ** (len(self._vae.config.block_out_channels) - 1))
+
+    @contextmanager
+    def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
+        with self._guest(self._text_encoder, "text-encoder-offload", "model-offload"):
+            yield self._text_encoder
+
+    @contextmanager
+    def denoiser(
+        self, controlnet: Path | None
+    ) -> Iterator[tuple[ZImageTransformer2DModel, ZImageControlNetModel | None]]:
+        """The transformer and, if asked for, the branch of a control checkpoint; raises `ControlNetError`."""
+        branch = self._branch(controlnet) if controlnet else None
+        with (
+            self._guest(self.transformer, "model-offload"),
+            self._guest(branch, "model-offload") if branch is not None else nullcontext(),
+        ):
+            yield self.transformer, branch
+
+    @contextmanager
+    def autoencoder(self) -> Iterator[AutoencoderKL]:
+        with self._guest(self._vae, "model-offload"):
+            yield self._vae
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def free_cache(self) -> None:
+        """Give back memory that is kept for reuse."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _guest(self, module: nn.Module, *modes: str) -> AbstractContextManager[None]:
+        return visiting(module, self._device) if self.placement.mode in modes else nullcontext()
+
+    def _settle(self) -> None:
+        """Put each part where it stays."""
+        if self.placement.tiled_vae:
+            self._vae.enable_tiling()
+        match self.placement.mode:
+            case "resident":
+                self._text_encoder.to(self._device)  # type: ignore[arg-type]
+                self._vae.to(self._device)
+            case "text-encoder-offload":
+                self._vae.to(self._device)
+            case "block-offload":
+                self._vae.to(self._device)
+                self._stream(self._text_encoder, self._text_encoder.model.layers)
+                transformer: Any = self.transformer
+                layers = [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
+                self._stream(transformer, layers)
+
+    def _stream(self, module: nn.Module, blocks: Any) -> None:
+        move_all_but(module, blocks, self._device)
+        stream(blocks, self._device)
+
+    def _branch(self, path: Path) -> ZImageControlNetModel:
+        for known in (self._default, self._other):
+            if known and known[:3] == (path, *_stamp(path)):
+                return known.controlnet
+        # Dropped first: two of the large ones may not fit.
+        self._other = None
+        self._other = self._load_branch(path)
+        return self._other.controlnet
+
+    def _load_branch(self, path: Path) -> Branch:
+        mode, dtype = self.placement.mode, getattr(torch, self.placement.dtype)
+        home = torch.device("cpu") if mode in ("model-offload", "block-offload") else self._device
+        stamp = _stamp(path)
+        controlnet, _ = load_controlnet(path, self.transformer.config, dtype, home)
+        if mode == "block-offload":
+            blocks = [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())]
+            self._stream(controlnet, blocks)
+        return Branch(path, *stamp, controlnet)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,251 @@
+"""A job in, a picture out: with the demo model, through the same door as the worker."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.config import ModelSettings
+from models.engine import Engine
+from models.errors import Cancelled, CheckpointError, ControlNetError, OutOfMemory
+from models.job import Job, LoraFile, Picture, Pixels, Step
+
+SIZE = 128
+
+
+def settings_for(demo_dir: Path, tmp_path: Path, **options: Any) -> ModelSettings:
+    """Settings of a server with the demo model already in its data folder."""
+    target = tmp_path / "models" / "demo"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(demo_dir)
+    return ModelSettings(data_dir=tmp_path, model="demo", device="cpu", _env_file=None, **options)
+
+
+@pytest.fixture(scope="module")
+def engine(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(settings_for(demo_dir, tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def control() -> Pixels:
+    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
+    picture[32:96, 32:96] = 255
+    return picture
+
+
+@pytest.fixture
+def job(demo_dir: Path) -> Job:
+    return Job(
+        prompt="a red ball on a table",
+        width=SIZE,
+        height=SIZE,
+        num_inference_steps=4,
+        seed=1,
+        control_scale=0.9,
+        control_end=0.5,
+        controlnet=demo_dir / "controlnet.safetensors",
+        controlnet_name="the demo's own",
+    )
+
+
+def generate(engine: Engine, job: Job, control: Pixels | None = None) -> Picture:
+    return engine.generate(job, control, lambda step: None)
+
+
+def difference(one: Picture, other: Picture) -> float:
+    """Mean difference of two pictures in levels of 255."""
+    return float(np.abs(one.image.astype(int) - other.image).mean())
+
+
+def write_lora(folder: Path) -> LoraFile:
+    torch.manual_seed(0)
+    tensors = {
+        f"transformer.layers.{layer}.feed_forward.w2.lora_{part}.weight": torch.randn(shape)
+        for layer in range(4)
+        for part, shape in {"A": (4, 170), "B": (64, 4)}.items()
+    }
+    path = folder / "style.safetensors"
+    save_file(tensors, path)
+    return LoraFile(name="style", path=path, scale=1.0, sha256="0" * 64)
+
+
+def test_picture_has_the_size_asked_for_and_says_what_made_it(
+    engine: Engine, job: Job, control: Pixels
+) -> None:
+    picture = generate(engine, job.model_copy(update={"width": 160}), np.resize(control, (SIZE, 160, 3)))
+    assert picture.image.shape == (SIZE, 160, 3)
+    assert picture.image.dtype == np.uint8
+    assert picture.model == engine.name == "demo (untrained)"
+    assert (picture.seed, picture.prompt, picture.controlnet) == (1, job.prompt, "the demo's own")
+    assert picture.control_image is not None
+    assert set(picture.timings) == {"encode", "preprocess", "control", "denoise", "decode"}
+
+
+def test_same_job_gives_the_same_bytes_also_in_another_engine(
+    engine: Engine, job: Job, control: Pixels, demo_dir: Path, tmp_path: Path
+) -> None:
+    first = generate(engine, job, control)
+    generate(engine, job.model_copy(update={"prompt": "something else", "seed": 9}), control)
+    assert np.array_equal(generate(engine, job, control).image, first.image)
+    another = Engine.load(settings_for(demo_dir, tmp_path))
+    assert np.array_equal(generate(another, job, control).image, first.image)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "a blue cat in the street"},
+        {"seed": 2},
+        {"num_inference_steps": 8},
+        {"control_scale": 0.3},
+        {"control_start": 0.4},
+        {"control_end": 1.0},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_field_changes_the_picture(engine: Engine, job: Job, control: Pixels, change: dict[str, Any]) -> None:
+    before, after = (generate(engine, each, control) for each in (job, job.model_copy(update=change)))
+    assert difference(before, after) > 1
+
+
+def test_lora_changes_the_picture_is_counted_and_leaves_no_trace(
+    engine: Engine, job: Job, control: Pixels, tmp_path: Path
+) -> None:
+    plain = generate(engine, job, control)
+    styled = generate(engine, job.model_copy(update={"loras": (write_lora(tmp_path),)}), control)
+    assert difference(plain, styled) > 1
+    assert [(lora.name, lora.matched, lora.unmatched) for lora in styled.loras] == [("style", 8, 0)]
+    assert np.array_equal(generate(engine, job, control).image, plain.image)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"control_scale": 0.0},
+        {"control_start": 0.5, "control_end": 0.5},
+        {"control_end": 0.2},
+        {"controlnet": None},
+    ],
+    ids=["scale 0", "empty window", "window shorter than a step", "no ControlNet"],
+)
+def test_no_branch_runs_where_there_is_nothing_to_control(
+    engine: Engine, job: Job, control: Pixels, change: dict[str, Any]
+) -> None:
+    picture = generate(engine, job.model_copy(update=change), control)
+    assert picture.control_image is None
+    assert picture.controlnet is None
+    assert "control" not in picture.timings
+    uncontrolled = generate(engine, job.model_copy(update={"control_scale": 0.0}))
+    assert np.array_equal(picture.image, uncontrolled.image)
+
+
+def test_steps_are_reported_and_a_cancelled_one_is_the_last(
+    engine: Engine, job: Job, control: Pixels
+) -> None:
+    steps: list[Step] = []
+
+    def stop_after_two(step: Step) -> None:
+        steps.append(step)
+        if step.step == 2:
+            raise Cancelled("stopped")
+
+    before = generate(engine, job, control)
+    with pytest.raises(Cancelled):
+        engine.generate(job, control, stop_after_two)
+    assert steps == [Step(1, 4), Step(2, 4)]
+    assert np.array_equal(generate(engine, job, control).image, before.image)
+
+
+def test_expansion_that_is_no_use_falls_back_to_the_prompt_with_a_warning(engine: Engine, job: Job) -> None:
+    plain = generate(engine, job)
+    asked = generate(engine, job.model_copy(update={"enable_prompt_expansion": True}))
+    assert asked.expanded_prompt is None
+    assert len(asked.warnings) == 1
+    assert np.array_equal(asked.image, plain.image)
+
+
+def test_prompt_expanded_elsewhere_is_the_one_drawn(engine: Engine, job: Job) -> None:
+    expanded = generate(engine, job.model_copy(update={"expanded_prompt": "a blue cat"}))
+    direct = generate(engine, job.model_copy(update={"prompt": "a blue cat"}))
+    assert np.array_equal(expanded.image, direct.image)
+    assert (expanded.prompt, expanded.expanded_prompt) == (job.prompt, "a blue cat")
+
+
+def test_another_controlnet_is_loaded_on_demand_and_a_changed_file_again(
+    engine: Engine, job: Job, control: Pixels, demo_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.safetensors"
+    weights = load_file(demo_dir / "controlnet.safetensors")
+    other = job.model_copy(update={"controlnet": path})
+    save_file(weights, path)
+    plain = generate(engine, job, control)
+    assert np.array_equal(generate(engine, other, control).image, plain.image)
+    save_file({name: tensor * 1.5 for name, tensor in weights.items()}, path)
+    assert difference(generate(engine, other, control), plain) > 1
+
+
+def test_broken_controlnet_is_an_error_and_the_next_job_runs(
+    engine: Engine, job: Job, control: Pixels, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ControlNetError, match=r"broken\.safetensors"):
+        generate(engine, job.model_copy(update={"controlnet": path}), control)
+    assert generate(engine, job, control).controlnet is not None
+
+
+def test_memory_that_runs_out_is_said_in_a_sentence(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("models.pipeline.denoise", run_out)
+    with pytest.raises(OutOfMemory, match=r"128x128 does not fit the memory of cpu"):
+        generate(engine, job)
+
+
+@pytest.mark.parametrize("placement", ["text-encoder-offload", "model-offload", "block-offload"])
+def test_every_placement_makes_the_same_picture_with_and_without_a_lora(
+    placement: str, engine: Engine, job: Job, control: Pixels, demo_dir: Path, tmp_path: Path
+) -> None:
+    other = Engine.load(settings_for(demo_dir, tmp_path, placement=placement))
+    styled = job.model_copy(update={"loras": (write_lora(tmp_path),)})
+    for each in (job, styled, job):
+        assert np.array_equal(generate(other, each, control).image, generate(engine, each, control).image)
+
+
+@pytest.fixture
+def folder(demo_dir: Path, tmp_path: Path) -> Path:
+    """A copy of the demo model, to be spoilt."""
+    shutil.copytree(demo_dir, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_folder_is_a_model_of_its_own_name(folder: Path, tmp_path: Path, job: Job) -> None:
+    settings = ModelSettings(
+        data_dir=tmp_path, model=str(folder), controlnet=str(folder / "controlnet.safetensors"), device="cpu"
+    )
+    engine = Engine.load(settings)
+    assert generate(engine, job).model == "copy"
+
+
+def test_model_with_a_tensor_missing_is_refused_with_its_name(folder: Path, tmp_path: Path) -> None:
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    del weights["cap_pad_token"]
+    save_file(weights, path)
+    settings = ModelSettings(data_dir=tmp_path, model=str(folder), device="cpu", controlnet="none")
+    with pytest.raises(CheckpointError, match="lacks cap_pad_token"):
+        Engine.load(settings)
+
+
+def test_engine_module_imports_no_torch() -> None:
+    code = "import models.engine, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
