@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from models.checkpoint import read_header
 from models.errors import CheckpointError
 
 NAMES_SHOWN = 3
@@ -25,21 +26,21 @@ Model = TypeVar("Model", bound=nn.Module)
 class Weights:
     """The named tensors of one or several safetensors files; a context manager, as the files stay open.
 
-    `prefix` selects the tensors whose names start with it, and is cut off.
+    `prefix` selects the tensors whose names start with it, and is cut off. Raises `CheckpointError` for a
+    file whose header is not sound.
     """
 
     def __init__(self, files: Iterable[Path], prefix: str = "") -> None:
+        headers = {path: read_header(path) for path in files}
         self._open = ExitStack()
         self._where: dict[str, tuple[Any, str]] = {}
-        for path in files:
-            try:
-                file = self._open.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                self._open.close()
-                raise CheckpointError(f"{path.name} cannot be read as safetensors: {error}") from error
-            for key in file.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for path, header in headers.items():
+            file = self._open.enter_context(safe_open(path, framework="pt"))
+            for key, info in header.tensors.items():
                 if key.startswith(prefix):
                     self._where[key.removeprefix(prefix)] = (file, key)
+                    self._shapes[key.removeprefix(prefix)] = info.shape
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +51,7 @@ class Weights:
         self._open.close()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(file.get_slice(key).get_shape()) for name, (file, key) in self._where.items()}
+        return dict(self._shapes)
 
     def read(self, name: str) -> Tensor:
         file, key = self._where[name]

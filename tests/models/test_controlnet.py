@@ -120,7 +120,7 @@ def test_missing_and_misshapen_tensors_are_named_before_any_is_read(tmp_path: Pa
 
 def test_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"no tensors here")
-    with pytest.raises(ControlNetError, match=r"x\.safetensors cannot be read as safetensors"):
+    with pytest.raises(ControlNetError, match=r"x\.safetensors is not a safetensors file"):
         load_controlnet(tmp_path / "x.safetensors", CONFIG, torch.float32, "cpu")
 
 
