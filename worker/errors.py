@@ -10,7 +10,8 @@ WorkerError                code
 ├── StoreUnavailable       store_unavailable     Redis cannot be reached or cannot write
 └── SetupError             setup_failed          this machine lacks something that `serve` needs
 
-`code` is what a caller reads in `error.type`; the message is one sentence that says what, where and what to do.
+`code` is what a caller reads in `error.type`; the message is one sentence that says what, where and what to
+do.
 """
 
 

@@ -1,4 +1,4 @@
-"""A request's record from submit to its end, by the real scripts; most tests also run with each sent twice."""
+"""A request's record from submit to its end, by the real scripts; most tests also send each of them twice."""
 
 import time
 from dataclasses import replace
