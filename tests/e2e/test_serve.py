@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import data_uri, photograph, run
+from app.client import Client
+from tests.e2e.conftest import MODEL_ID, data_uri, photograph, run
 from tests.processes import alive, wait_for
 from tests.serve_process import ServeProcess
 
@@ -86,13 +87,16 @@ def test_nothing_is_left_after_kill_9_and_a_new_start_finds_the_requests_again(
 def test_killed_parts_are_restarted_and_the_request_at_hand_is_not_lost(own_server: ServeProcess) -> None:
     url = own_server.wait_until_ready()
     first = own_server.descendants()
-    for part in ("api", "gpu", "redis"):
-        os.kill(first[part], signal.SIGKILL)
-    wait_for(lambda: set(own_server.descendants()) == ALL, seconds=30)
-    wait_for(lambda: httpx.get(f"{url}/readyz", timeout=10).status_code == 200, seconds=60)
+    with Client(url) as client:
+        request_id = client.submit(MODEL_ID, BODY | {"num_inference_steps": 8})["request_id"]
+        wait_for(lambda: client.status(request_id)["status"] == "in_progress", seconds=60)
+        for part in ("gpu", "api", "redis"):
+            os.kill(first[part], signal.SIGKILL)
+        result = client.wait(request_id, timeout=120)
+    assert result["status"] == "succeeded"
     second = own_server.descendants()
     assert all(first[part] != second[part] for part in ("api", "gpu", "redis"))
-    run(url, BODY)
+    assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
 
 
 def test_second_serve_on_the_same_data_is_refused(server: ServeProcess, url: str) -> None:
