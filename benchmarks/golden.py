@@ -37,7 +37,8 @@ def check_file(path: Path) -> Iterator[Case]:
         facts = {name: json.loads(text) for name, text in file.metadata().items() if text.startswith("{")}
         variant = file.metadata()["variant"]
     transformer, controlnet = _load(path, facts["transformer_config"], _layout(variant, facts["control"]))
-    with Weights([path]) as recorded, torch.inference_mode():
+    recorded = Weights([path])
+    with torch.inference_mode():
         for name in sorted(fact for fact in facts if fact.startswith(("step.", "trajectory."))):
             inputs = {
                 part: recorded.read(f"{name}.{part}")
@@ -90,10 +91,9 @@ def _load(
 ) -> tuple[ZImageTransformer2DModel, ZImageControlNetModel]:
     with torch.device("meta"):
         transformer = ZImageTransformer2DModel(**config)
-    with Weights([path], "transformer.") as weights:
-        fill(transformer, weights, torch.float32, "cpu", source=path.name)
-    with Weights([path], "controlnet.") as weights:
-        return transformer, fill_controlnet(weights, layout, config, torch.float32, "cpu", path.name)
+    fill(transformer, Weights([path], "transformer."), torch.float32, "cpu", source=path.name)
+    weights = Weights([path], "controlnet.")
+    return transformer, fill_controlnet(weights, layout, config, torch.float32, "cpu", path.name)
 
 
 def main(folder: Path) -> int:

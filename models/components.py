@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from models.checkpoint import read_header
 from models.errors import CheckpointError
 from models.loading import Weights, fill, folder_files
 from models.placement import Footprint
+from models.recast import recast
+from models.single_file import SingleFile
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,33 @@ class Components:
     scheduler: FlowMatchEulerDiscreteScheduler
 
 
-def load_components(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
-    """Load every part with the transformer on `device`; raises `CheckpointError` naming what is wrong."""
+@dataclass(frozen=True)
+class Files:
+    """Single files to use in place of the folder's own weights; their configurations stay the folder's."""
+
+    transformer: Path | None = None
+    text_encoder: Path | None = None
+    vae: Path | None = None
+
+
+NO_FILES = Files()
+
+
+def load_components(
+    folder: Path, dtype: torch.dtype, device: torch.device, cache: Path, files: Files = Files()
+) -> Components:
+    """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
+
+    A transformer that is stored in more than 16 bits leaves a smaller copy in `cache` for the next start.
+    """
     # float16 overflows in the autoencoder (its configuration says force_upcast).
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
     try:
         return Components(
             tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            text_encoder=Qwen3ForCausalLM.from_pretrained(
-                folder / "text_encoder", dtype=dtype, local_files_only=True
-            ),
-            transformer=load_transformer(folder / "transformer", dtype, device),
-            vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=vae_dtype, local_files_only=True),
+            text_encoder=load_text_encoder(folder / "text_encoder", files.text_encoder, dtype),
+            transformer=load_transformer(folder / "transformer", files.transformer, dtype, device, cache),
+            vae=load_vae(folder / "vae", files.vae, vae_dtype),
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
                 folder / "scheduler", local_files_only=True
             ),
@@ -47,29 +65,56 @@ def load_components(folder: Path, dtype: torch.dtype, device: torch.device) -> C
         raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from error
 
 
-def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """The transformer of a folder, cast tensor by tensor: the published one is 24.6 GB of float32."""
+def load_transformer(
+    folder: Path, file: Path | None, dtype: torch.dtype, device: torch.device, cache: Path
+) -> Any:
+    """The transformer, cast tensor by tensor: the published one is 24.6 GB of float32."""
     config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
     with torch.device("meta"):
         model = ZImageTransformer2DModel.from_config(config)
-    with Weights(folder_files(folder)) as weights:
-        return fill(model, weights, dtype, device, source=str(folder))
+    weights = Weights(recast([file] if file else folder_files(folder), dtype, cache))
+    return fill(model, SingleFile(weights), dtype, device, source=str(file or folder))
 
 
-def footprint(folder: Path, controlnet: Path | None) -> Footprint:
+def load_text_encoder(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:
+    """The text encoder with its language model head, which is its table of words."""
+    if file is None:
+        return Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    config = Qwen3Config.from_pretrained(folder, local_files_only=True)
+    # The rotary frequencies are buffers that are in no file.
+    with init_empty_weights(include_buffers=False):
+        model: Any = Qwen3ForCausalLM(config)
+    weights = SingleFile(Weights([file]), prefixes=["model."])
+    fill(model.model, weights, dtype, "cpu", source=file.name, unused="lm_head.")
+    model.tie_weights()
+    return model
+
+
+def load_vae(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:
+    """The autoencoder; a single file may have the names of the latent diffusion authors' code."""
+    if file is None:
+        return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    return AutoencoderKL.from_single_file(str(file), config=str(folder), torch_dtype=dtype)
+
+
+def footprint(folder: Path, controlnet: Path | None, files: Files = NO_FILES) -> Footprint:
     """What the model in `folder` will weigh, from its files' headers and configurations alone."""
     config = json.loads((folder / "transformer" / "config.json").read_bytes())
     vae_config = json.loads((folder / "vae" / "config.json").read_bytes())
-    transformer = sum(_parameters(path) for path in folder_files(folder / "transformer"))
+    transformer = _weight(folder / "transformer", files.transformer)
     return Footprint(
         transformer=transformer,
         controlnet=_parameters(controlnet) if controlnet else 0,
-        text_encoder=sum(_parameters(path) for path in folder_files(folder / "text_encoder")),
-        vae=sum(_parameters(path) for path in folder_files(folder / "vae")),
+        text_encoder=_weight(folder / "text_encoder", files.text_encoder),
+        vae=_weight(folder / "vae", files.vae),
         largest_block=transformer // config["n_layers"],
         width=config["dim"],
         vae_width=vae_config["block_out_channels"][0],
     )
+
+
+def _weight(folder: Path, file: Path | None) -> int:
+    return sum(_parameters(path) for path in ([file] if file else folder_files(folder)))
 
 
 def _parameters(path: Path) -> int:

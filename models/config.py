@@ -32,6 +32,13 @@ class ModelSettings(BaseSettings):
         DEFAULT_CONTROLNET, description="ControlNet used when a request names none: hub id or file."
     )
     lora_dir: Path | None = Field(None, description="Folder of local LoRA files; default: DATA_DIR/loras.")
+    transformer: Path | None = Field(
+        None, description="Single file to use in place of the model's own transformer, fused or fp8 as well."
+    )
+    text_encoder: Path | None = Field(
+        None, description="Single file to use in place of the model's own text encoder."
+    )
+    vae: Path | None = Field(None, description="Single file to use in place of the model's own autoencoder.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights; auto: bfloat16 on a GPU, float32 on a CPU."

@@ -58,9 +58,9 @@ def load_controlnet(
     Raises `ControlNetError` when the file is of no known layout or was made for another transformer.
     """
     try:
-        with Weights([path]) as weights:
-            layout = layout or detect(weights, transformer_config, path.name)
-            return fill_controlnet(weights, layout, transformer_config, dtype, device, path.name), layout
+        weights = Weights([path])
+        layout = layout or detect(weights, transformer_config, path.name)
+        return fill_controlnet(weights, layout, transformer_config, dtype, device, path.name), layout
     except CheckpointError as error:
         raise ControlNetError(str(error)) from error
 

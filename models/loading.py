@@ -1,17 +1,16 @@
 """Weights from safetensors files into a model that was built on the meta device, one tensor at a time.
 
-Shapes are compared before any weight is read, and each tensor is cast on its way, so that loading needs no
-more host memory than the model itself and one tensor.
+Shapes are compared before any weight is read, and each tensor is cast on its way. Files are read, not mapped:
+loading needs no more host memory than the model itself and one tensor.
 """
 
+import json
+import math
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from models.checkpoint import read_header
@@ -20,42 +19,74 @@ from models.errors import CheckpointError
 NAMES_SHOWN = 3
 """Tensor names that an error message lists before it only counts."""
 
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "BOOL": torch.bool,
+}
+"""The format's names of data types, those that weights are stored in."""
+
+Shapes = dict[str, tuple[int, ...]]
 Model = TypeVar("Model", bound=nn.Module)
 
 
+class Source(Protocol):
+    """Named tensors whose shapes are known before they are read."""
+
+    def shapes(self) -> Shapes: ...
+
+    def read(self, name: str) -> Tensor: ...
+
+
+class Place(NamedTuple):
+    """Where one tensor lies."""
+
+    path: Path
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    """Bytes from the file's beginning."""
+
+
 class Weights:
-    """The named tensors of one or several safetensors files; a context manager, as the files stay open.
+    """The tensors of one or several safetensors files, as they are stored.
 
     `prefix` selects the tensors whose names start with it, and is cut off. Raises `CheckpointError` for a
     file whose header is not sound.
     """
 
     def __init__(self, files: Iterable[Path], prefix: str = "") -> None:
-        headers = {path: read_header(path) for path in files}
-        self._open = ExitStack()
-        self._where: dict[str, tuple[Any, str]] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        for path, header in headers.items():
-            file = self._open.enter_context(safe_open(path, framework="pt"))
+        self.places: dict[str, Place] = {}
+        for path in files:
+            header = read_header(path)
+            begins = _offsets(path)
             for key, info in header.tensors.items():
                 if key.startswith(prefix):
-                    self._where[key.removeprefix(prefix)] = (file, key)
-                    self._shapes[key.removeprefix(prefix)] = info.shape
+                    place = Place(path, key, info.dtype, info.shape, begins[key])
+                    self.places[key.removeprefix(prefix)] = place
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._shapes)
+    def shapes(self) -> Shapes:
+        return {name: place.shape for name, place in self.places.items()}
 
     def read(self, name: str) -> Tensor:
-        file, key = self._where[name]
-        tensor: Tensor = file.get_tensor(key)
+        """One tensor, in memory of its own."""
+        place = self.places[name]
+        if place.dtype not in DTYPES:
+            raise CheckpointError(f"{place.path.name} stores {place.key} as {place.dtype}: not supported.")
+        tensor = torch.empty(place.shape, dtype=DTYPES[place.dtype])
+        if math.prod(place.shape):
+            with place.path.open("rb") as file:
+                file.seek(place.offset)
+                file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return tensor
 
 
@@ -69,7 +100,7 @@ def folder_files(folder: Path) -> list[Path]:
 
 def fill(
     model: Model,
-    weights: Weights,
+    weights: Source,
     dtype: torch.dtype,
     device: torch.device | str,
     *,
@@ -108,6 +139,15 @@ def check_shapes(
     ]
     if faults:
         raise CheckpointError(f"{source} does not fit the model: it {'; '.join(faults)}.")
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    """Where each tensor of a file begins; its header has been checked."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {key: 8 + length + entry["data_offsets"][0] for key, entry in header.items()}
 
 
 def _named(fault: str, names: set[str], describe: Callable[[str], str] = str) -> list[str]:

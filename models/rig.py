@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DM
 from torch import nn
 from transformers import Qwen3ForCausalLM
 
-from models.components import Components, footprint, load_components
+from models.components import Components, Files, footprint, load_components
 from models.config import ModelSettings
 from models.controlnet import load_controlnet
 from models.devices import find_device, free_bytes
@@ -52,14 +52,17 @@ class Rig:
         Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
         """
         device = find_device(settings.device)
-        weight = footprint(folder, controlnet)
+        files = Files(settings.transformer, settings.text_encoder, settings.vae)
+        weight = footprint(folder, controlnet, files)
         placement = decide(device, free_bytes(device), weight, settings.dtype, settings.placement)
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
         on_device = placement.mode in ("resident", "text-encoder-offload")
         home = torch.device(device if on_device else "cpu")
-        return cls(load_components(folder, getattr(torch, placement.dtype), home), placement, controlnet)
+        dtype = getattr(torch, placement.dtype)
+        components = load_components(folder, dtype, home, settings.data_dir / "cache", files)
+        return cls(components, placement, controlnet)
 
     @property
     def pixels_per_latent(self) -> int:
