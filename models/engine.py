@@ -71,13 +71,10 @@ class Engine:
             ) from error
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
-        from models.pipeline import decode, encode_control, is_controlled
+        from models.pipeline import decode, encode_control
         from models.prompt import encode_prompt, expand_prompt
 
-        rig, timings, warnings = self._rig, dict[str, float](), list[str]()
-        steps = range(job.num_inference_steps)
-        window = job.control_start, job.control_end
-        runs = job.control_scale > 0 and any(is_controlled(step, len(steps), *window) for step in steps)
+        rig, timings, warnings = self._rig, dict[str, float](), list(job.warnings)
         loras = self._loras.apply(job.loras)
 
         with self._timed("encode", timings), rig.text_encoder() as text_encoder:
@@ -88,9 +85,11 @@ class Engine:
             embeds = encode_prompt(text_encoder, rig.tokenizer, expanded or job.prompt)
 
         control_image = control_latents = None
-        if runs and control is not None and job.controlnet is not None:
+        if control is not None and job.is_controlled:
             with self._timed("preprocess", timings):
                 control_image = self._control_map(job, control)
+            if job.preprocess == "pose" and not control_image.any():
+                warnings.append("No person was found in the image, so the pose guides nothing.")
             with self._timed("control", timings), rig.autoencoder() as vae:
                 control_latents = encode_control(vae, control_image)
 

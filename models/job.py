@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from models.window import has_controlled_step
+
 Preprocess = Literal["none", "canny", "depth", "pose"]
 OutputFormat = Literal["jpeg", "png", "webp"]
 Pixels = NDArray[np.uint8]
@@ -54,6 +56,14 @@ class Job(BaseModel):
     """What the engine still has to do: False where the server at `prompt_llm_url` was asked."""
     expanded_prompt: str | None = None
     """The prompt as that server rewrote it; the picture is made from this one then."""
+    warnings: tuple[str, ...] = ()
+    """What the caller should know of how the request was understood."""
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether any step runs with a control branch."""
+        window = self.num_inference_steps, self.control_start, self.control_end
+        return self.controlnet is not None and self.control_scale > 0 and has_controlled_step(*window)
 
 
 class Step(NamedTuple):

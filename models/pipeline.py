@@ -17,6 +17,7 @@ from torch import Tensor
 from models.errors import BadOutput
 from models.job import Pixels
 from models.transformer import Conditioning, Control, predict
+from models.window import is_controlled
 
 TRAIN_TIMESTEPS = 1000
 """Of the published scheduler configuration."""
@@ -33,11 +34,6 @@ def noise_levels(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tens
     scheduler.set_timesteps(sigmas=torch.linspace(1.0, 1 / steps, steps).tolist())
     sigmas: Tensor = scheduler.sigmas
     return sigmas
-
-
-def is_controlled(step: int, steps: int, control_start: float, control_end: float) -> bool:
-    """Whether step `step` of `steps`, counted from 0, lies in the control window (contract.md 1.5)."""
-    return step / steps >= control_start and (step + 1) / steps <= control_end
 
 
 def encode_control(vae: AutoencoderKL, pixels: Pixels) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fixtures for every layer: a real Redis, a hub on loopback."""
+"""Fixtures for every layer: a real Redis, a hub and a language model's server on loopback."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from tests.hub import hub as hub
+from tests.prompt_server import prompt_server as prompt_server
 from tests.redis_server import RedisServer
 
 

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from models.inputs import ControlNetLoraInput
 from models.job import Job, OnStep, Picture, Pixels
 from models.preprocess import canny, fit
+from models.prompt_server import expand_by_server
 from models.sizes import output_size
 from models.weights import resolve_controlnet
+from models.window import has_controlled_step
 from worker.config import WorkerSettings
 from worker.encode import encode
 from worker.images import read_image
@@ -53,16 +55,28 @@ def prepare(
     width, height = output_size(request.image_size, (source.shape[1], source.shape[0]))
     loras, chosen = resolve_entries(request.loras, settings, keep_going)
     control_scale = request.control_scale * (chosen.scale if chosen else 1)
-    controlled = control_scale > 0 and request.control_start < request.control_end
+    window = request.control_start, request.control_end
+    controlled = control_scale > 0 and has_controlled_step(request.num_inference_steps, *window)
     if controlled and chosen is None:
         default = resolve_controlnet(settings.controlnet, settings, lambda _: keep_going())
         chosen = ControlNet(default.name, default.path, 1)
+    warnings = []
+    if control_scale > 0 and not controlled and request.control_start < request.control_end:
+        warnings.append(
+            f"No whole step of {request.num_inference_steps} lies between control_start {window[0]:g} and "
+            f"control_end {window[1]:g}, so the image guides nothing; ask for more steps or a wider window."
+        )
+    seed = secrets.randbelow(DRAWN_SEEDS) if request.seed == -1 else request.seed
+    expanded_prompt, by_server = None, request.enable_prompt_expansion and settings.prompt_llm_url is not None
+    if by_server:
+        expanded_prompt, fault = expand_by_server(settings, request.prompt, seed)
+        warnings += [fault] if fault else []
     job = Job(
         prompt=request.prompt,
         width=width,
         height=height,
         num_inference_steps=request.num_inference_steps,
-        seed=secrets.randbelow(DRAWN_SEEDS) if request.seed == -1 else request.seed,
+        seed=seed,
         preprocess="none" if request.preprocess == "canny" else request.preprocess,
         control_scale=control_scale,
         control_start=request.control_start,
@@ -70,7 +84,9 @@ def prepare(
         controlnet=chosen.path if controlled and chosen else None,
         controlnet_name=chosen.name if controlled and chosen else None,
         loras=loras,
-        enable_prompt_expansion=request.enable_prompt_expansion,
+        enable_prompt_expansion=request.enable_prompt_expansion and not by_server,
+        expanded_prompt=expanded_prompt,
+        warnings=tuple(warnings),
     )
     return job, (canny if request.preprocess == "canny" else fit)(source, width, height)
 

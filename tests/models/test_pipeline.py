@@ -16,9 +16,10 @@ from torch import Tensor
 from models.controlnet import load_controlnet
 from models.errors import BadOutput
 from models.job import Pixels
-from models.pipeline import decode, denoise, draw_noise, encode_control, is_controlled, noise_levels
+from models.pipeline import decode, denoise, draw_noise, encode_control, noise_levels
 from models.prompt import encode_prompt
 from models.transformer import Control, condition, control_tokens
+from models.window import is_controlled
 
 PROMPT = "a red ball on a green table"
 WIDTH, HEIGHT = 96, 64

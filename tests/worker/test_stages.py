@@ -14,6 +14,7 @@ from models.errors import SizeError
 from models.inputs import ControlNetLoraInput
 from models.job import Picture
 from models.preprocess import canny
+from tests.prompt_server import PromptServer, completion
 from worker.config import WorkerSettings
 from worker.errors import FetchError, ImageError
 from worker.metadata import read_metadata
@@ -50,11 +51,11 @@ def asked(**fields: Any) -> ControlNetLoraInput:
 
 def test_everything_asked_for_is_in_the_job(settings: WorkerSettings, storage: FolderStorage) -> None:
     job, control = prepare(
-        asked(num_inference_steps=4, seed=5, control_start=0.1, enable_prompt_expansion=True),
+        asked(num_inference_steps=6, seed=5, control_start=0.1, enable_prompt_expansion=True),
         settings,
         storage,
     )
-    assert (job.prompt, job.num_inference_steps, job.seed) == ("a fox", 4, 5)
+    assert (job.prompt, job.num_inference_steps, job.seed) == ("a fox", 6, 5)
     assert (job.control_scale, job.control_start, job.control_end) == (0.9, 0.1, 0.4)
     assert job.enable_prompt_expansion
     assert (job.controlnet_name, job.controlnet) == (
@@ -103,6 +104,39 @@ def test_no_controlnet_is_asked_for_when_none_would_run(
 ) -> None:
     job, _ = prepare(asked(**fields), settings, storage)
     assert (job.controlnet, job.controlnet_name) == (None, None)
+
+
+def test_window_without_a_whole_step_guides_nothing_and_says_so(
+    settings: WorkerSettings, storage: FolderStorage
+) -> None:
+    job, _ = prepare(asked(num_inference_steps=2), settings, storage)
+    assert job.controlnet is None
+    assert job.warnings == (
+        "No whole step of 2 lies between control_start 0 and control_end 0.4, so the image guides nothing; "
+        "ask for more steps or a wider window.",
+    )
+    assert prepare(asked(num_inference_steps=3), settings, storage)[0].warnings == ()
+    assert prepare(asked(control_start=0.4), settings, storage)[0].warnings == ()
+
+
+def test_prompt_is_rewritten_here_when_a_server_does_it(
+    settings: WorkerSettings, storage: FolderStorage, prompt_server: PromptServer
+) -> None:
+    settings.prompt_llm_url = prompt_server.url
+    prompt_server.answer = completion("a red fox in deep snow")
+    job, _ = prepare(asked(enable_prompt_expansion=True, seed=5), settings, storage)
+    assert (job.prompt, job.expanded_prompt, job.enable_prompt_expansion) == (
+        "a fox",
+        "a red fox in deep snow",
+        False,
+    )
+    prompt_server.status = 500
+    job, _ = prepare(asked(enable_prompt_expansion=True), settings, storage)
+    assert (job.expanded_prompt, job.enable_prompt_expansion) == (None, False)
+    assert job.warnings == ("The prompt was used as it is: the server that rewrites prompts answered 500.",)
+    assert len(prompt_server.asked) == 2
+    prepare(asked(), settings, storage)
+    assert len(prompt_server.asked) == 2
 
 
 def test_seed_minus_one_is_drawn(settings: WorkerSettings, storage: FolderStorage) -> None:
