@@ -68,17 +68,18 @@ def predict(
     transformer: ZImageTransformer2DModel,
     conditioning: Conditioning,
     latents: Tensor,
-    timestep: float,
+    timestep: float | Tensor,
     control: Control | None = None,
 ) -> Tensor:
     """The transformer's raw output, float32, for latents (batch, 16, height, width).
 
-    `timestep` is 1 - sigma: 0 is pure noise. Without `control` no part of the branch runs.
+    `timestep` is 1 - sigma: 0 is pure noise; one for all, or one for each, (batch,). Without `control` no part
+    of the branch runs.
     """
     patch, embedder = _patch(transformer)
     dtype = transformer.x_pad_token.dtype
     batch, _, height, width = latents.shape
-    time = torch.tensor([timestep], device=latents.device)
+    time = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device).reshape(-1)
     time = transformer.t_embedder(time * transformer.t_scale).to(dtype)
     image_rope, rope = conditioning.image_rope, conditioning.rope
 
