@@ -1,0 +1,64 @@
+"""English sentences for a scene, worded in many ways; what a sentence leaves out the picture may choose."""
+
+import numpy as np
+
+from training.scenes import Scene, Thing, pick
+from training.vocabulary import GROUNDS, OBJECTS, PLACES, POSES, SKIES
+
+_OPENERS = ("", "", "", "", "a picture of ", "a photo of ", "there is ", "we see ", "a render of ")
+
+_FILLERS = (
+    "with a soft shadow", "seen from the front", "a simple scene", "high quality", "sharp focus", "3d render",
+    "clean colours", "very detailed", "soft light", "nothing else in the picture",
+)  # fmt: skip
+
+
+def _article(words: str) -> str:
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+
+
+def _noun_phrase(thing: Thing, rng: np.random.Generator) -> str:
+    noun = pick(rng, OBJECTS[thing.kind])
+    size = f"{thing.size if thing.size != 'large' or rng.random() < 0.6 else 'big'} " if thing.size else ""
+    form = rng.random()
+    if form < 0.8:
+        phrase = _article(f"{size}{thing.colour} {noun}")
+    elif form < 0.9:
+        phrase = f"{_article(f'{size}{noun}')} in {thing.colour}"
+    else:
+        phrase = _article(f"{size}{noun} that is {thing.colour}")
+    return f"{phrase} {pick(rng, POSES[thing.pose])}" if thing.pose else phrase
+
+
+def _subject(scene: Scene, rng: np.random.Generator) -> str:
+    phrases = [_noun_phrase(thing, rng) for thing in scene.things]
+    if len(phrases) == 1:
+        return phrases[0] if rng.random() < 0.2 else f"{phrases[0]} {pick(rng, PLACES[scene.place])}"
+    left, right = phrases
+    if rng.random() < 0.25:
+        return f"{right} to the right of {left}"
+    return f"{left} {pick(rng, ('and', 'and', 'next to', 'beside', 'to the left of'))} {right}"
+
+
+def caption(scene: Scene, rng: np.random.Generator, *, whole: bool = False, fillers: int = 0) -> str:
+    """One sentence without its full stop; a tenth each leave out ground or sky, unless `whole`.
+
+    `fillers` phrases that say nothing of the scene follow, as prompts that people write have them.
+    """
+    subject = pick(rng, _OPENERS) + _subject(scene, rng)
+    ground = pick(rng, GROUNDS[scene.ground]) if whole or rng.random() < 0.9 else ""
+    sky = pick(rng, SKIES[scene.sky]) if whole or rng.random() < 0.9 else ""
+    light = ""
+    if rng.random() < 0.3:
+        light = f"lit from the {'left' if scene.light < 0 else 'right'}"
+    sky_first = bool(sky) and rng.random() < 0.2
+    parts = [f"{sky},", subject, ground] if sky_first else [subject, ground, sky]
+    text = " ".join(part for part in parts if part)
+    extra = [_FILLERS[at] for at in rng.permutation(len(_FILLERS))[:fillers]]
+    text = ", ".join(part for part in (text, light, *extra) if part)
+    return text[0].upper() + text[1:] if rng.random() < 0.3 else text
+
+
+def brief_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """The first thing alone, in few words: what a caption is expanded from."""
+    return _noun_phrase(scene.things[0], rng)

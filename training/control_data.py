@@ -1,0 +1,92 @@
+"""What the control branches train on: scenes with one kind of control map each, both as latents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
+
+from training.captions import caption
+from training.flow import Captions, pad_captions
+from training.latents import SHARD, encode_pictures, fit_prompts
+from training.maps import CONTROLS, Control, control_map
+from training.presets import Preset
+from training.render import render
+from training.runtime import Runtime
+from training.scenes import Scene, sample_scene
+from training.text_encoder import embed
+
+_FIRST_SEED: Final = 500_000_000
+"""Scenes of their own, so that the branch does not meet the base where it has been most."""
+
+
+@dataclass(frozen=True)
+class ControlShard:
+    """`SHARD` scenes with maps of one kind; both latents (N, 16, h, w) float16, a caption each."""
+
+    control: Control
+    latents: Tensor
+    control_latents: Tensor
+    captions: Captions
+
+    def batch(self, count: int, device: str) -> tuple[Tensor, Tensor, Captions]:
+        rows = torch.randint(len(self.latents), (count,))
+        return (
+            self.latents[rows].float().to(device),
+            self.control_latents[rows].float().to(device),
+            self.captions[rows].to(device),
+        )
+
+
+def control_scene(control: Control, seed: int, *, held_out: bool = False) -> Scene:
+    """A scene for a kind of map: every pose map has a figure."""
+    figures = 1.0 if control == "pose" else 0.16
+    return sample_scene(
+        seed, pairs=0 if control == "pose" else 0.2, figures=figures,
+        held_out=held_out, kind="figure" if control == "pose" and held_out else None,
+    )  # fmt: skip
+
+
+def picture_and_map(control: Control, scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    rendering = render(scene, size, size)
+    return rendering.image, control_map(rendering, control)
+
+
+def load_control_shards(
+    preset: Preset, folder: Path, runtime: Runtime, vae: AutoencoderKL,
+    encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase,
+) -> list[ControlShard]:  # fmt: skip
+    """`preset.control_shards` shards of each kind of map, made and kept on disk where they are not there
+    yet.
+    """
+    shards = []
+    for at in range(preset.control_shards * len(CONTROLS)):
+        control = CONTROLS[at % len(CONTROLS)]
+        path = folder / f"control-{at:03}.pt"
+        if not path.exists():
+            seeds = range(_FIRST_SEED + at * SHARD, _FIRST_SEED + (at + 1) * SHARD)
+            scenes = [control_scene(control, seed) for seed in seeds]
+            pairs = [picture_and_map(control, scene, preset.size) for scene in scenes]
+            prompts = [caption(scene, np.random.default_rng((scene.seed, 4))) for scene in scenes]
+            captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
+            saved = {
+                "latents": encode_pictures(vae, np.stack([pair[0] for pair in pairs]), runtime),
+                "control": encode_pictures(vae, np.stack([pair[1] for pair in pairs]), runtime),
+                "states": captions.states,
+                "lengths": captions.lengths,
+            }
+            partial = path.with_suffix(".partial")
+            torch.save(saved, partial)
+            partial.replace(path)
+        saved = torch.load(path, weights_only=True)
+        shards.append(
+            ControlShard(
+                control, saved["latents"], saved["control"], Captions(saved["states"], saved["lengths"])
+            )
+        )
+    return shards

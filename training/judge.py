@@ -1,0 +1,163 @@
+"""The judge of generated pictures: a small network trained on renders that finds a picture's object,
+outline, depth and joints. It measures the demo model; it is no part of it.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training import autoencoder
+from training.pictures import to_tensor
+from training.presets import Preset
+from training.progress import Progress, learning_rate
+from training.render import render
+from training.runtime import Runtime
+from training.scenes import sample_scene
+from training.vocabulary import OBJECTS, colour_array
+
+JOINTS: Final = 18
+SIDE: Final = 128
+"""Pictures are judged at this side, pixels."""
+MAP: Final = 32
+_FIRST_SEED: Final = 900_000_000
+_PEAK: Final = 2e-3
+_BATCH: Final = 32
+_PICTURES: Final = 4000
+_KINDS: Final = list(OBJECTS)
+
+
+class Verdict(nn.Module):
+    """Pictures (B, 3, 128, 128), -1 to 1, to class logits (B, 8) and maps (B, 2 + 18, 32, 32).
+
+    The maps: outline logits of things, inverse depth, and a heat map of each joint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+            )
+
+        self.low = nn.Sequential(block(3, 24, 2), block(24, 48, 2), block(48, 48, 1))
+        self.high = nn.Sequential(block(48, 96, 2), block(96, 96, 1), block(96, 128, 2), block(128, 128, 1))
+        self.kind = nn.Sequential(
+            nn.Flatten(), nn.Linear(128 * 16, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 8)
+        )
+        self.merge = nn.Sequential(block(128 + 48, 64, 1), block(64, 64, 1), nn.Conv2d(64, 2 + JOINTS, 1))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        fine = self.low(pictures)
+        coarse = self.high(fine)
+        wide = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")
+        return self.kind(F.adaptive_avg_pool2d(coarse, 4)), self.merge(torch.cat([wide, fine], 1))
+
+
+def _truth(seed: int) -> tuple[NDArray[np.uint8], int, NDArray[np.float32]]:
+    """A render, its first thing's kind, and the maps that the judge should answer."""
+    scene = sample_scene(seed, pairs=0.15, figures=0.35)
+    rendering = render(scene, SIDE, SIDE)
+    factor = SIDE // MAP
+    outline = rendering.masks.any(0).reshape(MAP, factor, MAP, factor).mean((1, 3))
+    depth = rendering.depth.reshape(MAP, factor, MAP, factor).mean((1, 3)) / 255
+    heat = np.zeros((JOINTS, MAP, MAP), np.float32)
+    if rendering.joints is not None:
+        x, y = (rendering.joints / factor).T[..., None, None]
+        at = np.arange(MAP) + 0.5
+        heat = np.exp(-((at[None, None] - x) ** 2 + (at[None, :, None] - y) ** 2) / 1.5)
+    kind = _KINDS.index(scene.things[0].kind) if len(scene.things) == 1 else -100
+    return rendering.image, kind, np.concatenate([outline[None], depth[None], heat]).astype(np.float32)
+
+
+def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: AutoencoderKL) -> Verdict:
+    """The trained judge; loaded when it is there already. Half of its pictures have been through the
+    autoencoder.
+    """
+    finished = folder / "judge.safetensors"
+    judge = Verdict().to(runtime.device)
+    if finished.exists():
+        judge.load_state_dict(load_file(finished))
+        return judge.eval()
+    torch.manual_seed(6)
+    truths = [_truth(_FIRST_SEED + at) for at in range(_PICTURES)]
+    images = to_tensor(np.stack([image for image, _, _ in truths]))
+    kinds = torch.tensor([kind for _, kind, _ in truths])
+    maps = torch.from_numpy(np.stack([wanted for _, _, wanted in truths]))
+    with torch.no_grad(), runtime.autocast():
+        for at in range(0, len(images), 64):
+            # Every other picture as the autoencoder returns it.
+            seen = images[at : at + 64 : 2].to(runtime.device)
+            images[at : at + 64 : 2] = autoencoder.decode(vae, autoencoder.encode(vae, seen)).cpu()
+    optimizer = torch.optim.AdamW(judge.parameters(), _PEAK, weight_decay=1e-2)
+    progress = Progress(folder, "judge", preset.minutes["judge"], {"model": judge, "optimizer": optimizer})
+    for fraction in progress.steps():
+        rows = torch.randint(len(images), (_BATCH,))
+        pictures = _disturbed(images[rows].to(runtime.device))
+        with runtime.autocast():
+            logits, found = judge(pictures)
+        kind_loss = F.cross_entropy(logits.float(), kinds[rows].to(runtime.device))
+        wanted = maps[rows].to(runtime.device)
+        outline = F.binary_cross_entropy_with_logits(found[:, 0].float(), wanted[:, 0])
+        depth = F.l1_loss(found[:, 1].float(), wanted[:, 1])
+        heat = F.mse_loss(found[:, 2:].float(), wanted[:, 2:])
+        (kind_loss + outline + 2 * depth + 20 * heat).backward()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(fraction, _PEAK, progress.step, warm_up=20)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress.record(
+            kind=kind_loss.detach(), outline=outline.detach(), depth=depth.detach(), heat=heat.detach()
+        )
+    save_file(judge.state_dict(), finished)
+    return judge.eval()
+
+
+def _disturbed(pictures: Tensor) -> Tensor:
+    """Noise, and in half of the batches a blur, as pictures from a flow model have them."""
+    if torch.rand(()) < 0.5:
+        small = F.interpolate(pictures, scale_factor=float(torch.empty(()).uniform_(0.4, 0.9)), mode="area")
+        pictures = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")
+    return pictures + 0.05 * torch.rand(()).item() * torch.randn_like(pictures)
+
+
+@torch.no_grad()
+def look(judge: Verdict, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Logits (N, 8) in the order of `OBJECTS`, and maps (N, 20, 32, 32), of pictures (N, H, W, 3)."""
+    tensor = F.interpolate(to_tensor(pictures), size=(SIDE, SIDE), mode="area")
+    logits, maps = judge(tensor)
+    return np.asarray(logits.numpy()), np.asarray(maps.numpy())
+
+
+def dominant_colour(picture: NDArray[np.uint8], outline: NDArray[np.float32]) -> int:
+    """Which of `COLOURS` most pixels under the outline (logits, 32x32) are nearest to, at any brightness."""
+    height, width = picture.shape[:2]
+    level = max(0.0, float(np.quantile(outline, 0.97)) * 0.5)
+    inside = outline.repeat(height // MAP, 0).repeat(width // MAP, 1) > level
+    pixels = picture[inside].astype(np.float32) / 255
+    if not len(pixels):
+        return -1
+    shades = np.linspace(0.5, 1.1, 7, dtype=np.float32)
+    palette = colour_array()[:, None] * shades[:, None]
+    distance = np.square(pixels[:, None, None] - palette[None]).sum(-1).min(-1)
+    return int(np.bincount(distance.argmin(1), minlength=len(palette)).argmax())
+
+
+def joint_positions(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The joints that the heat maps (20, 32, 32) peak at, (18, 2), fractions of width and height."""
+    flat = maps[2:].reshape(JOINTS, -1).argmax(1)
+    return (np.stack([flat % MAP, flat // MAP], 1) + 0.5).astype(np.float32) / MAP
+
+
+def load_judge(path: Path) -> Verdict:
+    """The judge as it was exported."""
+    judge = Verdict()
+    judge.load_state_dict(load_file(path))
+    return judge.eval()

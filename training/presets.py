@@ -1,0 +1,70 @@
+"""Sizes of the models and how long each stage trains, for two processor cores and for a data-centre GPU."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One way to train. `minutes` are of training proper, per stage; learning rates follow the time that
+    has passed.
+    """
+
+    size: int
+    """Side of the square pictures, pixels."""
+    vae_channels: tuple[int, ...]
+    dim: int
+    layers: int
+    heads: int
+    control_places: tuple[int, ...]
+    """Base layers that receive a hint of the Union 1.0 branch."""
+    control_places_21: tuple[int, ...]
+    shards: int
+    """Thousands of pictures drawn for the transformer's training."""
+    control_shards: int
+    """The same for each kind of control map."""
+    styled: int
+    """Pictures drawn in each style."""
+    batch: int
+    minutes: dict[str, float] = field(default_factory=dict)
+
+
+CPU: Final = Preset(
+    size=128,
+    vae_channels=(16, 32, 64, 64),
+    dim=128,
+    layers=6,
+    heads=4,
+    control_places=(0, 2, 4),
+    control_places_21=(0, 3),
+    shards=8,
+    control_shards=1,
+    styled=500,
+    batch=24,
+    minutes={
+        "autoencoder": 20, "text": 6.5, "judge": 2.5, "base": 26,
+        "guided": 4, "control": 6, "control21": 4, "lora": 1.5,
+    },
+)  # fmt: skip
+GPU: Final = Preset(
+    size=256,
+    vae_channels=(24, 48, 96, 96),
+    dim=256,
+    layers=6,
+    heads=4,
+    control_places=(0, 2, 4),
+    control_places_21=(0, 3),
+    shards=60,
+    control_shards=6,
+    styled=1500,
+    batch=256,
+    minutes={
+        "autoencoder": 3, "text": 0.7, "judge": 1, "base": 11,
+        "guided": 2, "control": 2, "control21": 1.5, "lora": 0.4,
+    },
+)  # fmt: skip
+
+
+def preset(size: int) -> Preset:
+    """The preset for pictures of 128 or 256 pixels."""
+    return {128: CPU, 256: GPU}[size]

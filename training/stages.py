@@ -1,0 +1,98 @@
+"""The stages in their order, each resumable by itself and skipped when it is done."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from diffusers import AutoencoderKL, ZImageTransformer2DModel
+
+from training import text_encoder, train_autoencoder, train_base
+from training.control_data import ControlShard, load_control_shards
+from training.export import export
+from training.judge import train_judge
+from training.latents import Shard, load_shards
+from training.presets import Preset
+from training.runtime import Runtime
+from training.sheet import Sheet, held_out_scenes
+from training.text_encoder import embed
+from training.train_control import train_control
+from training.train_lora import train_loras
+
+STAGES: Final = ("autoencoder", "text", "base", "guided", "control", "control21", "lora", "judge", "export")
+_SHEET_SCENES: Final = 32
+
+
+class Stages:
+    """Runs stages; what an earlier stage made is loaded, or made, when a later one asks for it."""
+
+    def __init__(self, preset: Preset, folder: Path, out: Path, runtime: Runtime) -> None:
+        self._preset, self._folder, self._out, self._runtime = preset, folder, out, runtime
+
+    def run(self, stage: str) -> None:
+        run = (self._preset, self._folder, self._runtime)
+        match stage:
+            case "autoencoder":
+                _ = self.vae
+            case "text":
+                _ = self.text
+            case "base":
+                _ = self.base
+            case "guided":
+                _ = self.transformer
+            case "control":
+                train_control(*run, self.control_shards, self.transformer, "1.0")
+            case "control21":
+                train_control(*run, self.control_shards, self.transformer, "2.1")
+            case "lora":
+                train_loras(*run, self.transformer, self.vae, *self.text)
+            case "judge":
+                train_judge(*run, self.vae)
+            case "export":
+                size = export(
+                    self._preset, self._folder, self._out, self._runtime.device,
+                    self.vae, self.text, self.transformer,
+                )  # fmt: skip
+                print(f"{self._out}: {size / 1e6:.1f} MB")
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        return train_autoencoder.train(self._preset, self._folder, self._runtime)
+
+    @cached_property
+    def text(self) -> tuple[Any, Any]:
+        """Text encoder and tokenizer."""
+        return text_encoder.train(self._preset, self._folder, self._runtime)
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        return load_shards(self._preset, self._folder, self._runtime, self.vae, *self.text)
+
+    @cached_property
+    def control_shards(self) -> list[ControlShard]:
+        return load_control_shards(self._preset, self._folder, self._runtime, self.vae, *self.text)
+
+    @cached_property
+    def sheet(self) -> Sheet:
+        scenes = held_out_scenes(_SHEET_SCENES)
+        return Sheet(self._folder / "sheets", self._preset.size, self.vae, *self.text, scenes)
+
+    @cached_property
+    def base(self) -> ZImageTransformer2DModel:
+        return train_base.train_base(
+            self._preset, self._folder, self._runtime, self.shards, embed(*self.text, [""])[0], self.sheet
+        )
+
+    @cached_property
+    def transformer(self) -> ZImageTransformer2DModel:
+        finished = self._folder / "transformer"
+        if finished.exists():
+            return ZImageTransformer2DModel.from_pretrained(finished).to(self._runtime.device)
+        return train_base.train_guided(
+            self._preset,
+            self._folder,
+            self._runtime,
+            self.shards,
+            embed(*self.text, [""])[0],
+            self.sheet,
+            self.base,
+        )
