@@ -1,0 +1,197 @@
+"""Whether the demo model does what it is told, measured through the server's own engine on scenes it never
+saw.
+
+    python -m benchmarks.demo_quality --check
+
+prints each figure beside its goal, writes them as JSON and a sheet of samples as PNG, and with `--check`
+exits 1 when one falls short. A judge network trained on renders (training/judge.py) recognises objects,
+depth and joints.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.demo_samples import LORA_PROMPTS, Sample, control_samples, prompt_samples, write_sheet
+from models.config import ModelSettings
+from models.download import file_sha256
+from models.engine import Engine
+from models.job import Job, LoraFile, Pixels
+from training import judge as judging
+from training.maps import CONTROLS, Control
+from training.measures import blueprint_measure, depth_agreement, edge_agreement, joints_found, night_measure
+from training.vocabulary import COLOURS, OBJECTS
+
+BUNDLE: Final = Path(__file__).parent.parent / "models" / "demo_weights"
+SCALES: Final = (0.0, 0.3, 0.6, 0.9)
+STYLES: Final = {"blueprint": blueprint_measure, "night": night_measure}
+TIMED_RUNS: Final = 5
+
+
+@dataclass
+class Figures:
+    """What was measured, and which goals were missed."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: float, *, least: float | None = None, most: float | None = None) -> None:
+        met = (least is None or value >= least) and (most is None or value <= most)
+        goal = (
+            f"at least {least:.3g}"
+            if least is not None
+            else f"at most {most:.3g}"
+            if most is not None
+            else ""
+        )
+        self.values[name] = round(value, 4)
+        if not met:
+            self.missed.append(name)
+        print(
+            f"{name:<44}{value:>9.3f}  {goal:<16}{'' if not goal else 'met' if met else 'MISSED'}", flush=True
+        )
+
+
+class Model:
+    """The bundle in an engine."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.bundle = bundle
+        self.settings = ModelSettings(
+            model=str(bundle),
+            controlnet=str(bundle / "controlnet.safetensors"),
+            device="cpu",
+            dtype="float32",
+        )
+        self.engine = Engine.load(self.settings)
+        self.size = int(json.loads((bundle / "vae" / "config.json").read_text())["sample_size"])
+
+    def draw(
+        self, prompt: str, seed: int, control: Pixels | None = None, scale: float = 0.0,
+        controlnet: str = "controlnet", style: str | None = None, style_scale: float = 1.0,
+    ) -> Pixels:  # fmt: skip
+        loras: tuple[LoraFile, ...] = ()
+        if style is not None:
+            path = self.bundle / "loras" / f"{style}.safetensors"
+            loras = (LoraFile(name=style, path=path, scale=style_scale, sha256=file_sha256(path)),)
+        job = Job(
+            prompt=prompt, width=self.size, height=self.size, seed=seed, control_scale=scale,
+            controlnet=self.bundle / f"{controlnet}.safetensors" if scale else None, loras=loras,
+        )  # fmt: skip
+        return self.engine.generate(job, control, lambda _: None).image
+
+
+def measure_prompts(
+    model: Model, judge: judging.Verdict, samples: Sequence[Sample], figures: Figures
+) -> None:
+    """Colour and object by the prompt alone."""
+    pictures = np.stack([model.draw(sample.prompt, sample.scene.seed) for sample in samples])
+    logits, maps = judging.look(judge, pictures)
+    things = [sample.scene.things[0] for sample in samples]
+    kinds = np.array([list(OBJECTS)[at] for at in logits.argmax(1)]) == [thing.kind for thing in things]
+    colours = np.array(
+        [
+            list(COLOURS)[judging.dominant_colour(picture, found[0])] == thing.colour
+            for picture, found, thing in zip(pictures, maps, things, strict=True)
+        ]
+    )
+    unseen = np.array([sample.unseen_pair for sample in samples])
+    figures.add("colour as named", colours.mean(), least=0.85)
+    figures.add("object recognised", kinds.mean(), least=0.80)
+    figures.add("colour as named, combination unseen", colours[unseen].mean())
+    figures.add("object recognised, combination unseen", kinds[unseen].mean())
+
+
+def agreement(
+    control: Control, sample: Sample, picture: NDArray[np.uint8], found: NDArray[np.float32]
+) -> float:
+    match control:
+        case "canny":
+            return edge_agreement(picture, sample.control)
+        case "depth":
+            return depth_agreement(found, sample.control)
+        case "pose":
+            return joints_found(found, sample.joints)
+
+
+def measure_control(model: Model, judge: judging.Verdict, count: int, figures: Figures) -> None:
+    """Each preset's agreement at each control scale; the noise is the same at all of them."""
+    for control in CONTROLS:
+        samples = control_samples(control, count, model.size)
+
+        def measured(scale: float, net: str, kind: Control = control, held: list[Sample] = samples) -> float:
+            pictures = np.stack([model.draw(s.prompt, s.scene.seed, s.control, scale, net) for s in held])
+            _, maps = judging.look(judge, pictures)
+            each = [agreement(kind, *parts) for parts in zip(held, pictures, maps, strict=True)]
+            return float(np.mean(each))
+
+        values = [measured(scale, "controlnet") for scale in SCALES]
+        for scale, value in zip(SCALES, values, strict=True):
+            figures.add(f"{control} agreement at control_scale {scale}", value)
+        figures.add(f"{control} agreement, times uncontrolled", values[-1] / max(values[0], 1e-6), least=2)
+        figures.add(f"{control} agreement, least rise by scale", float(np.diff(values).min()), least=0)
+        newer = measured(SCALES[-1], "controlnet-2.1")
+        figures.add(f"{control} agreement, times uncontrolled, 2.1", newer / max(values[0], 1e-6), least=2)
+
+
+def measure_loras(model: Model, figures: Figures) -> None:
+    """How many deviations of plain pictures each LoRA moves its style; scale 0 must change no bit."""
+    plain = [model.draw(prompt, seed) for seed, prompt in enumerate(LORA_PROMPTS)]
+    for style, measure in STYLES.items():
+        before = np.array([measure(picture) for picture in plain])
+        styled = [model.draw(prompt, seed, style=style) for seed, prompt in enumerate(LORA_PROMPTS)]
+        after = np.array([measure(picture) for picture in styled])
+        figures.add(f"{style} LoRA, deviations moved", (after - before).mean() / before.std(), least=2)
+        same = model.draw(LORA_PROMPTS[0], 0, style=style, style_scale=0.0)
+        figures.add(f"{style} LoRA at scale 0, pixels changed", float((same != plain[0]).sum()), most=0)
+
+
+def measure_time(model: Model, figures: Figures) -> None:
+    """Seconds to load, library imports aside, and for one controlled picture."""
+    start = time.perf_counter()
+    Engine.load(model.settings)
+    figures.add("seconds to load the model", time.perf_counter() - start, most=3)
+    sample = control_samples("canny", 1, model.size)[0]
+    runs = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        model.draw(sample.prompt, 0, sample.control, 0.9)
+        runs.append(time.perf_counter() - start)
+    figures.add("seconds for a picture with control", float(np.median(runs)), most=4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo_quality", description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder of the demo model")
+    parser.add_argument("--count", type=int, default=100, help="prompts, and control maps in all")
+    parser.add_argument(
+        "--out", type=Path, default=Path("artifacts/demo-quality"), help="figures.json, sheet.png"
+    )
+    parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its goal")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+    model = Model(arguments.bundle)
+    judge = judging.load_judge(arguments.bundle / "judge.safetensors")
+    figures = Figures()
+    measure_time(model, figures)
+    measure_prompts(model, judge, prompt_samples(arguments.count), figures)
+    measure_control(model, judge, max(1, arguments.count // len(CONTROLS)), figures)
+    measure_loras(model, figures)
+    (arguments.out / "figures.json").write_text(json.dumps(figures.values, indent=2) + "\n")
+    write_sheet(arguments.out / "sheet.png", model)
+    print(f"{len(figures.missed)} of the goals missed" if figures.missed else "every goal met")
+    if arguments.check and figures.missed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
