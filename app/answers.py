@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.links import Links
-from app.schemas import Failure, Output, RequestStatus, ResultBody, StatusBody
+from app.schemas import Failure, Output, RequestBody, RequestStatus, ResultBody, StatusBody
 from worker.records import Record, State
 
 STATUS_WORDS: dict[State, RequestStatus] = {
@@ -54,6 +54,10 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         warnings=[*record.warnings, *made.get("warnings", [])] or None,
         cost=0 if include_cost else None,
     )
+
+
+def request_body(record: Record, links: Links) -> RequestBody:
+    return RequestBody(**result_body(record, links, include_cost=False).wire(), input=record.input)
 
 
 def progress(record: Record) -> float:

@@ -11,6 +11,7 @@ AppError
     ├── WrongMethod        405   405001
     ├── BodyTooLarge       413   413001
     ├── BadInput           422   422001   `detail` lists every fault
+    ├── NotFinished        422   422002   it cannot be deleted yet
     ├── TooManyRequests    429   429001
     ├── Internal           500   500001   quotes an id under which the log has the traceback
     └── Unavailable        503   503001   Redis cannot be reached, or a disk is full
@@ -107,6 +108,13 @@ class BodyTooLarge(ApiError):
 
 class BadInput(ApiError):
     status, error_code = 422, 422001
+
+
+class NotFinished(ApiError):
+    status, error_code = 422, 422002
+
+    def __init__(self) -> None:
+        super().__init__("This request is not finished: cancel it first (?force=true if it runs).")
 
 
 class TooManyRequests(ApiError):

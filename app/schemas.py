@@ -77,6 +77,24 @@ class ResultBody(Body):
     cost: float | None = Field(None, description="Only with `include_cost=true`; always 0.")
 
 
+class RequestBody(ResultBody):
+    """A request in its owner's list: what became of it, and what made it."""
+
+    input: dict[str, Any] = Field(
+        description="The checked body with its defaults; a large data URI reads `(kept aside)`."
+    )
+
+
+class RequestsBody(Body):
+    requests: list[RequestBody] = Field(description="Newest first.")
+    next_cursor: str | None = Field(None, description="For the next page; null: this was the last.")
+
+
+class DeletedBody(Body):
+    request_id: str
+    deleted: Literal[True] = True
+
+
 class CancelBody(Body):
     request_id: str
     status: RequestStatus

@@ -1,13 +1,39 @@
-"""One request: how it fares, what became of it, and stopping it."""
+"""One request: how it fares, what became of it, stopping and forgetting it; and the caller's list of them."""
+
+from collections.abc import Iterator
+from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
 
-from app.answers import STATUS_WORDS, result_body, status_body
-from app.deps import LinksDep, OwnRecord, RequestsDep
-from app.errors import UnknownRequest
-from app.schemas import CancelBody, ResultBody, StatusBody
+from app.answers import STATUS_WORDS, request_body, result_body, status_body
+from app.auth import Owner
+from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep
+from app.errors import NotFinished, UnknownRequest
+from app.schemas import CancelBody, DeletedBody, RequestsBody, ResultBody, StatusBody
+from worker.records import Record, State
+
+MAX_PAGE = 100
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+
+@router.get("", response_model_exclude_unset=True)
+async def list_requests(
+    owner: Owner,
+    requests: RequestsDep,
+    links: LinksDep,
+    status: Annotated[
+        State | None, Query(description="Only those that are so, in the result's words.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}$", description="A `next_cursor`.")] = None,
+) -> RequestsBody:
+    """The caller's own requests, newest first, each with the body that made it."""
+    page = await requests.list_owned(owner, status, limit, cursor)
+    return RequestsBody(
+        requests=[request_body(record, links) for record in page.records], next_cursor=page.cursor
+    )
 
 
 @router.get("/{request_id}/status", response_model_exclude_none=True)
@@ -35,3 +61,21 @@ async def cancel(
     return CancelBody(
         request_id=record.id, status=STATUS_WORDS[cancellation.state], outcome=cancellation.outcome
     )
+
+
+@router.delete("/{request_id}")
+async def delete_request(record: OwnRecord, requests: RequestsDep, storage: StorageDep) -> DeletedBody:
+    """Forget a finished request and its pictures, at once; an unfinished one is to be cancelled first."""
+    if not await requests.delete(record.id):
+        raise NotFinished
+    for file_id in _files(record):
+        await run_in_threadpool(storage.delete, file_id)
+    return DeletedBody(request_id=record.id)
+
+
+def _files(record: Record) -> Iterator[str]:
+    """Ids of what the request made; its input may serve other requests too."""
+    output = record.output or {}
+    for made in (*output.get("images", ()), output.get("image"), output.get("control_image")):
+        if made:
+            yield made["file_id"]
