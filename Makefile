@@ -14,7 +14,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format bench requirements openapi env-example clean
+.PHONY: help install demo run test check format bench requirements openapi env-example readme clean
 
 help:
 	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
@@ -78,6 +78,9 @@ openapi: $(INSTALLED)
 
 env-example: $(INSTALLED)
 	$(BIN)/python -m tests.ops.test_env_example > .env.example
+
+readme: $(INSTALLED)
+	$(BIN)/python -m tests.ops.test_readme
 
 clean:
 	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache
