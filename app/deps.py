@@ -10,6 +10,7 @@ from app.errors import UnknownRequest
 from app.links import Links, links
 from worker.records import Record
 from worker.requests import Requests
+from worker.secret import Secret
 from worker.storage import Storage
 
 
@@ -28,9 +29,15 @@ def _storage(request: Request) -> Storage:
     return storage
 
 
+def _secret(request: Request) -> Secret:
+    secret: Secret = request.app.state.secret
+    return secret
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 RequestsDep = Annotated[Requests, Depends(_requests)]
 StorageDep = Annotated[Storage, Depends(_storage)]
+SecretDep = Annotated[Secret, Depends(_secret)]
 LinksDep = Annotated[Links, Depends(links)]
 
 

@@ -149,6 +149,11 @@ def faults(errors: Sequence[ErrorDetails]) -> BadInput:
     return BadInput("; ".join(f"{_path(error)}: {_reason(error)}" for error in errors), detail=detail)
 
 
+def bad_field(name: str, sentence: str) -> BadInput:
+    """One fault in one field of the body, found beyond its schema."""
+    return BadInput(sentence, detail=[{"loc": ["body", name], "msg": sentence, "type": "value_error"}])
+
+
 def not_json(reason: str) -> BadInput:
     detail = [{"loc": ["body"], "msg": reason, "type": "json_invalid"}]
     return BadInput(f"body: not JSON: {reason}", detail=detail)

@@ -25,10 +25,11 @@ from app.errors import (
 )
 from app.openapi import describe
 from app.proxy import TrustedProxy, read_networks
-from app.routes import about, files, health, models, requests
+from app.routes import about, files, health, models, requests, uploads
 from app.schemas import errors_answered
 from worker.errors import QueueFull, RecordGone, StorageError, StoreUnavailable
 from worker.requests import Requests
+from worker.secret import Secret
 from worker.storage import FolderStorage
 
 DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."
@@ -69,10 +70,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.keys = keys
     app.state.requests = Requests.connect(settings)
     app.state.storage = FolderStorage(settings.outputs_path)
+    app.state.secret = Secret(settings.data_dir)
     if keys.open:
         log.warning("No keys are configured: any token is taken, from this machine only.")
 
-    for router in (models.router, requests.router):
+    for router in (models.router, requests.router, uploads.router):
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
     for router in (files.router, health.router, about.router):
         app.include_router(router)

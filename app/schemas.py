@@ -101,6 +101,14 @@ class CancelBody(Body):
     outcome: Literal["cancelled", "not_cancellable"]
 
 
+class FileBody(Body):
+    url: str = Field(description="Good as `image_url`; needs no token.")
+    file_id: str
+    name: str
+    content_type: str
+    size: int = Field(description="Bytes.")
+
+
 class ModelBody(Body):
     model_id: str
     display_name: str

@@ -12,7 +12,7 @@ from worker.storage import Storage
 
 IMAGE_SECONDS = 30.0
 
-_OWN_FILE = re.compile(r"(?:https?://[^/?#]+)?/v1/files/([0-9a-f]{32})/([^/?#]+)")
+_OWN_FILE = re.compile(r"(?:https?://[^?#]+)?/v1/files/([0-9a-f]{32})/([^/?#]+)")
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""Pictures that this server made. No token: the 128 random bits in the path are the permission."""
+"""Pictures that this server made or was sent. No token: the 128 bits of the id are the permission."""
 
 from pathlib import PurePath
 
@@ -9,7 +9,15 @@ from app.deps import StorageDep
 from app.errors import NothingHere
 from app.schemas import errors_answered
 
-CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+CONTENT_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+    ".avif": "image/avif",
+}
 """What a name's ending means. Nothing else is served, and nothing is guessed from the bytes."""
 
 HEADERS = {

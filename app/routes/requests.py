@@ -10,7 +10,7 @@ from app.answers import STATUS_WORDS, request_body, result_body, status_body
 from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep
 from app.errors import NotFinished, UnknownRequest
-from app.schemas import CancelBody, DeletedBody, RequestsBody, ResultBody, StatusBody
+from app.schemas import CancelBody, DeletedBody, RequestBody, RequestsBody, ResultBody, StatusBody
 from worker.records import Record, State
 
 MAX_PAGE = 100
@@ -61,6 +61,12 @@ async def cancel(
     return CancelBody(
         request_id=record.id, status=STATUS_WORDS[cancellation.state], outcome=cancellation.outcome
     )
+
+
+@router.get("/{request_id}", response_model_exclude_none=True)
+async def get_request(record: OwnRecord, links: LinksDep) -> RequestBody:
+    """One request as the list has it: what became of it, and the body that made it."""
+    return request_body(record, links)
 
 
 @router.delete("/{request_id}")

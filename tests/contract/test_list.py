@@ -48,6 +48,7 @@ async def test_listed_request_tells_its_outcome(http: httpx.AsyncClient, hands: 
     result = (await http.get(f"/v1/requests/{done}/result")).json()
 
     assert {name: requests[done][name] for name in result} == result
+    assert (await http.get(f"/v1/requests/{done}")).json() == requests[done]
     assert requests[failed]["status"] == "failed"
     assert requests[failed]["error"]["type"] == "fetch_failed"
 

@@ -1,0 +1,56 @@
+"""Pictures from callers who have no web host: sent once, named as `image_url` as often as they like."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from app.auth import Owner
+from app.deps import LinksDep, SecretDep, SettingsDep, StorageDep
+from app.errors import bad_field
+from app.routes.files import CONTENT_TYPES
+from app.schemas import FileBody, errors_answered
+from app.upload import read_file
+from worker.errors import ImageError
+from worker.uploads import keep_upload
+
+MULTIPART: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+
+@router.post("", responses=errors_answered(413), openapi_extra=MULTIPART)
+async def upload_file(
+    request: Request,
+    owner: Owner,
+    settings: SettingsDep,
+    secret: SecretDep,
+    storage: StorageDep,
+    links: LinksDep,
+) -> FileBody:
+    """Keep a picture; the answer's `url` is good as `image_url`. The same bytes again give the same URL."""
+    data = await read_file(request, "file", settings.max_image_bytes)
+    try:
+        upload = await run_in_threadpool(keep_upload, data, owner, secret, storage)
+    except ImageError as error:
+        raise bad_field("file", str(error)) from None
+    return FileBody(
+        url=links.file(upload.file_id, upload.name),
+        file_id=upload.file_id,
+        name=upload.name,
+        content_type=CONTENT_TYPES["." + upload.name.rpartition(".")[2]],
+        size=upload.size,
+    )

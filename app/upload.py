@@ -1,0 +1,37 @@
+"""One file out of a multipart body, read with a limit."""
+
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from app.body import chunks
+from app.errors import bad_field
+
+ENVELOPE_BYTES = 65_536
+"""What the boundaries, headers and other fields around a file may take."""
+
+
+async def read_file(request: Request, field: str, limit: int) -> bytes:
+    """The bytes of the form's `field`. Raises BadInput, or BodyTooLarge once it is past `limit` bytes."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise bad_field(field, f"{field}: send the picture as multipart/form-data, in the field `{field}`.")
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks(request, limit + ENVELOPE_BYTES):
+            yield chunk
+        yield b""
+
+    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=10)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError):
+        raise bad_field(field, f"{field}: the multipart body cannot be read.") from None
+    try:
+        file = form.get(field)
+        if not isinstance(file, UploadFile):
+            raise bad_field(field, f"{field}: is required, as a file.")
+        return await file.read()
+    finally:
+        await form.close()
