@@ -1,6 +1,7 @@
 """What the control branches train on: scenes with one kind of control map each, both as latents."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,21 +14,23 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from training.captions import caption
 from training.flow import Captions, pad_captions
-from training.latents import SHARD, encode_pictures, fit_prompts
+from training.latents import encode_pictures, fit_prompts
 from training.maps import CONTROLS, Control, control_map
+from training.pictures import in_parallel
 from training.presets import Preset
 from training.render import render
 from training.runtime import Runtime
 from training.scenes import Scene, sample_scene
 from training.text_encoder import embed
 
+_APART: Final = 10_000_000
 _FIRST_SEED: Final = 500_000_000
 """Scenes of their own, so that the branch does not meet the base where it has been most."""
 
 
 @dataclass(frozen=True)
 class ControlShard:
-    """`SHARD` scenes with maps of one kind; both latents (N, 16, h, w) float16, a caption each."""
+    """Scenes with maps of one kind; both latents (N, 16, h, w) float16, a caption each."""
 
     control: Control
     latents: Tensor
@@ -61,32 +64,27 @@ def load_control_shards(
     preset: Preset, folder: Path, runtime: Runtime, vae: AutoencoderKL,
     encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase,
 ) -> list[ControlShard]:  # fmt: skip
-    """`preset.control_shards` shards of each kind of map, made and kept on disk where they are not there
-    yet.
-    """
+    """A shard of each kind of map, made and kept on disk where they are not there yet."""
     shards = []
-    for at in range(preset.control_shards * len(CONTROLS)):
-        control = CONTROLS[at % len(CONTROLS)]
-        path = folder / f"control-{at:03}.pt"
+    for at, control in enumerate(CONTROLS):
+        path = folder / f"control-{control}.pt"
         if not path.exists():
-            seeds = range(_FIRST_SEED + at * SHARD, _FIRST_SEED + (at + 1) * SHARD)
-            scenes = [control_scene(control, seed) for seed in seeds]
-            pairs = [picture_and_map(control, scene, preset.size) for scene in scenes]
+            first = _FIRST_SEED + at * _APART
+            scenes = [control_scene(control, first + seed) for seed in range(preset.control_scenes)]
+            draw = partial(picture_and_map, control, size=preset.size)
+            pairs = in_parallel(draw, scenes, runtime.workers)
             prompts = [caption(scene, np.random.default_rng((scene.seed, 4))) for scene in scenes]
             captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
-            saved = {
+            made = {
                 "latents": encode_pictures(vae, np.stack([pair[0] for pair in pairs]), runtime),
                 "control": encode_pictures(vae, np.stack([pair[1] for pair in pairs]), runtime),
                 "states": captions.states,
                 "lengths": captions.lengths,
             }
-            partial = path.with_suffix(".partial")
-            torch.save(saved, partial)
-            partial.replace(path)
+            unfinished = path.with_suffix(".partial")
+            torch.save(made, unfinished)
+            unfinished.replace(path)
         saved = torch.load(path, weights_only=True)
-        shards.append(
-            ControlShard(
-                control, saved["latents"], saved["control"], Captions(saved["states"], saved["lengths"])
-            )
-        )
+        captions = Captions(saved["states"], saved["lengths"])
+        shards.append(ControlShard(control, saved["latents"], saved["control"], captions))
     return shards

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import autoencoder
-from training.pictures import to_tensor
+from training.pictures import in_parallel, to_tensor
 from training.presets import Preset
 from training.progress import Progress, learning_rate
 from training.render import render
@@ -29,7 +29,7 @@ MAP: Final = 32
 _FIRST_SEED: Final = 900_000_000
 _PEAK: Final = 2e-3
 _BATCH: Final = 32
-_PICTURES: Final = 4000
+_PICTURES: Final = 2500
 _KINDS: Final = list(OBJECTS)
 
 
@@ -87,7 +87,8 @@ def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: Autoencoder
         judge.load_state_dict(load_file(finished))
         return judge.eval()
     torch.manual_seed(6)
-    truths = [_truth(_FIRST_SEED + at) for at in range(_PICTURES)]
+    seeds = range(_FIRST_SEED, _FIRST_SEED + _PICTURES)
+    truths = in_parallel(_truth, seeds, runtime.workers)
     images = to_tensor(np.stack([image for image, _, _ in truths]))
     kinds = torch.tensor([kind for _, kind, _ in truths])
     maps = torch.from_numpy(np.stack([wanted for _, _, wanted in truths]))

@@ -4,6 +4,7 @@ Each shard has one shape of picture and one padded caption length, so that any r
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 from training import autoencoder
 from training.captions import caption
 from training.flow import Captions, pad_captions
-from training.pictures import draw_pictures, to_tensor
+from training.pictures import in_parallel, picture, to_tensor
 from training.presets import Preset
 from training.runtime import Runtime
 from training.scenes import sample_scene
@@ -94,15 +95,14 @@ def _load(
     tokenizer: PreTrainedTokenizerBase,
 ) -> Shard:
     if not path.exists():
-        pixels = draw_pictures(
-            "picture", shard_seeds(index), shard_shape(index, preset.size), runtime.workers
-        )
+        draw = partial(picture, shape=shard_shape(index, preset.size))
+        pixels = np.stack(in_parallel(draw, shard_seeds(index), runtime.workers))
         latents = encode_pictures(vae, pixels, runtime)
         captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, shard_captions(index))))
         saved = {"latents": latents, "states": captions.states, "lengths": captions.lengths}
-        partial = path.with_suffix(".partial")
-        torch.save(saved, partial)
-        partial.replace(path)
+        unfinished = path.with_suffix(".partial")
+        torch.save(saved, unfinished)
+        unfinished.replace(path)
     loaded: dict[str, Any] = torch.load(path, weights_only=True)
     return Shard(loaded["latents"], Captions(loaded["states"], loaded["lengths"]))
 

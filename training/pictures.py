@@ -1,8 +1,8 @@
 """Arrays of pictures by seed, rendered by as many processes as the machine has to spare."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from training.render import render
 from training.scenes import sample_scene
 from training.styles import STYLES, stylize
 
-_CHUNK: Final = 250
+_CHUNK: Final = 50
+Task = TypeVar("Task")
+Drawn = TypeVar("Drawn")
 
 
 Shape = tuple[int, int]
@@ -41,17 +43,10 @@ def mixed_picture(seed: int, shape: Shape) -> NDArray[np.uint8]:
     return stylize(rendering, STYLES[rng.integers(2)])
 
 
-def _chunk(task: tuple[str, Sequence[int], Shape]) -> NDArray[np.uint8]:
-    kind, seeds, shape = task
-    draw = {"picture": picture, "mixed": mixed_picture}[kind]
-    return np.stack([draw(seed, shape) for seed in seeds])
-
-
-def draw_pictures(kind: str, seeds: Sequence[int], shape: Shape, workers: int) -> NDArray[np.uint8]:
-    """`picture` or `mixed` of each seed, (N, height, width, 3)."""
-    tasks = [(kind, seeds[at : at + _CHUNK], shape) for at in range(0, len(seeds), _CHUNK)]
+def in_parallel(function: Callable[[Task], Drawn], tasks: Sequence[Task], workers: int) -> list[Drawn]:
+    """The function of each task, in order, by `workers` processes."""
     with ProcessPoolExecutor(workers) as pool:
-        return np.concatenate(list(pool.map(_chunk, tasks)))
+        return list(pool.map(function, tasks, chunksize=_CHUNK))
 
 
 def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:

@@ -21,8 +21,8 @@ class Preset:
     control_places_21: tuple[int, ...]
     shards: int
     """Thousands of pictures drawn for the transformer's training."""
-    control_shards: int
-    """The same for each kind of control map."""
+    control_scenes: int
+    """Pictures drawn for each kind of control map."""
     styled: int
     """Pictures drawn in each style."""
     batch: int
@@ -38,12 +38,12 @@ CPU: Final = Preset(
     control_places=(0, 2, 4),
     control_places_21=(0, 3),
     shards=8,
-    control_shards=1,
-    styled=500,
+    control_scenes=600,
+    styled=300,
     batch=24,
     minutes={
-        "autoencoder": 20, "text": 6.5, "judge": 2.5, "base": 26,
-        "guided": 4, "control": 6, "control21": 4, "lora": 1.5,
+        "autoencoder": 20, "text": 6.5, "base": 26, "guided": 4, "control": 5, "control21": 3.5,
+        "lora": 1.3, "judge": 2.5,
     },
 )  # fmt: skip
 GPU: Final = Preset(
@@ -55,12 +55,12 @@ GPU: Final = Preset(
     control_places=(0, 2, 4),
     control_places_21=(0, 3),
     shards=60,
-    control_shards=6,
+    control_scenes=5000,
     styled=1500,
     batch=256,
     minutes={
-        "autoencoder": 3, "text": 0.7, "judge": 1, "base": 11,
-        "guided": 2, "control": 2, "control21": 1.5, "lora": 0.4,
+        "autoencoder": 3, "text": 0.7, "base": 11, "guided": 2, "control": 2, "control21": 1.5,
+        "lora": 0.4, "judge": 1,
     },
 )  # fmt: skip
 

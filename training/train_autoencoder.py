@@ -1,5 +1,6 @@
 """The stage that trains the autoencoder and folds its latents to one scale."""
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from training import autoencoder
-from training.pictures import draw_pictures, to_tensor
+from training.pictures import in_parallel, mixed_picture, to_tensor
 from training.presets import Preset
 from training.progress import Progress, learning_rate, set_learning_rate
 from training.runtime import Runtime
@@ -32,7 +33,8 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> AutoencoderKL:
     progress = Progress(
         folder, "autoencoder", preset.minutes["autoencoder"], {"model": vae, "optimizer": optimizer}
     )
-    pictures = draw_pictures("mixed", range(_PICTURES), (preset.size, preset.size), runtime.workers)
+    draw = partial(mixed_picture, shape=(preset.size, preset.size))
+    pictures = np.stack(in_parallel(draw, range(_PICTURES), runtime.workers))
     rng = np.random.default_rng(progress.step)
     for fraction in progress.steps():
         set_learning_rate(optimizer, learning_rate(fraction, _PEAK, progress.step, hold=0.3))

@@ -2,12 +2,14 @@
 style.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
+from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch.nn import functional as F
@@ -17,11 +19,12 @@ from training import flow
 from training.captions import caption
 from training.flow import pad_captions
 from training.latents import encode_pictures, fit_prompts
+from training.pictures import in_parallel
 from training.presets import Preset
 from training.progress import Progress, learning_rate
 from training.render import render
 from training.runtime import Runtime
-from training.scenes import sample_scene
+from training.scenes import Scene, sample_scene
 from training.styles import STYLES, Style, stylize
 from training.text_encoder import embed
 from training.train_base import noised
@@ -42,13 +45,18 @@ def train_loras(
             _train(style, preset, folder, runtime, transformer, vae, encoder, tokenizer)
 
 
+def _styled(scene: Scene, style: Style, size: int) -> NDArray[np.uint8]:
+    return stylize(render(scene, size, size), style)
+
+
 def _train(
     style: Style, preset: Preset, folder: Path, runtime: Runtime, transformer: Any, vae: AutoencoderKL,
     encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase,
 ) -> None:  # fmt: skip
     torch.manual_seed(5)
     scenes = [sample_scene(_FIRST_SEED + at) for at in range(preset.styled)]
-    pixels = np.stack([stylize(render(scene, preset.size, preset.size), style) for scene in scenes])
+    draw = partial(_styled, style=style, size=preset.size)
+    pixels = np.stack(in_parallel(draw, scenes, runtime.workers))
     latents = encode_pictures(vae, pixels, runtime)
     prompts = [caption(scene, np.random.default_rng((scene.seed, 5))) for scene in scenes]
     captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
