@@ -25,7 +25,7 @@ from app.errors import (
 )
 from app.openapi import describe
 from app.proxy import TrustedProxy, read_networks
-from app.routes import about, files, health, models, requests, uploads
+from app.routes import about, files, health, models, playground, requests, uploads
 from app.schemas import errors_answered
 from worker.errors import QueueFull, RecordGone, StorageError, StoreUnavailable
 from worker.requests import Requests
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     for router in (models.router, requests.router, uploads.router):
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
-    for router in (files.router, health.router, about.router):
+    for router in (files.router, health.router, about.router, playground.router):
         app.include_router(router)
 
     app.add_middleware(TrustedProxy, networks=read_networks(settings.trusted_proxies))

@@ -1,19 +1,30 @@
-"""The front door, for whoever opens the base URL."""
+"""The front door, for whoever opens the base URL: the playground for a browser, JSON for a program."""
 
-from fastapi import APIRouter
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
 
 from app.deps import LinksDep
+from app.routes.playground import playground_file
+
+PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
 
 router = APIRouter(tags=["about"])
 
 
-@router.get("/")
-async def about(links: LinksDep) -> dict[str, str]:
-    """What this is and where to go on."""
-    return {
+@router.get("/", responses=PAGE, response_model=dict[str, str])
+def about(request: Request, links: LinksDep) -> Response:
+    """What this is and where to go on; the playground where `Accept` names text/html."""
+    if "text/html" in request.headers.get("accept", ""):
+        page = playground_file("index.html", request)
+        page.headers["Vary"] = "Accept"
+        return page
+    body = {
         "name": "zturbo",
         "about": "Z-Image-Turbo with ControlNet-Union and LoRA, over the hosted endpoint's HTTP contract.",
         "models": f"{links.base}/v1/models",
         "openapi": f"{links.base}/openapi.json",
         "ready": f"{links.base}/readyz",
     }
+    return JSONResponse(body, headers={"Vary": "Accept"})

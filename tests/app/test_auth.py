@@ -15,7 +15,15 @@ from app.errors import ConfigError
 from app.main import create_app
 from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
 
-PUBLIC = {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/files/{file_id}/{name}"}
+PUBLIC = {
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/v1/files/{file_id}/{name}",
+    "/playground/{name:path}",
+}
 
 
 @pytest.fixture

@@ -1,0 +1,18 @@
+/** Which denoising steps the control image guides. */
+
+/**
+ * Step i of n is guided unless i/n < control_start or (i+1)/n > control_end, the rule that the server follows.
+ * An array of n booleans.
+ */
+export function guidedSteps(steps, start, end) {
+  return Array.from({ length: steps }, (_, i) => start < end && i / steps >= start && (i + 1) / steps <= end);
+}
+
+/** "Steps 1–3 of 8", for people. */
+export function describeSteps(guided) {
+  const first = guided.indexOf(true);
+  if (first < 0) return "No step is guided";
+  const last = guided.lastIndexOf(true);
+  const which = first === last ? `Step ${first + 1}` : `Steps ${first + 1}–${last + 1}`;
+  return `${which} of ${guided.length} ${first === last ? "is" : "are"} guided`;
+}
