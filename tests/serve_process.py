@@ -34,7 +34,8 @@ class ServeProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**clean, **(env or {})},
+            # On a model this small a second thread only waits for a free core.
+            env={**clean, "OMP_NUM_THREADS": "1", **(env or {})},
             cwd=data_dir.parent,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -87,5 +88,7 @@ class ServeProcess:
             self.process.kill()
             self.process.wait()
             self._reader.join(5)
+            # Seen when the test fails.
+            print(*(line for line in self.lines if "zturbo.access" not in line), sep="\n")
             if self.process.stdout is not None:
                 self.process.stdout.close()

@@ -5,11 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from app.client import Client
 from tests.e2e.conftest import MODEL_ID, data_uri, photograph, run
@@ -23,16 +21,6 @@ BODY = {
     "num_inference_steps": 2,
 }
 ALL = {"redis", "api", "io", "gpu"}
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[ServeProcess]:
-    """A server of this test's own, to be killed."""
-    server = ServeProcess(tmp_path / "data", "--io-workers", "1")
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def refused(*arguments: str, env: dict[str, str] | None = None) -> str:
@@ -56,45 +44,43 @@ def test_it_says_what_it_chose_and_when_it_is_ready(server: ServeProcess, url: s
     assert server.lines.count(f"ready: {url}") == 1
 
 
-def test_nothing_is_left_after_sigterm(own_server: ServeProcess) -> None:
-    own_server.wait_until_ready()
-    started = own_server.descendants()
-    assert set(started) == ALL
-    assert own_server.stop() == 0
-    assert [name for name, pid in started.items() if alive(pid)] == []
-    assert own_server.lines[-1] == "zturbo | stopped"
-
-
-def test_nothing_is_left_after_kill_9_and_a_new_start_finds_the_requests_again(
-    own_server: ServeProcess, tmp_path: Path
-) -> None:
-    url = own_server.wait_until_ready()
-    before = run(url, BODY).result
-    started = own_server.descendants()
-    assert set(started) == ALL
-    own_server.process.send_signal(signal.SIGKILL)
-    wait_for(lambda: not any(alive(pid) for pid in started.values()), seconds=10)
-
-    again = ServeProcess(tmp_path / "data", "--io-workers", "1")
+def test_nothing_is_left_after_kill_9_nor_sigterm_and_requests_are_found_again(tmp_path: Path) -> None:
+    first = ServeProcess(tmp_path / "data", "--io-workers", "1")
     try:
-        result = httpx.get(f"{again.wait_until_ready()}/v1/requests/{before['request_id']}/result").json()
+        before = run(first.wait_until_ready(), BODY).result
+        started = first.descendants()
+        assert set(started) == ALL
+        first.process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not any(alive(pid) for pid in started.values()), seconds=10)
+    finally:
+        first.stop()
+
+    second = ServeProcess(tmp_path / "data", "--io-workers", "1")
+    try:
+        result = httpx.get(f"{second.wait_until_ready()}/v1/requests/{before['request_id']}/result").json()
         assert result["status"] == "succeeded"
         assert httpx.get(result["output"]["image"]).status_code == 200
+        started = second.descendants()
+        assert set(started) == ALL
     finally:
-        assert again.stop() == 0
+        status = second.stop()
+    assert status == 0
+    assert [name for name, pid in started.items() if alive(pid)] == []
+    assert second.lines[-1] == "zturbo | stopped"
 
 
-def test_killed_parts_are_restarted_and_the_request_at_hand_is_not_lost(own_server: ServeProcess) -> None:
-    url = own_server.wait_until_ready()
-    first = own_server.descendants()
+def test_killed_parts_are_restarted_and_the_request_at_hand_is_not_lost(
+    server: ServeProcess, url: str
+) -> None:
+    first = server.descendants()
     with Client(url) as client:
         request_id = client.submit(MODEL_ID, BODY | {"num_inference_steps": 8})["request_id"]
         wait_for(lambda: client.status(request_id)["status"] == "in_progress", seconds=60)
         for part in ("gpu", "api", "redis"):
             os.kill(first[part], signal.SIGKILL)
-        result = client.wait(request_id, timeout=120)
+        result = client.wait(request_id, timeout=240)
     assert result["status"] == "succeeded"
-    second = own_server.descendants()
+    second = server.descendants()
     assert all(first[part] != second[part] for part in ("api", "gpu", "redis"))
     assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
 
