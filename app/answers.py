@@ -1,10 +1,12 @@
 """From a request's record to the words of the contract: the only place where the two vocabularies meet."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 from app.links import Links
-from app.schemas import Failure, Output, RequestBody, RequestStatus, ResultBody, StatusBody
+from app.schemas import EventBody, Failure, Output, RequestBody, RequestStatus, ResultBody, StatusBody
+from worker.following import Moment
 from worker.records import Record, State
 
 STATUS_WORDS: dict[State, RequestStatus] = {
@@ -56,6 +58,13 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
     )
 
 
+def event_body(moment: Moment, links: Links) -> EventBody:
+    preview = f"data:image/jpeg;base64,{moment.preview}" if moment.preview else None
+    return EventBody(
+        **status_body(moment.record, links).wire(), seconds_left=seconds_left(moment.record), preview=preview
+    )
+
+
 def request_body(record: Record, links: Links) -> RequestBody:
     return RequestBody(**result_body(record, links, include_cost=False).wire(), input=record.input)
 
@@ -65,6 +74,14 @@ def progress(record: Record) -> float:
     if record.state == "succeeded":
         return 1.0
     return round(record.step / record.total_steps, 3) if record.total_steps else 0.0
+
+
+def seconds_left(record: Record) -> float | None:
+    """Until the last step, if the steps to come take as long as those that are done."""
+    if record.state != "in_progress" or not record.total_steps or not record.step or not record.started_at:
+        return None
+    elapsed = max(0.0, time.time() - record.started_at)
+    return round(elapsed / record.step * (record.total_steps - record.step), 1)
 
 
 def failure(record: Record) -> Failure | None:

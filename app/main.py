@@ -25,7 +25,7 @@ from app.errors import (
 )
 from app.openapi import describe
 from app.proxy import TrustedProxy, read_networks
-from app.routes import about, files, health, models, playground, requests, uploads
+from app.routes import about, events, files, health, models, playground, requests, uploads
 from app.schemas import errors_answered
 from worker.errors import QueueFull, RecordGone, StorageError, StoreUnavailable
 from worker.requests import Requests
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     if keys.open:
         log.warning("No keys are configured: any token is taken, from this machine only.")
 
-    for router in (models.router, requests.router, uploads.router):
+    for router in (models.router, requests.router, events.router, uploads.router):
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
     for router in (files.router, health.router, about.router, playground.router):
         app.include_router(router)

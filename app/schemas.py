@@ -52,6 +52,13 @@ class StatusBody(Body):
     error: Failure | None = None
 
 
+class EventBody(StatusBody):
+    """The status as an event tells it: complete each time, so that none has to be remembered."""
+
+    seconds_left: float | None = Field(None, description="An estimate, from the second step on.")
+    preview: str | None = Field(None, description="Data URI of a small JPEG: the picture as it is now.")
+
+
 class Output(Body):
     image: str = Field(description="URL of the picture; needs no token.")
 

@@ -123,14 +123,15 @@ class Engine:
         self, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
     ) -> "Tensor":
         from models.pipeline import denoise, draw_noise, noise_levels
+        from models.preview import preview
         from models.transformer import Control, condition, control_tokens
 
         rig = self._rig
         height, width = job.height // rig.pixels_per_latent, job.width // rig.pixels_per_latent
 
-        def report(step: int, total: int) -> None:
+        def report(step: int, total: int, guess: "Callable[[], Tensor]") -> None:
             rig.synchronize()
-            on_step(Step(step, total))
+            on_step(Step(step, total, lambda: preview(guess())))
 
         path = job.controlnet if control_latents is not None else None
         with rig.denoiser(path) as (transformer, controlnet):

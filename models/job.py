@@ -71,6 +71,8 @@ class Step(NamedTuple):
 
     step: int
     total: int
+    preview: Callable[[], Pixels] | None = None
+    """Makes a small picture of what comes out; call it during the step's callback only. None: it cannot."""
 
 
 OnStep = Callable[[Step], None]

@@ -4,6 +4,7 @@ Knows tensors and one request's numbers; nothing of jobs, files or where the wei
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -50,13 +51,14 @@ def denoise(
     conditioning: Conditioning,
     latents: Tensor,
     sigmas: Tensor,
-    on_step: Callable[[int, int], None],
+    on_step: Callable[[int, int, Callable[[], Tensor]], None],
     control: Control | None = None,
     control_start: float = 0.0,
     control_end: float = 1.0,
 ) -> Tensor:
-    """Euler's method from noise to a picture's latents, in float32; `on_step(step, steps)` after each.
+    """Euler's method from noise to a picture's latents, in float32; `on_step(step, steps, guess)` after each.
 
+    `guess()` is what the latents would end as if the rest of the way were straight.
     `sigmas` are one more than the steps. A step outside the control window runs without the control branch.
     """
     steps = len(sigmas) - 1
@@ -68,8 +70,12 @@ def denoise(
         # The transformer predicts from noise to picture; the schedule runs the other way.
         velocity = -predict(transformer, conditioning, latents, timesteps[step], active)
         latents = latents + deltas[step] * velocity
-        on_step(step + 1, steps)
+        on_step(step + 1, steps, partial(_straight_on, latents, velocity, sigmas[step + 1].item()))
     return latents
+
+
+def _straight_on(latents: Tensor, velocity: Tensor, sigma: float) -> Tensor:
+    return latents - sigma * velocity
 
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Pixels:

@@ -77,7 +77,11 @@ class WorkerHands:
 
     def succeed(self, output: dict[str, Any]) -> Record:
         running, token = self.generate(step=8)
-        self.records.advance(running.id, token, "finish", {})
+        return self.end(running.id, token, output)
+
+    def end(self, request_id: str, token: str, output: dict[str, Any]) -> Record:
+        """What `generate` began succeeds."""
+        self.records.advance(request_id, token, "finish", {})
         token = token_hex(8)
         finishing = self.records.next("io", token, "io-1")
         assert finishing is not None

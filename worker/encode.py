@@ -29,6 +29,8 @@ from worker.metadata import software, texts
 JPEG_QUALITY = 95
 """With full chroma: 6 ms and 0.35 MB at 1024x1024, no visible loss at coloured edges."""
 
+PREVIEW_QUALITY = 80
+
 WEBP_QUALITY = 90
 WEBP_METHOD = 2
 """45 ms at 1024x1024; Pillow's default of 4 takes 101 ms and saves 3 %."""
@@ -62,6 +64,12 @@ def encode(
     else:
         data = _encode_by_pillow(pixels, output_format, metadata)
     return EncodedImage(data, f"image/{output_format}", output_format)
+
+
+def encode_preview(pixels: Pixels) -> bytes:
+    """A small JPEG of (height, width, 3) RGB pixels, some kilobytes."""
+    options = (cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY)
+    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
 def _encode_by_pillow(

@@ -8,7 +8,8 @@ from typing import Literal
 from redis.exceptions import RedisError
 
 from models.errors import Cancelled
-from models.job import Step
+from models.job import Pixels, Step
+from worker.encode import encode_preview
 from worker.records import Records
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class Lease:
         self._token = token
         self._interval = lease_seconds / BEATS_PER_LEASE
         self._step = Step(0, 0)
+        self._watched = False
+        self._preview: Pixels | None = None
         self._ended = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -43,6 +46,9 @@ class Lease:
     def on_step(self, step: Step) -> None:
         """Tells the progress, without waiting for Redis. Raises as `check` does."""
         self._step = step
+        if self._watched and step.preview:
+            # Here, where the device is free; the rest is for the other thread.
+            self._preview = step.preview()
         self._wake.set()
         self.check()
 
@@ -52,16 +58,27 @@ class Lease:
             raise Cancelled(f"The request was taken away from this worker ({self.lost}).")
 
     def _beat(self) -> None:
+        self._look()
         while True:
             self._wake.wait(self._interval)
             self._wake.clear()
             if self._ended:
                 return
             try:
-                standing = self._records.beat(self._request_id, self._token, *self._step)
+                preview, self._preview = self._preview, None
+                picture = b"" if preview is None else encode_preview(preview)
+                standing = self._records.beat(self._request_id, self._token, *self._step[:2], picture)
             except RedisError as error:
                 log.warning("request %s: no beat: %s", self._request_id, error)
                 continue
             if standing in ("cancelled", "fenced"):
                 self.lost = standing
                 return
+            self._look()
+
+    def _look(self) -> None:
+        """Whether a preview of the next step is wanted."""
+        try:
+            self._watched = self._records.is_watched(self._request_id)
+        except RedisError:
+            self._watched = False

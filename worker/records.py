@@ -3,6 +3,7 @@
 Every move is a Lua script (`lua/*.lua`) that is safe to send twice; `worker.requests` has the API's moves.
 """
 
+import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ MAX_CRASHES = 2
 
 REQUEST_KEY = "zturbo:req:"
 LINE_KEY = "zturbo:line"
+PREVIEW_KEY = "zturbo:preview:"
+WATCHED_KEY = "zturbo:watched:"
+"""String by id: there while somebody follows the request."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,20 @@ class Records:
         fields = self._scripts.run("next", queue, token, worker_id, self._lease_ms)
         return parse(pairs(fields)) if fields else None
 
-    def beat(self, request_id: str, token: str, step: int = 0, total_steps: int = 0) -> Standing:
-        """Extends the lease and writes the progress, if the token still holds the request."""
-        standing: Standing = self._scripts.run("beat", request_id, token, self._lease_ms, step, total_steps)
+    def beat(
+        self, request_id: str, token: str, step: int = 0, total_steps: int = 0, preview: bytes = b""
+    ) -> Standing:
+        """Extends the lease and writes the progress, if the token still holds the request.
+
+        `preview` is a JPEG of what the picture looks like after that step.
+        """
+        progress = (step, total_steps, base64.b64encode(preview).decode())
+        standing: Standing = self._scripts.run("beat", request_id, token, self._lease_ms, *progress)
         return standing
+
+    def is_watched(self, request_id: str) -> bool:
+        """Whether somebody follows the request and would look at a preview."""
+        return bool(self._client.exists(WATCHED_KEY + request_id))
 
     def advance(self, request_id: str, token: str, stage: Stage, made: dict[str, Any]) -> int:
         """Hands the request on to `stage` with what this stage made; returns the bells to ring there.

@@ -12,10 +12,20 @@ from typing import Any, NamedTuple
 
 import redis.asyncio
 
+from worker.changes import Changes
 from worker.config import WorkerSettings
 from worker.errors import QueueFull
 from worker.queue import Bells, Queue
-from worker.records import LINE_KEY, REQUEST_ID, REQUEST_KEY, Record, State, parse
+from worker.records import (
+    LINE_KEY,
+    PREVIEW_KEY,
+    REQUEST_ID,
+    REQUEST_KEY,
+    WATCHED_KEY,
+    Record,
+    State,
+    parse,
+)
 from worker.registry import WorkerInfo, read_workers
 from worker.store import DEFAULT_REDIS_URL, Scripts, connect_async, reaching_store
 from worker.workspace import Workspace
@@ -65,6 +75,7 @@ class Requests:
         self._settings = settings
         self._scripts = Scripts(client)
         self._workspace = Workspace(settings.work_path)
+        self.changes = Changes(client)
 
     @classmethod
     def connect(cls, settings: WorkerSettings) -> "Requests":
@@ -73,6 +84,7 @@ class Requests:
         return cls(connect_async(redis_url), Bells(redis_url), settings)
 
     async def close(self) -> None:
+        await self.changes.close()
         await self._client.aclose()
         await asyncio.to_thread(self._bells.close)
 
@@ -117,6 +129,17 @@ class Requests:
         """None when the id is unknown, deleted or expired."""
         records = await self._read([request_id])
         return records[0] if records else None
+
+    async def watch(self, request_id: str, seconds: float) -> None:
+        """Somebody looks at the request's previews from now on, for so long."""
+        with reaching_store():
+            await self._client.set(WATCHED_KEY + request_id, "1", px=int(seconds * 1000))
+
+    async def preview(self, request_id: str) -> str | None:
+        """What the picture looks like after its last step, a JPEG in base64, if there is one."""
+        with reaching_store():
+            preview: Any = await self._client.get(PREVIEW_KEY + request_id)
+        return preview  # type: ignore[no-any-return]  # a string: answers are decoded
 
     async def position(self, request_id: str) -> int | None:
         """Requests ahead of it (0: the next to run); None when it is not in the line."""

@@ -158,8 +158,24 @@ def test_steps_are_reported_and_a_cancelled_one_is_the_last(
     before = generate(engine, job, control)
     with pytest.raises(Cancelled):
         engine.generate(job, control, stop_after_two)
-    assert steps == [Step(1, 4), Step(2, 4)]
+    assert [step[:2] for step in steps] == [(1, 4), (2, 4)]
     assert np.array_equal(generate(engine, job, control).image, before.image)
+
+
+def test_previews_come_nearer_to_the_picture_and_do_not_change_it(
+    engine: Engine, job: Job, control: Pixels
+) -> None:
+    previews: list[Pixels] = []
+
+    def look(step: Step) -> None:
+        assert step.preview is not None
+        previews.append(step.preview())
+
+    looked = engine.generate(job, control, look)
+    assert [picture.shape for picture in previews] == [(SIZE // 8, SIZE // 8, 3)] * 4
+    distances = [np.abs(picture.astype(int) - previews[-1]).mean() for picture in previews]
+    assert distances[0] > distances[2] > 0
+    assert np.array_equal(looked.image, generate(engine, job, control).image)
 
 
 def test_expansion_that_is_no_use_falls_back_to_the_prompt_with_a_warning(engine: Engine, job: Job) -> None:

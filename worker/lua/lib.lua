@@ -15,6 +15,9 @@ local PACE = 'zturbo:pace'          -- string: moving average of a generation (m
 local TURN = 'zturbo:turn'          -- string: set while one worker process has this tick's reaping
 local REAPED = 'zturbo:reaped'      -- string: time of the last reaping (ms)
 local QUIET = 'zturbo:quiet'        -- string: no lease is taken away before this time (ms)
+local CHANGED = 'zturbo:changed'     -- channel: id of a request whose state changed, and with it perhaps the line
+local STEPPED = 'zturbo:stepped'     -- channel: id of a request that did a step
+local PREVIEW = 'zturbo:preview:'   -- string by id: JPEG of the picture as it is now, base64
 
 local BELLS = {io = KEYS[1], gpu = KEYS[2]}
 local QUEUE = {prepare = 'io', generate = 'gpu', finish = 'io'}
@@ -45,6 +48,8 @@ local function hand_back(id)
         redis.call('HSET', REQUEST .. id, 'state', 'in_queue', 'step', 0)
         redis.call('HDEL', REQUEST .. id, 'started_at')
         redis.call('ZADD', LINE, request[2], id)
+        redis.call('DEL', PREVIEW .. id)
+        redis.call('PUBLISH', CHANGED, id)
     end
     wait(id, request[1], tonumber(request[2]))
 end
@@ -56,6 +61,8 @@ local function close(id, state, at)
     redis.call('ZREM', LINE, id)
     redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', at)
     redis.call('ZADD', DONE, at, id)
+    redis.call('DEL', PREVIEW .. id)
+    redis.call('PUBLISH', CHANGED, id)
 end
 
 -- What a worker with this token may do: 'held' (it is the one), 'passed' (this very move was made already;

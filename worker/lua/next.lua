@@ -19,5 +19,6 @@ redis.call('ZADD', LEASES, at + lease, id)
 if redis.call('HGET', REQUEST .. id, 'stage') == 'generate' then
     redis.call('HSET', REQUEST .. id, 'state', 'in_progress', 'started_at', at)
     redis.call('ZREM', LINE, id)
+    redis.call('PUBLISH', CHANGED, id)
 end
 return redis.call('HGETALL', REQUEST .. id)
