@@ -11,12 +11,13 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from models.checkpoint import read_header
 from models.errors import CheckpointError
-from models.loading import Weights, fill, folder_files
+from models.gguf_file import SUFFIX as GGUF
+from models.gguf_file import qwen3_names
+from models.loading import fill, folder_files
 from models.placement import Footprint
 from models.recast import recast
-from models.single_file import SingleFile
+from models.single_file import SingleFile, stored_in
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def load_transformer(
     config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
     with torch.device("meta"):
         model = ZImageTransformer2DModel.from_config(config)
-    weights = Weights(recast([file] if file else folder_files(folder), dtype, cache))
+    files = [file] if file else folder_files(folder)
+    weights = stored_in(files if files[0].suffix == GGUF else recast(files, dtype, cache))
     return fill(model, SingleFile(weights), dtype, device, source=str(file or folder))
 
 
@@ -84,8 +86,11 @@ def load_text_encoder(folder: Path, file: Path | None, dtype: torch.dtype) -> An
     # The rotary frequencies are buffers that are in no file.
     with init_empty_weights(include_buffers=False):
         model: Any = Qwen3ForCausalLM(config)
-    weights = SingleFile(Weights([file]), prefixes=["model."])
-    fill(model.model, weights, dtype, "cpu", source=file.name, unused="lm_head.")
+    stored = stored_in([file])
+    names = [name for name, _ in model.model.named_parameters()]
+    theirs = qwen3_names(names, config.num_hidden_layers) if file.suffix == GGUF else None
+    weights = SingleFile(stored, ["model."], theirs)
+    fill(model.model, weights, dtype, "cpu", source=file.name, unused=("lm_head.", "output."))
     model.tie_weights()
     return model
 
@@ -118,4 +123,4 @@ def _weight(folder: Path, file: Path | None) -> int:
 
 
 def _parameters(path: Path) -> int:
-    return sum(math.prod(tensor.shape) for tensor in read_header(path).tensors.values())
+    return sum(math.prod(shape) for shape in stored_in([path]).shapes().values())

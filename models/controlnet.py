@@ -95,7 +95,7 @@ def fill_controlnet(
             },
         )
     # The 2.0 file carries refiner blocks that were never trained nor run.
-    unused = "control_noise_refiner." if layout.refiner == "control_layers" else None
+    unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
     return fill(model, weights, dtype, device, source=source, unused=unused)
 
 

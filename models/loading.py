@@ -105,16 +105,14 @@ def fill(
     device: torch.device | str,
     *,
     source: str,
-    unused: str | None = None,
+    unused: str | tuple[str, ...] = (),
 ) -> Model:
     """Give every parameter of a meta model its tensor, cast to `dtype` on `device`; the model, frozen.
 
-    Names that start with `unused` are left in the file. Raises `CheckpointError`, naming `source`, when a
+    Names that start with one of `unused` stay in the file. Raises `CheckpointError`, naming `source`, when a
     tensor is missing, has no place in the model, or has another shape.
     """
-    have = weights.shapes()
-    if unused is not None:
-        have = {name: shape for name, shape in have.items() if not name.startswith(unused)}
+    have = {name: shape for name, shape in weights.shapes().items() if not name.startswith(unused)}
     want = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     check_shapes(have, want, source)
     for name in want:

@@ -1,17 +1,20 @@
 """Checkpoints as other front ends keep them, seen with diffusers' names.
 
 Differences (ComfyUI's files and the authors' own): a prefix, query, key and value fused to `qkv`, a few other
-names, and fp8 weights with a scale beside them. Nothing is read until a tensor is asked for.
+names, fp8 weights with a scale beside them, and GGUF. Nothing is read until a tensor is asked for.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.loading import Shapes, Weights
+from models.gguf_file import SUFFIX as GGUF
+from models.gguf_file import GgufFile
+from models.loading import Shapes, Source, Weights
 
 TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 
@@ -42,14 +45,22 @@ class Origin(NamedTuple):
 class SingleFile:
     """The weights of a file by diffusers' names, with fp8 scales worked in.
 
-    `prefixes` are cut off. A file that has diffusers' names already is seen as it is.
+    `names` says what some are called, `prefixes` are cut off the others. A file that has diffusers' names
+    already is seen as it is.
     """
 
-    def __init__(self, weights: Weights, prefixes: Iterable[str] = TRANSFORMER_PREFIXES) -> None:
+    def __init__(
+        self,
+        weights: Source,
+        prefixes: Iterable[str] = TRANSFORMER_PREFIXES,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self._weights = weights
+        self._stored = weights.shapes()
+        self._fused: tuple[str, Tensor] | None = None
         self._origins: dict[str, Origin] = {}
-        for stored in weights.places:
-            name = _renamed(stored, prefixes)
+        for stored in self._stored:
+            name = (names or {}).get(stored) or _renamed(stored, prefixes)
             if NO_WEIGHT.search(name):
                 continue
             if name.endswith(FUSED):
@@ -64,24 +75,38 @@ class SingleFile:
 
     def read(self, name: str) -> Tensor:
         stored, part = self._origins[name]
+        if part is None:
+            return self._read(stored)
+        # Read once for its three parts, which are asked for one after the other.
+        if self._fused is None or self._fused[0] != stored:
+            self._fused = stored, self._read(stored)
+        # Copied: a view would keep all three parts in memory for each of them.
+        return self._fused[1].chunk(len(PARTS))[part].clone()
+
+    def _read(self, stored: str) -> Tensor:
         tensor = self._weights.read(stored)
         scale = self._scale(stored)
-        if scale is not None:
-            # One scale for all, or one for each row.
-            scale = scale.to(torch.float32)
-            tensor = tensor.to(torch.float32) * scale.reshape(-1, *[1] * (tensor.ndim - 1))
-        return tensor if part is None else tensor.chunk(len(PARTS))[part]
+        if scale is None:
+            return tensor
+        # One scale for all, or one for each row.
+        scale = scale.to(torch.float32)
+        return tensor.to(torch.float32) * scale.reshape(-1, *[1] * (tensor.ndim - 1))
 
     def _shape(self, origin: Origin) -> tuple[int, ...]:
-        shape = self._weights.places[origin.stored].shape
+        shape = self._stored[origin.stored]
         return shape if origin.part is None else (shape[0] // len(PARTS), *shape[1:])
 
     def _scale(self, stored: str) -> Tensor | None:
         stem = stored.removesuffix("weight")
         for name in (f"{stem}weight_scale", f"{stem}scale_weight"):
-            if name in self._weights.places:
+            if name in self._stored:
                 return self._weights.read(name)
         return None
+
+
+def stored_in(files: list[Path]) -> Source:
+    """The tensors of safetensors files, or of one GGUF file, by the names they are stored under."""
+    return GgufFile(files[0]) if files[0].suffix == GGUF else Weights(files)
 
 
 def _renamed(stored: str, prefixes: Iterable[str]) -> str:
