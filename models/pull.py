@@ -17,7 +17,7 @@ from models.errors import HubError
 from models.hub import HubFile, Listing, OnProgress, RemoteFile, cached_file, choose_file, fetch, list_files
 from models.published import DETECTORS, MODEL, find_controlnet
 from models.reference import HubReference, ReferenceFault, is_repo_id, read_reference
-from models.weights import DEMO, REAL, model_choice
+from models.weights import DEMO, REAL, model_choice, replaced_parts
 
 EVERYTHING = ("model", "controlnet", "detectors")
 
@@ -71,15 +71,19 @@ class Verdict:
 
 
 def plan(settings: ModelSettings, what: Sequence[str] = EVERYTHING) -> Plan:
-    """Ask the hub which files `what` comes to. Raises HubError, also for a word that names nothing."""
+    """Ask the hub which files `what` comes to; `model` without the weights that a single file replaces.
+
+    Raises HubError, also for a word that names nothing.
+    """
     listings: dict[str, Listing] = {}
     files: dict[tuple[str, str], PlannedFile] = {}
+    replaced = replaced_parts(settings)
     for word in what:
         for repo_id, filename in _wanted(settings, word):
             if repo_id not in listings:
                 listings[repo_id] = list_files(repo_id)
             listing = listings[repo_id]
-            for name in [filename] if filename else _own_choice(listing, word):
+            for name in [filename] if filename else _own_choice(listing, word, replaced):
                 if name not in listing.files:
                     raise HubError(f"The hub repository {repo_id} has no file {name!a}.")
                 here = cached_file(repo_id, name)
@@ -147,10 +151,18 @@ def _reference(text: str) -> tuple[str, str | None]:
     return (known.repo_id if known else reference.repo_id), reference.filename
 
 
-def _own_choice(listing: Listing, word: str) -> list[str]:
+def _own_choice(listing: Listing, word: str, replaced: Iterable[str]) -> list[str]:
     """All of a pipeline in the diffusers layout, else the one checkpoint that the repository stands for."""
     if "model_index.json" in listing.files:
-        return ["model_index.json", *(name for name in sorted(listing.files) if _of_pipeline(name))]
+        unneeded = tuple(f"{part}/" for part in replaced) if word == "model" else ()
+        return [
+            "model_index.json",
+            *(
+                name
+                for name in sorted(listing.files)
+                if _of_pipeline(name) and not (name.startswith(unneeded) and ".safetensors" in name)
+            ),
+        ]
     if word == "model":
         raise HubError(
             f"The hub repository {listing.repo_id} is no model in the diffusers layout: no model_index.json."

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,16 @@ def model_choice(settings: ModelSettings) -> str:
     """What `settings.model` comes to; `auto`: the real model if its weights or a GPU are here, else demo."""
     if settings.model != "auto":
         return settings.model
-    real = _complete_snapshot(MODEL.repo_id) or (settings.device != "cpu" and gpu_present())
+    real = _complete_snapshot(MODEL.repo_id, replaced_parts(settings)) or (
+        settings.device != "cpu" and gpu_present()
+    )
     return REAL if real else DEMO
+
+
+def replaced_parts(settings: ModelSettings) -> dict[str, Path]:
+    """Component -> the single file that the settings put in place of its weights."""
+    files = {part: getattr(settings, part) for part in ("transformer", "text_encoder", "vae")}
+    return {part: file.expanduser() for part, file in files.items() if file}
 
 
 def gpu_present() -> bool:
@@ -69,14 +77,19 @@ def gpu_present() -> bool:
 def resolve_model(settings: ModelSettings) -> Path:
     """The folder, in the diffusers layout, of the model that the settings choose.
 
-    The demo model's folder is named whether it is written yet or not. Raises WeightsMissing.
+    The demo model's folder is named whether it is written yet or not. Of a part that a single file replaces,
+    only the configuration need be in it. Raises WeightsMissing.
     """
+    replaced = replaced_parts(settings)
+    for part, file in replaced.items():
+        if not file.is_file():
+            raise WeightsMissing(f"ZTURBO_{part.upper()} names {file}, and there is no such file.")
     choice = model_choice(settings)
     if choice == DEMO:
         return settings.demo_path
     folder = Path(choice).expanduser()
     if choice != REAL and folder.is_dir():
-        if missing := list(missing_files(folder)):
+        if missing := list(missing_files(folder, replaced)):
             raise WeightsMissing(f"The model folder {folder} lacks {_some(missing)}.")
         return folder
     repo_id = MODEL.repo_id if choice == REAL else choice
@@ -84,7 +97,7 @@ def resolve_model(settings: ModelSettings) -> Path:
         raise WeightsMissing(
             f"There is no model folder {choice!r}; set ZTURBO_MODEL to a folder, a hub id or 'demo'."
         )
-    if folder_of_commit := _complete_snapshot(repo_id):
+    if folder_of_commit := _complete_snapshot(repo_id, replaced):
         return folder_of_commit
     raise WeightsMissing(
         f"The weights of {repo_id} are not, or not all, on this machine; run `zturbo pull model`"
@@ -92,8 +105,11 @@ def resolve_model(settings: ModelSettings) -> Path:
     )
 
 
-def missing_files(folder: Path) -> Iterator[str]:
-    """What `model_index.json` and the shard indexes of a diffusers folder promise and the folder has not."""
+def missing_files(folder: Path, replaced: Container[str] = ()) -> Iterator[str]:
+    """What `model_index.json` and the shard indexes of a diffusers folder promise and the folder has not.
+
+    The weights of the `replaced` components are not asked for.
+    """
     try:
         index = dict(json.loads((folder / "model_index.json").read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -104,7 +120,7 @@ def missing_files(folder: Path) -> Iterator[str]:
     for component in components:
         needed, weights = _needed(component)
         yield from (f"{component}/{name}" for name in needed if not (folder / component / name).is_file())
-        if weights:
+        if weights and component not in replaced:
             yield from _missing_weights(folder, component, weights)
 
 
@@ -203,8 +219,9 @@ def _in_folder(folder: Path, name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _complete_snapshot(repo_id: str) -> Path | None:
-    return next((folder for folder in cached_snapshots(repo_id) if not any(missing_files(folder))), None)
+def _complete_snapshot(repo_id: str, replaced: Container[str]) -> Path | None:
+    snapshots = cached_snapshots(repo_id)
+    return next((folder for folder in snapshots if not any(missing_files(folder, replaced))), None)
 
 
 def _needed(component: str) -> tuple[tuple[str, ...], str | None]:

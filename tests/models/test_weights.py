@@ -146,6 +146,34 @@ def test_a_folder_is_used_as_it_is_and_what_it_lacks_is_named(
         resolve_model(with_model(settings, str(folder)))
 
 
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])
+def test_of_a_part_that_a_file_replaces_only_the_configuration_is_needed(
+    hub: HubStub, settings: ModelSettings, tmp_path: Path, part: str
+) -> None:
+    hub.add_repo(DEFAULT_MODEL, PIPELINE)
+    (tmp_path / "mine.safetensors").write_bytes(b"x")
+    replaced = settings.model_copy(update={part: tmp_path / "mine.safetensors"})
+    pull(plan(replaced, ["model"]))
+    folder = resolve_model(replaced)
+    assert model_choice(with_model(replaced, "auto")) == "z-image-turbo"
+    assert (folder / part / "config.json").is_file()
+    assert not list((folder / part).glob("*.safetensors*"))
+    with pytest.raises(WeightsMissing, match="run `zturbo pull model`"):
+        resolve_model(settings)
+    (folder / part / "config.json").unlink()
+    with pytest.raises(WeightsMissing, match=rf"lacks {part}/config\.json"):
+        resolve_model(with_model(replaced, str(folder)))
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])
+def test_a_file_that_is_to_replace_a_part_and_is_not_there_is_named_with_its_setting(
+    settings: ModelSettings, tmp_path: Path, part: str
+) -> None:
+    replaced = with_model(settings, "demo").model_copy(update={part: tmp_path / "no.safetensors"})
+    with pytest.raises(WeightsMissing, match=rf"ZTURBO_{part.upper()} names .*no\.safetensors"):
+        resolve_model(replaced)
+
+
 @pytest.mark.parametrize("model", ["no-such-folder", "/no/such/folder", "../x"])
 def test_a_folder_that_is_not_there_is_told(settings: ModelSettings, model: str) -> None:
     with pytest.raises(WeightsMissing, match="no model folder"):
