@@ -4,13 +4,13 @@ Imports no torch until an engine is loaded, so that a worker can name its type.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from models.config import DEFAULT_MODEL, ModelSettings
-from models.errors import ControlNetError, HubError, OutOfMemory
+from models.errors import ControlNetError, HubError
 from models.job import Job, OnStep, Picture, Pixels, Step
 from models.weights import DEMO, REAL, model_choice, resolve_controlnet, resolve_model
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.rig import Rig
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Engine:
@@ -39,6 +42,7 @@ class Engine:
 
         Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
         """
+        from models.memory import telling_broken_device
         from models.rig import Rig
 
         choice = model_choice(settings)
@@ -51,7 +55,8 @@ class Engine:
             demo.write_demo(folder)
         elif Path(choice).is_dir():
             name = Path(choice).resolve().name
-        return cls(name, Rig.load(folder, _default_controlnet(settings), settings), settings)
+        with telling_broken_device():
+            return cls(name, Rig.load(folder, _default_controlnet(settings), settings), settings)
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
         """One picture; `control` is (height, width, 3) of the output's size. Raises `ModelError`.
@@ -60,43 +65,38 @@ class Engine:
         """
         import torch
 
-        try:
-            with torch.no_grad():
-                return self._generate(job, control, on_step)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            self._rig.free_cache()
-            raise OutOfMemory(
-                f"A picture of {job.width}x{job.height} does not fit the memory of {self.device}: ask for a "
-                "smaller image_size, or set ZTURBO_PLACEMENT=model-offload."
-            ) from error
+        from models.memory import telling_broken_device
+
+        with torch.no_grad(), telling_broken_device():
+            return self._generate(job, control, on_step)
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
-        from models.pipeline import decode, encode_control
-        from models.prompt import encode_prompt, expand_prompt
+        timings, warnings = dict[str, float](), list(job.warnings)
+        placement = self._rig.placement
+        loras = self._fit(job, self._loras.apply, job.loras)
 
-        rig, timings, warnings = self._rig, dict[str, float](), list(job.warnings)
-        loras = self._loras.apply(job.loras)
-
-        with self._timed("encode", timings), rig.text_encoder() as text_encoder:
-            expanded = job.expanded_prompt
-            if job.enable_prompt_expansion:
-                expanded, warning = expand_prompt(text_encoder, rig.tokenizer, job.prompt, job.seed)
-                warnings += [warning] if warning else []
-            embeds = encode_prompt(text_encoder, rig.tokenizer, expanded or job.prompt)
+        with self._timed("encode", timings):
+            embeds, expanded, warning = self._fit(job, self._encode, job)
+            warnings += [warning] if warning else []
 
         control_image = control_latents = None
         if control is not None and job.is_controlled:
             with self._timed("preprocess", timings):
-                control_image = self._control_map(job, control)
+                control_image = self._fit(job, self._control_map, job, control)
             if job.preprocess == "pose" and not control_image.any():
                 warnings.append("No person was found in the image, so the pose guides nothing.")
-            with self._timed("control", timings), rig.autoencoder() as vae:
-                control_latents = encode_control(vae, control_image)
+            with self._timed("control", timings):
+                control_latents = self._fit(job, self._encode_control, control_image)
 
         with self._timed("denoise", timings):
-            latents = self._denoise(job, embeds, control_latents, on_step)
-        with self._timed("decode", timings), rig.autoencoder() as vae:
-            image = decode(vae, latents)
+            latents = self._fit(job, self._denoise, job, embeds, control_latents, on_step)
+        with self._timed("decode", timings):
+            image = self._fit(job, self._decode, latents)
+        if self._rig.placement != placement:
+            warnings.append(
+                f"The memory of {self.device} ran out; from now on this server works slower, with less: "
+                f"{self._rig.placement.mode}, decoding in tiles."
+            )
         return Picture(
             image=image,
             model=self.name,
@@ -109,6 +109,39 @@ class Engine:
             timings=timings,
             warnings=tuple(warnings),
         )
+
+    def _fit(self, job: Job, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """A part of the picture, with less memory if need be."""
+        from models.memory import fit
+
+        refusal = (
+            f"A picture of {job.width}x{job.height} does not fit the memory of {self.device}: ask for a "
+            "smaller image_size, or stop what else runs on it."
+        )
+        return fit(self._rig, refusal, lambda: work(*args, **options))
+
+    def _encode(self, job: Job) -> "tuple[Tensor, str | None, str | None]":
+        """The prompt's embedding; the prompt as it was expanded and a warning, if there is one."""
+        from models.prompt import encode_prompt, expand_prompt
+
+        expanded, warning = job.expanded_prompt, None
+        with self._rig.text_encoder() as text_encoder:
+            if job.enable_prompt_expansion:
+                expanded, warning = expand_prompt(text_encoder, self._rig.tokenizer, job.prompt, job.seed)
+            embeds = encode_prompt(text_encoder, self._rig.tokenizer, expanded or job.prompt)
+        return embeds, expanded, warning
+
+    def _encode_control(self, image: Pixels) -> "Tensor":
+        from models.pipeline import encode_control
+
+        with self._rig.autoencoder() as vae:
+            return encode_control(vae, image)
+
+    def _decode(self, latents: "Tensor") -> Pixels:
+        from models.pipeline import decode
+
+        with self._rig.autoencoder() as vae:
+            return decode(vae, latents)
 
     def _control_map(self, job: Job, control: Pixels) -> Pixels:
         match job.preprocess:

@@ -9,6 +9,7 @@ ModelError                 code
 ├── ControlNetError        controlnet_invalid    a control checkpoint cannot be read or is of no known layout
 ├── PreprocessError        preprocess_failed     canny, depth or pose could not be made
 ├── OutOfMemory            out_of_memory         the picture does not fit this device
+├── DeviceBroken           device_broken         the device serves this process no more
 ├── BadOutput              bad_output            the model's output is not a picture (NaN, all black)
 └── Cancelled              cancelled             raised by a caller's `on_step` to stop between two steps
 
@@ -52,6 +53,10 @@ class PreprocessError(ModelError):
 
 class OutOfMemory(ModelError):
     code = "out_of_memory"
+
+
+class DeviceBroken(ModelError):
+    code = "device_broken"
 
 
 class BadOutput(ModelError):

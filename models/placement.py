@@ -4,7 +4,7 @@ A pure decision on numbers, testable without a GPU; `models.residence` carries i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from models.errors import OutOfMemory
@@ -79,6 +79,17 @@ def decide(
         f"The model needs {_gb(needed)} of memory on {device} in {dtype} ({modes[-1]}), "
         f"and {_gb(free_bytes)} are free: {_advice(on_gpu, dtype, mode)}."
     )
+
+
+def smaller(placement: Placement) -> Placement | None:
+    """The next one down that needs less memory, at a price in time; None below the last."""
+    if not placement.tiled_vae:
+        return replace(placement, tiled_vae=True)
+    modes = get_args(Mode)
+    below = modes[modes.index(placement.mode) + 1 :]
+    if not below or not placement.device.startswith("cuda"):
+        return None
+    return replace(placement, mode=below[0])
 
 
 def peak_bytes(footprint: Footprint, dtype: Dtype, mode: Mode, *, tiled_vae: bool) -> int:

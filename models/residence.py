@@ -29,7 +29,8 @@ def stream(blocks: Iterable[nn.Module], device: torch.device) -> None:
         homes: list[list[tuple[Tensor, Tensor]]] = []
         block.register_forward_pre_hook(lambda module, _, homes=homes: homes.append(_bring(module, device)))
         block.register_forward_hook(
-            lambda *_, homes=homes: _send_home(homes.pop()),
+            # Called also when the block could not be brought.
+            lambda *_, homes=homes: _send_home(homes.pop() if homes else []),
             always_call=True,
         )
 
@@ -49,8 +50,13 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 def _bring(module: nn.Module, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     home = [(tensor, tensor.data) for tensor in _tensors(module)]
-    for tensor, data in home:
-        tensor.data = data.to(device, non_blocking=True, copy=True)
+    try:
+        for tensor, data in home:
+            tensor.data = data.to(device, non_blocking=True, copy=True)
+    except BaseException:
+        # No room for all of them, and nobody would send home those that went.
+        _send_home(home)
+        raise
     return home
 
 

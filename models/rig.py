@@ -3,6 +3,7 @@
 Each part is handed out in a `with` block, within which its weights are on the device.
 """
 
+import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,8 +18,9 @@ from models.components import Components, Files, footprint, load_components
 from models.config import ModelSettings
 from models.controlnet import load_controlnet
 from models.devices import find_device, free_bytes
-from models.placement import Placement, decide
+from models.placement import Placement, decide, smaller
 from models.residence import move_all_but, stream, visiting
+from models.weights import replaced_parts
 
 
 class Branch(NamedTuple):
@@ -52,7 +54,7 @@ class Rig:
         Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
         """
         device = find_device(settings.device)
-        files = Files(settings.transformer, settings.text_encoder, settings.vae)
+        files = Files(**replaced_parts(settings))
         weight = footprint(folder, controlnet, files)
         placement = decide(device, free_bytes(device), weight, settings.dtype, settings.placement)
         if device.startswith("cuda"):
@@ -97,9 +99,35 @@ class Rig:
             torch.cuda.synchronize(self._device)
 
     def free_cache(self) -> None:
-        """Give back memory that is kept for reuse."""
+        """Give back memory that is kept for reuse, or held by objects that nobody can reach."""
+        gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def shrink(self) -> bool:
+        """Go one placement down; False when this is the last."""
+        below = smaller(self.placement)
+        if below is None:
+            return False
+        self.move(below)
+        return True
+
+    def move(self, placement: Placement) -> None:
+        """Go over to a smaller placement; what leaves the device is in host memory from then on."""
+        before, self.placement = self.placement, placement
+        if placement.mode == before.mode:
+            self._vae.enable_tiling()
+            return
+        branches = [branch.controlnet for branch in (self._default, self._other) if branch]
+        leaving = [self._text_encoder, self._vae]
+        if placement.mode in ("model-offload", "block-offload"):
+            leaving += [self.transformer, *branches]
+        for module in leaving:
+            module.to("cpu")
+        self._settle()
+        if placement.mode == "block-offload":
+            for controlnet in branches:
+                self._stream_branch(controlnet)
 
     def _guest(self, module: nn.Module, *modes: str) -> AbstractContextManager[None]:
         return visiting(module, self._device) if self.placement.mode in modes else nullcontext()
@@ -140,9 +168,11 @@ class Rig:
         stamp = _stamp(path)
         controlnet, _ = load_controlnet(path, self.transformer.config, dtype, home)
         if mode == "block-offload":
-            blocks = [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())]
-            self._stream(controlnet, blocks)
+            self._stream_branch(controlnet)
         return Branch(path, *stamp, controlnet)
+
+    def _stream_branch(self, controlnet: ZImageControlNetModel) -> None:
+        self._stream(controlnet, [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())])
 
 
 def _stamp(path: Path) -> tuple[int, int]:
