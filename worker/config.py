@@ -18,6 +18,11 @@ class WorkerSettings(ModelSettings):
     drain_seconds: float = Field(
         20.0, ge=0, description="Time a stopping worker may take to end its stage before it hands it back."
     )
+    stall_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="A picture without a step for this long is cut off, and its worker restarted.",
+    )
     max_attempts: int = Field(3, ge=1, description="Times a request is tried before it fails.")
     retention_days: float = Field(
         7.0, gt=0, description="Days after which a request and its files are deleted."

@@ -5,6 +5,7 @@ WorkerError                code
 ├── ImageError             image_invalid         the bytes are no picture that we take
 ├── StorageError           storage_failed        an output could not be kept
 ├── QueueFull              queue_full            no more requests are taken for now
+├── KeyReused              key_reused            an Idempotency-Key came with another body before
 ├── RecordGone             record_gone           the request is unknown, deleted or expired
 ├── LeaseLost              lease_lost            another worker or a cancel took the request away
 ├── StoreUnavailable       store_unavailable     Redis cannot be reached or cannot write
@@ -42,12 +43,21 @@ class QueueFull(WorkerError):
         """Seconds until a place is likely to be free."""
 
 
+class KeyReused(WorkerError):
+    code = "key_reused"
+
+
 class RecordGone(WorkerError):
     code = "record_gone"
 
 
 class LeaseLost(WorkerError):
     code = "lease_lost"
+
+    def __init__(self, message: str, standing: str) -> None:
+        super().__init__(message)
+        self.standing = standing
+        """`cancelled`, or `fenced`: another worker has the request or it is over."""
 
 
 class StoreUnavailable(WorkerError):

@@ -9,22 +9,22 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-import numpy as np
 from redis.exceptions import RedisError
 
-from models.errors import Cancelled, ModelError
+from models.errors import Cancelled, DeviceBroken, ModelError
 from models.inputs import ControlNetLoraInput
-from models.job import AppliedLora, Job, Picture, Pixels
+from models.job import AppliedLora, Job, Picture, Pixels, Step
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost, WorkerError
 from worker.lease import Lease
 from worker.queue import Bells, Queue
 from worker.records import Record, Records, Stage
 from worker.stages import Engine, finish, prepare
-from worker.storage import Storage
+from worker.storage import Storage, new_file_id
 from worker.store import is_away
+from worker.watchdog import Watchdog
 from worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,10 @@ DRAIN_SECONDS = 600.0
 """A worker answers a bell this long at most, then lets RQ look after itself; the reconciler rings again."""
 
 AWAY_PAUSE_SECONDS = 0.5
+
+DEVICE_BROKEN_STATUS = 70
+STALLED_STATUS = 71
+"""What a worker process ends with that only a new one can replace."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,14 @@ class Life:
         bells: Bells,
         settings: WorkerSettings,
         storage: Storage,
-        engine: Engine | None = None,
+        engine: Engine | None,
+        quit: Callable[[int, str], NoReturn],
     ) -> None:
-        """`beats` is on a client of its own, for the lease's thread; `engine` is for the gpu queue."""
+        """`beats` is on a client of its own, for the lease's thread; `engine` is for the gpu queue.
+
+        `quit` gives up what is in hand and ends the process with a status, for a reason; it may be called
+        on any thread.
+        """
         self.holding: Holding | None = None
         self._queue = queue
         self._worker_id = worker_id
@@ -69,6 +78,7 @@ class Life:
         self._settings = settings
         self._storage = storage
         self._engine = engine
+        self._quit = quit
         self._workspace = Workspace(settings.work_path)
         self._token = _new_token()
 
@@ -111,8 +121,10 @@ class Life:
             return stage(record, token, lease)
         except Cancelled as error:
             if lease.lost:
-                raise LeaseLost(f"Request {record.id}: {error}") from error
+                raise LeaseLost(f"Request {record.id}: {error}", lease.lost) from error
             return self._failure(record, token, error.code, str(error))
+        except DeviceBroken as error:
+            self._quit(DEVICE_BROKEN_STATUS, str(error))
         except (ModelError, WorkerError) as error:
             log.info("request %s failed: %s: %s", record.id, error.code, error)
             return self._failure(record, token, error.code, str(error))
@@ -143,20 +155,41 @@ class Life:
         assert self._engine is not None  # noqa: S101 - only the gpu queue has this stage
         job = Job.model_validate(record.prepared["job"])
         control = self._workspace.load(record.id, record.prepared["control"])
-        picture = self._engine.generate(job, control, lease.on_step)
+        silence = self._settings.stall_seconds
+
+        def stalled() -> None:
+            self._quit(STALLED_STATUS, f"Request {record.id} has made no step for {silence:g} s.")
+
+        with Watchdog(silence, stalled) as watchdog:
+
+            def on_step(step: Step) -> None:
+                watchdog.heard()
+                lease.on_step(step)
+
+            picture = self._engine.generate(job, control, on_step)
         made = _facts(picture) | {"image": self._workspace.save(record.id, token, picture.image)}
+        if picture.control_image is not None:
+            made["control_image"] = self._workspace.save(record.id, token, picture.control_image, "control")
         return lambda: self._advance(record, token, "finish", made)
 
     def _finish(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         started = time.monotonic()
         job = Job.model_validate(record.prepared["job"])
-        picture = _picture(record.generated, self._workspace.load(record.id, record.generated["image"]))
+        picture = _picture(record.generated, lambda name: self._workspace.load(record.id, name))
         body = self._workspace.whole_input(record.id, record.input)
-        output = finish(record.model_id, body, job, picture, self._settings, self._storage)
+        file_ids = record.generated["file_ids"]
+        output = finish(record.model_id, body, job, picture, file_ids, self._settings, self._storage)
         output["timings"] |= {"prepare": record.prepared["seconds"], "finish": time.monotonic() - started}
 
         def close() -> None:
-            self._records.finish(record.id, token, output)
+            try:
+                self._records.finish(record.id, token, output)
+            except LeaseLost as error:
+                # Fenced, another worker's record may name these files; cancelled, none will.
+                if error.standing == "cancelled":
+                    for file_id in file_ids.values():
+                        self._storage.delete(file_id)
+                raise
             self._workspace.remove(record.id)
 
         return close
@@ -198,16 +231,20 @@ def _facts(picture: Picture) -> dict[str, Any]:
         "loras": [lora.model_dump() for lora in picture.loras],
         "timings": picture.timings,
         "warnings": list(picture.warnings),
+        # Drawn before the finish stage, so that one which is done twice leaves its files once.
+        "file_ids": {name: new_file_id() for name in ("image", "control_image")},
     }
 
 
-def _picture(facts: dict[str, Any], image: Pixels) -> Picture:
+def _picture(facts: dict[str, Any], load: Callable[[str], Pixels]) -> Picture:
+    control_image = facts.get("control_image")
     return Picture(
-        image=np.asarray(image),
+        image=load(facts["image"]),
         model=facts["model"],
         seed=facts["seed"],
         prompt=facts["prompt"],
         expanded_prompt=facts["expanded_prompt"],
+        control_image=load(control_image) if control_image else None,
         controlnet=facts["controlnet"],
         loras=tuple(AppliedLora.model_validate(lora) for lora in facts["loras"]),
         timings=facts["timings"],

@@ -6,7 +6,7 @@ Every move is a Lua script (`lua/*.lua`) that is safe to send twice; `worker.req
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -65,6 +65,10 @@ class Record:
     output: dict[str, Any] | None = None
     error: dict[str, str] | None = None
     """`type` and `message`, when the state is `failed`."""
+    webhook: dict[str, str] | None = None
+    """`url`, and the `base` and `dialect` of what is sent there."""
+    deliveries: tuple[dict[str, Any], ...] = ()
+    """Each attempt to send it: `at` (Unix seconds), and `status` (HTTP) or `error`."""
 
 
 def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
@@ -96,12 +100,21 @@ def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
         generated=data("generated") or {},
         output=data("output"),
         error=data("error"),
+        webhook=data("webhook"),
+        deliveries=tuple(_deliveries(fields)),
     )
 
 
 def pairs(flat: Sequence[str]) -> dict[str, str]:
     """A hash as a script returns it: field, value, field, value."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _deliveries(fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    number = 1
+    while attempt := fields.get(f"delivery:{number}"):
+        yield json.loads(attempt)
+        number += 1
 
 
 class Reaped(NamedTuple):
@@ -200,4 +213,4 @@ class Records:
 
 def _require(standing: Standing, request_id: str) -> None:
     if standing not in ("held", "passed"):
-        raise LeaseLost(f"Request {request_id} was taken away from this worker ({standing}).")
+        raise LeaseLost(f"Request {request_id} was taken away from this worker ({standing}).", standing)

@@ -9,13 +9,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import NoReturn
 
 from redis.exceptions import RedisError
 
 from models.config import ModelSettings
-from models.errors import ModelError
+from models.errors import DeviceBroken, ModelError
 from worker.config import WorkerSettings
-from worker.life import Life
+from worker.life import DEVICE_BROKEN_STATUS, Life
 from worker.queue import Bells, Queue, answer_bells
 from worker.reconciler import Reconciler
 from worker.records import FINAL_STATES, Records
@@ -96,6 +97,7 @@ class WorkerProcess:
                 self._settings,
                 self._storage,
                 self._engine,
+                self._quit,
             )
             self._state, self._detail = "ready", None
             log.info("worker %s is ready", self.id)
@@ -119,6 +121,8 @@ class WorkerProcess:
         while True:
             try:
                 return self._load_engine(self._settings)
+            except DeviceBroken as error:
+                self._quit(DEVICE_BROKEN_STATUS, str(error))
             except ModelError as error:
                 self._detail = str(error)
                 log.error("the model cannot be loaded: %s", error)
@@ -139,13 +143,19 @@ class WorkerProcess:
         )
 
     def _sweep(self) -> None:
-        def is_over(request_id: str) -> bool:
-            record = self._reconciling.get(request_id)
-            return record is None or record.state in FINAL_STATES
-
         self._reconciling.forget_expired()
-        Workspace(self._settings.work_path).sweep(is_over)
+        Workspace(self._settings.work_path).sweep(self._is_over)
         self._storage.sweep(self._settings.retention_days * 86_400)
+
+    def _is_over(self, request_id: str) -> bool:
+        record = self._reconciling.get(request_id)
+        if record is None or record.state not in FINAL_STATES:
+            return record is None
+        if record.state != "succeeded" and record.generated:
+            # Its worker may have died between the files and the record.
+            for file_id in record.generated["file_ids"].values():
+                self._storage.delete(file_id)
+        return True
 
     def _on_signal(self) -> None:
         now = time.monotonic()
@@ -176,6 +186,18 @@ class WorkerProcess:
             logging.shutdown()
             sys.stdout.flush()
             os._exit(0)
+
+    def _quit(self, status: int, reason: str) -> NoReturn:
+        """Ends the process, wherever its threads are; what is in hand counts as tried, and waits again."""
+        log.error("%s This worker ends with status %d, to be started again.", reason, status)
+        try:
+            self._records().bury(self._kind, self.id)
+        except RedisError as error:
+            log.warning("nothing could be handed back, its lease will run out: %s", error)
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(status)
 
     def _sign_off(self) -> None:
         try:

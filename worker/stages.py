@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from models.inputs import ControlNetLoraInput
-from models.job import Job, OnStep, Picture, Pixels
+from models.job import Job, OnStep, OutputFormat, Picture, Pixels
 from models.preprocess import canny, fit
 from models.prompt_server import expand_by_server
 from models.sizes import output_size
@@ -21,7 +21,7 @@ from worker.images import read_image
 from worker.loras import ControlNet, resolve_entries
 from worker.metadata import describe
 from worker.sources import read_source
-from worker.storage import Storage, new_file_id
+from worker.storage import Storage
 
 DRAWN_SEEDS = 2**32
 """A seed that is drawn stays readable, and exact in every JSON reader."""
@@ -96,24 +96,21 @@ def finish(
     body: Mapping[str, Any],
     job: Job,
     picture: Picture,
+    file_ids: Mapping[str, str],
     settings: WorkerSettings,
     storage: Storage,
 ) -> dict[str, Any]:
-    """Encodes and keeps the picture; the `output` of its record. Raises StorageError."""
+    """Encodes and keeps the picture; the `output` of its record. Raises StorageError.
+
+    `file_ids` are those of `image` and `control_image`: done again, the same bytes go to the same files.
+    """
     metadata = describe(model_id, body, job, picture) if settings.embed_metadata else None
-    encoded = encode(picture.image, body["output_format"], metadata)
-    file_id, name = new_file_id(), f"image.{encoded.extension}"
-    storage.put(file_id, name, encoded.data)
-    height, width = picture.image.shape[:2]
-    return {
-        "image": {
-            "file_id": file_id,
-            "name": name,
-            "content_type": encoded.content_type,
-            "width": width,
-            "height": height,
-            "size": len(encoded.data),
-        },
+    output = {
+        "image": _keep("image", picture.image, body["output_format"], metadata, file_ids["image"], storage)
+    }
+    if picture.control_image is not None:
+        output["control_image"] = keep_control(picture.control_image, file_ids["control_image"], storage)
+    return output | {
         "seed": picture.seed,
         "prompt": picture.prompt,
         "expanded_prompt": picture.expanded_prompt,
@@ -122,4 +119,31 @@ def finish(
         "loras": [lora.model_dump() for lora in picture.loras],
         "warnings": list(picture.warnings),
         "timings": dict(picture.timings),
+    }
+
+
+def keep_control(pixels: Pixels, file_id: str, storage: Storage) -> dict[str, Any]:
+    """Keeps a control map, without loss; what is to be known of its file. Raises StorageError."""
+    return _keep("control", pixels, "png", None, file_id, storage)
+
+
+def _keep(
+    stem: str,
+    pixels: Pixels,
+    output_format: OutputFormat,
+    metadata: Mapping[str, Any] | None,
+    file_id: str,
+    storage: Storage,
+) -> dict[str, Any]:
+    encoded = encode(pixels, output_format, metadata)
+    name = f"{stem}.{encoded.extension}"
+    storage.put(file_id, name, encoded.data)
+    height, width = pixels.shape[:2]
+    return {
+        "file_id": file_id,
+        "name": name,
+        "content_type": encoded.content_type,
+        "width": width,
+        "height": height,
+        "size": len(encoded.data),
     }

@@ -16,6 +16,8 @@ from typing import BinaryIO, Protocol
 from worker.errors import StorageError
 
 ID_BYTES = 16
+PART_SECONDS = 3600.0
+"""Nobody writes one file for so long: what is unfinished then was left by a process that died."""
 FILE_ID = re.compile(r"[0-9a-f]{32}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\.(png|jpeg|jpg|webp|gif|bmp|avif)")
 
@@ -43,7 +45,7 @@ class Storage(Protocol):
         """Deletes everything under the id, if there is anything."""
 
     def sweep(self, max_age_seconds: float) -> int:
-        """Deletes what is older, referenced or not; returns how many files that were."""
+        """Deletes what is older, referenced or not, and what was never finished; returns how many files."""
 
 
 def new_file_id() -> str:
@@ -97,11 +99,12 @@ class FolderStorage:
             folder.rmdir()
 
     def sweep(self, max_age_seconds: float) -> int:
-        oldest = time.time() - max_age_seconds
+        now = time.time()
         swept = 0
         for path in self._root.glob("??/??/*/*"):
+            longest = min(PART_SECONDS, max_age_seconds) if path.suffix == ".part" else max_age_seconds
             with suppress(OSError):
-                if path.stat().st_mtime < oldest:
+                if now - path.stat().st_mtime > longest:
                     path.unlink()
                     swept += 1
                     path.parent.rmdir()

@@ -52,11 +52,14 @@ class Workspace:
             return body
         return body | {"image_url": self._read(request_id, SOURCE_NAME).decode()}
 
-    def save(self, request_id: str, token: str, pixels: Pixels) -> str:
-        """Keeps a (height, width, 3) picture; returns the name to load it by. Raises StorageError."""
+    def save(self, request_id: str, token: str, pixels: Pixels, part: str = "image") -> str:
+        """Keeps a (height, width, 3) picture; returns the name to load it by. Raises StorageError.
+
+        `part` tells apart what one stage leaves.
+        """
         data = io.BytesIO()
         np.save(data, pixels, allow_pickle=False)
-        name = f"{token}.npy"
+        name = f"{token}.{part}.npy"
         self._write(request_id, name, data.getvalue())
         return name
 

@@ -22,6 +22,7 @@ from worker.stages import finish, prepare
 from worker.storage import FolderStorage
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
+FILE_IDS = {"image": "a" * 32, "control_image": "b" * 32}
 
 
 def picture_uri(width: int = 640, height: int = 512) -> str:
@@ -165,7 +166,7 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     job, _ = prepare(request, settings, storage)
     image = np.full((job.height, job.width, 3), 99, np.uint8)
     picture = Picture(image=image, model="demo (untrained)", seed=5, prompt="a fox", timings={"denoise": 0.5})
-    output = finish(MODEL, request.model_dump(mode="json"), job, picture, settings, storage)
+    output = finish(MODEL, request.model_dump(mode="json"), job, picture, FILE_IDS, settings, storage)
     facts = output["image"]
     stored = storage.open(facts["file_id"], facts["name"])
     assert stored is not None
@@ -184,7 +185,7 @@ def test_metadata_can_be_left_out(settings: WorkerSettings, storage: FolderStora
     request = asked()
     job, control = prepare(request, bare, storage)
     picture = Picture(image=control, model="demo (untrained)", seed=0, prompt="a fox")
-    output = finish(MODEL, request.model_dump(mode="json"), job, picture, bare, storage)
+    output = finish(MODEL, request.model_dump(mode="json"), job, picture, FILE_IDS, bare, storage)
     stored = storage.open(output["image"]["file_id"], output["image"]["name"])
     assert stored is not None
     with stored.file:

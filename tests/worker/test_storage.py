@@ -92,7 +92,23 @@ def test_sweeping_takes_the_old_and_the_unfinished(storage: FolderStorage, tmp_p
     orphan.write_bytes(b"pix")
     for stale in (path, orphan):
         os.utime(stale, (0, 0))
-    assert storage.sweep(max_age_seconds=3600) == 2
+    assert storage.sweep(max_age_seconds=86_400) == 2
     assert storage.open(old, "image.png") is None
     assert content(storage.open(new, "image.png")) == b"pixels"
-    assert storage.sweep(max_age_seconds=3600) == 0
+    assert storage.sweep(max_age_seconds=86_400) == 0
+
+
+def test_unfinished_file_of_a_dead_writer_goes_before_the_finished_ones(
+    storage: FolderStorage, tmp_path: Path
+) -> None:
+    file_id = new_file_id()
+    storage.put(file_id, "image.png", b"pixels")
+    path = storage.path(file_id, "image.png")
+    assert path is not None
+    orphan = path.with_name("image.png.0123456789abcdef.part")
+    orphan.write_bytes(b"pix")
+    two_hours_ago = time.time() - 7200
+    for each in (path, orphan):
+        os.utime(each, (two_hours_ago, two_hours_ago))
+    assert storage.sweep(max_age_seconds=86_400) == 1
+    assert content(storage.open(file_id, "image.png")) == b"pixels"

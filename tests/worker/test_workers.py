@@ -1,5 +1,6 @@
 """Whole workers in processes of their own, with a tiny engine: what becomes of requests in their hands."""
 
+import base64
 import os
 import signal
 import time
@@ -51,6 +52,35 @@ async def test_request_becomes_a_stored_picture(crew: Crew) -> None:
     assert {(worker.kind, worker.model) for worker in workers} == {("io", None), ("gpu", "sleeping")}
 
 
+async def test_control_map_is_kept_beside_the_picture(crew: Crew) -> None:
+    crew.start("io")
+    crew.start("gpu")
+    await crew.submit("a", "a map", seed=200)
+    record = await crew.until("a")
+    assert record.output is not None
+    control = record.output["control_image"]
+    (path,) = (path for path in crew.outputs() if path.name == "control.png")
+    assert path.parts[-2:] == (control["file_id"], control["name"])
+    assert control["file_id"] != record.output["image"]["file_id"]
+    with Image.open(path) as image:
+        assert (image.size, image.getpixel((0, 0))) == ((512, 512), (0, 128, 128))
+    assert (control["width"], control["height"]) == (512, 512)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_preview_is_made_when_somebody_watches(crew: Crew, watched: bool) -> None:
+    crew.start("io")
+    crew.start("gpu", **SLOW)
+    await crew.submit("a")
+    if watched:
+        await crew.requests.watch("a", 30)
+    await crew.until_step("a")
+    preview = await crew.requests.preview("a")
+    assert (preview is not None and base64.b64decode(preview).startswith(b"\xff\xd8")) == watched
+    await crew.until("a")
+    assert await crew.requests.preview("a") is None
+
+
 async def test_failing_requests_tell_why_and_the_next_one_runs(crew: Crew) -> None:
     crew.start("io")
     crew.start("gpu")
@@ -94,6 +124,28 @@ async def test_request_that_kills_its_workers_is_given_up(crew: Crew) -> None:
     assert record.error is not None
     assert record.error["type"] == "worker_crashed"
     assert "2 workers died" in record.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status", "reason"), [("break", 70, "CUDA error"), ("hang", 71, "no step for 0.5 s")]
+)
+async def test_worker_that_only_a_new_process_can_replace_ends_and_its_request_is_tried_once_more(
+    crew: Crew, prompt: str, status: int, reason: str
+) -> None:
+    crew.start("io")
+    await crew.submit("a", prompt)
+    await crew.submit("b", seed=2)
+    assert await ended(crew.start("gpu", ZTURBO_STALL_SECONDS="0.5")) == status
+    waiting = await crew.until("a", "in_queue")
+    assert waiting.state == "in_queue"
+    assert await ended(crew.start("gpu", ZTURBO_STALL_SECONDS="0.5")) == status
+    record = await crew.until("a")
+    assert record.error is not None
+    assert record.error["type"] == "worker_crashed"
+    crew.start("gpu")
+    assert (await crew.until("b")).state == "succeeded", "the others are unharmed"
+    assert crew.engine_log().count("begin 7") == 2
+    assert reason in crew.log()
 
 
 async def test_forced_cancel_frees_the_gpu_between_two_steps(crew: Crew) -> None:

@@ -23,6 +23,13 @@ def test_pixels_come_back_as_they_were(workspace: Workspace) -> None:
     np.testing.assert_array_equal(workspace.load("a", name), pixels)
 
 
+def test_a_stage_leaves_more_than_one_picture(workspace: Workspace) -> None:
+    black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    names = workspace.save("a", "token", black), workspace.save("a", "token", white, "control")
+    np.testing.assert_array_equal(workspace.load("a", names[0]), black)
+    np.testing.assert_array_equal(workspace.load("a", names[1]), white)
+
+
 def test_lost_pixels_are_told_with_the_likely_cause(workspace: Workspace) -> None:
     with pytest.raises(StorageError, match="share one ZTURBO_DATA_DIR"):
         workspace.load("a", "token.npy")

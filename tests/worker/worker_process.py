@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from models.config import ModelSettings
-from models.errors import BadOutput, WeightsMissing
+from models.errors import BadOutput, DeviceBroken, WeightsMissing
 from models.job import Job, OnStep, Picture, Pixels, Step
 from worker.config import WorkerSettings
 from worker.queue import Queue
@@ -36,14 +36,23 @@ class SleepingEngine:
             raise RuntimeError("a secret path: /root")
         if "refuse" in job.prompt:
             raise BadOutput("The picture is all black.")
+        if "break" in job.prompt:
+            raise DeviceBroken(
+                "The GPU failed and needs a new process: CUDA error: unspecified launch failure"
+            )
+        if "hang" in job.prompt:
+            time.sleep(60)
         if "die" in job.prompt:
             os._exit(1)
         for step in range(1, job.num_inference_steps + 1):
             time.sleep(self._step_seconds)
-            on_step(Step(step, job.num_inference_steps))
+            on_step(Step(step, job.num_inference_steps, lambda: np.zeros((8, 8, 3), np.uint8)))
         self._note(f"end {job.seed}")
         image = np.full((job.height, job.width, 3), job.seed % 256, dtype=np.uint8)
-        return Picture(image=image, model=self.name, seed=job.seed, prompt=job.prompt)
+        control_map = control if "map" in job.prompt else None
+        return Picture(
+            image=image, model=self.name, seed=job.seed, prompt=job.prompt, control_image=control_map
+        )
 
     def _note(self, line: str) -> None:
         with self._log.open("a") as log:

@@ -1,0 +1,114 @@
+"""One worker's life in this process, where a test can reach between a stage's work and its record."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+import redis
+
+from models.job import Job, OnStep, Picture, Pixels, Step
+from tests.worker.crew import IMAGE, MODEL
+from worker.config import WorkerSettings
+from worker.life import Life
+from worker.queue import Bells, Queue
+from worker.records import Record, Records
+from worker.storage import FolderStorage
+from worker.store import Scripts, connect
+
+BODY: dict[str, Any] = {
+    "prompt": "a fox", "image_url": IMAGE, "loras": [], "image_size": "square", "control_scale": 0.9,
+    "control_start": 0.0, "control_end": 0.4, "preprocess": "none", "num_inference_steps": 2, "seed": 7,
+    "enable_prompt_expansion": False, "output_format": "png",
+}  # fmt: skip
+
+
+class GreyEngine:
+    name = "grey"
+    device = "none"
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+        on_step(Step(1, 1))
+        return Picture(image=np.full((16, 16, 3), 9, np.uint8), model=self.name, seed=1, prompt=job.prompt)
+
+
+def never(status: int, reason: str) -> NoReturn:
+    raise AssertionError(reason)
+
+
+class InterruptedStorage(FolderStorage):
+    """Something happens right after a picture is written, before its record says so."""
+
+    def __init__(self, root: Path, then: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._then = then
+
+    def put(self, file_id: str, name: str, data: bytes) -> None:
+        super().put(file_id, name, data)
+        self._then()
+
+
+class Died(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.fixture
+def settings(settings: WorkerSettings) -> WorkerSettings:
+    return settings.model_copy(update={"model": "demo"})
+
+
+@pytest.fixture
+def scripts(client: redis.Redis) -> Scripts:
+    return Scripts(client)
+
+
+@pytest.fixture
+def live(
+    client: redis.Redis, records: Records, scripts: Scripts, settings: WorkerSettings
+) -> Callable[..., Record]:
+    """Submits, and lets one worker after the other work off its queue; the record at the end."""
+    bells = Bells(settings.redis_url or "")
+    fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
+    scripts.run("submit", "a", 10, "local", *fields)
+
+    def work(*queues: Queue, storage: FolderStorage) -> Record:
+        for queue in queues:
+            beats = Records(connect(settings.redis_url or ""), settings)
+            Life(queue, "w", records, beats, bells, settings, storage, GreyEngine(), never).drain(Event())
+        record = records.get("a")
+        assert record is not None
+        return record
+
+    return work
+
+
+def files(settings: WorkerSettings) -> list[Path]:
+    return [path for path in settings.outputs_path.rglob("*") if path.is_file()]
+
+
+def test_finish_that_is_done_twice_leaves_one_file(
+    live: Callable[..., Record], records: Records, scripts: Scripts, settings: WorkerSettings
+) -> None:
+    def die() -> None:
+        raise Died
+
+    with pytest.raises(Died):
+        live("io", "gpu", "io", storage=InterruptedStorage(settings.outputs_path, die))
+    (left,) = files(settings)
+    scripts.run("bury", "io", "w")
+    records.reap(0.001)
+    record = live("io", storage=FolderStorage(settings.outputs_path))
+    assert (record.state, files(settings)) == ("succeeded", [left])
+    assert record.output is not None
+    assert record.output["image"]["size"] == left.stat().st_size
+
+
+def test_request_cancelled_while_its_picture_is_written_leaves_no_file(
+    live: Callable[..., Record], scripts: Scripts, settings: WorkerSettings
+) -> None:
+    storage = InterruptedStorage(settings.outputs_path, lambda: scripts.run("cancel", "a", "1"))
+    record = live("io", "gpu", "io", storage=storage)
+    assert (record.state, record.output, files(settings)) == ("cancelled", None, [])
