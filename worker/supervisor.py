@@ -20,7 +20,6 @@ from worker.errors import SetupError
 FIRST_RESTART_SECONDS = 1.0
 LONGEST_RESTART_SECONDS = 60.0
 HEALTHY_SECONDS = 60.0
-"""A child that lived this long counts as well: its next restart is again a quick one."""
 READY_POLL_SECONDS = 0.02
 STOP_POLL_SECONDS = 0.05
 LONGEST_LINE = 65_536
@@ -40,6 +39,8 @@ class Program:
     """Time between SIGTERM and SIGKILL when everything stops."""
     death_signal: signal.Signals = signal.SIGKILL
     """What it gets when the supervisor itself is killed."""
+    healthy_seconds: float = HEALTHY_SECONDS
+    """Having lived this long it counts as well: its next restart is again a quick one."""
 
 
 class Child:
@@ -103,7 +104,9 @@ class Child:
         os.close(self.stdout)
         self.process = None
         now = time.monotonic()
-        self._quick_ends = 0 if now - self._started_at >= HEALTHY_SECONDS else self._quick_ends + 1
+        self._quick_ends = (
+            0 if now - self._started_at >= self.program.healthy_seconds else self._quick_ends + 1
+        )
         delay = min(FIRST_RESTART_SECONDS * 2.0 ** max(self._quick_ends - 1, 0), LONGEST_RESTART_SECONDS)
         self.restart_at = now + delay
         return delay

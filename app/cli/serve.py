@@ -103,7 +103,7 @@ def serve(
                 say=_print_line,
                 store=store.program,
                 store_ready=store.ready,
-                on_end=partial(_bury, settings, store.url),
+                on_end=partial(bury, settings, store.url),
             )
             threading.Thread(target=_announce, args=(_url(listener),), daemon=True).start()
             supervisor.run()
@@ -241,7 +241,7 @@ def make_folder(data_dir: Path) -> None:
         ) from error
 
 
-def _bury(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
+def bury(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
     """Let the requests of a worker process that just died go on at once."""
     kind, _, _ = name.partition("-")
     if kind not in ("io", "gpu"):

@@ -1,0 +1,43 @@
+"""A real gpu worker of the chaos run whose engine sleeps: `python -m benchmarks.chaos.worker`.
+
+The picture is one grey, the request's seed modulo 256, so that its file tells whose it is.
+"""
+
+import logging
+import time
+
+import numpy as np
+
+from models.config import ModelSettings
+from models.errors import BadOutput
+from models.job import Job, OnStep, Picture, Pixels, Step
+from worker.config import WorkerSettings
+from worker.runner import run_worker
+from worker.store import DEFAULT_REDIS_URL
+
+STEP_SECONDS = 0.01
+FAILS = "this one fails"
+"""A prompt that the engine refuses."""
+
+
+class SleepingEngine:
+    name = "sleeping"
+    device = "none"
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Nothing is loaded."""
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+        for step in range(1, job.num_inference_steps + 1):
+            time.sleep(STEP_SECONDS)
+            on_step(Step(step, job.num_inference_steps))
+        if job.prompt == FAILS:
+            raise BadOutput("The picture is all black.")
+        image = np.full((job.height, job.width, 3), job.seed % 256, dtype=np.uint8)
+        return Picture(image=image, model=self.name, seed=job.seed, prompt=job.prompt)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    settings = WorkerSettings()
+    run_worker("gpu", settings, settings.redis_url or DEFAULT_REDIS_URL, SleepingEngine)
