@@ -138,7 +138,7 @@ def _places(known: Layout, blocks: int, layers: int) -> tuple[int, ...] | None:
 def _refiner(weights: Weights, shapes: dict[str, tuple[int, ...]], channels: int) -> Refiner:
     """2.0 and 2.1 have the same keys, but 2.0's refiner was never run: its projections are still zero."""
     hint = "control_noise_refiner.0.after_proj.weight"
-    if hint in shapes and weights.read(hint).count_nonzero():
+    if hint in shapes and weights.read(hint).float().count_nonzero():
         return "control_noise_refiner"
     return "control_layers" if hint in shapes or channels == INPAINT_CHANNELS else None
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ZImageControlNetModel
+from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from models.controlnet import KNOWN, Layout, load_controlnet
 from models.errors import ControlNetError
+from models.transformer import control_tokens
 
 CONFIG: dict[str, Any] = {
     "all_patch_size": [2],
@@ -56,6 +57,69 @@ def test_published_variants_are_told_apart_whatever_the_file_is_called(known: La
     assert torch.equal(
         model.control_layers[1].after_proj.weight, weights["control_layers.1.after_proj.weight"]
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Z-Image-Turbo-Fun-Controlnet-Union.safetensors",
+        "Z-Image-Turbo-Fun-Controlnet-Union-2.1-8steps.safetensors",
+        "Z-Image-Turbo-Fun-Controlnet-Union-2.1-2602-8steps.safetensors",
+        "Z-Image-Turbo-Fun-Controlnet-Union-2.1-lite-2601-8steps.safetensors",
+    ],
+)
+@pytest.mark.parametrize(("refiner", "variant"), [("zero", "2.0"), ("trained", "2.1")])
+def test_zero_projections_tell_2_0_from_2_1_and_the_name_tells_nothing(
+    refiner: str, variant: str, name: str, tmp_path: Path
+) -> None:
+    weights = weights_of(KNOWN[2], "control_noise_refiner")
+    if refiner == "zero":
+        for block in (0, 1):
+            weights[f"control_noise_refiner.{block}.after_proj.weight"].zero_()
+    model, layout = load(tmp_path / name, weights)
+    assert layout.variant == variant
+    assert (model.control_noise_refiner is None) == (variant == "2.0")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.variant)
+def test_variants_are_told_apart_in_every_number_type(
+    known: Layout, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    stored = {
+        name: tensor.to(dtype)
+        for name, tensor in weights_of(known, known.refiner and "control_noise_refiner").items()
+    }
+    if known.variant == "2.0":
+        stored["control_noise_refiner.0.after_proj.weight"] = torch.zeros(32, 32, dtype=dtype)
+    model, layout = load(tmp_path / "x.safetensors", stored)
+    assert layout == known
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, stored[name].float()), name
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.variant)
+def test_channels_for_inpainting_stay_zero(known: Layout, tmp_path: Path) -> None:
+    weights = weights_of(known, known.refiner)
+    name = "control_all_x_embedder.2-1.weight"
+    by_channel = weights[name].view(32, 4, known.channels)
+    latents = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    transformer = ZImageTransformer2DModel(
+        dim=32, n_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=8, axes_dims=[4, 6, 6]
+    )
+    transformer.x_pad_token.data.zero_()
+    tokens = []
+    for noise in (0.0, 1.0):
+        by_channel[:, :, 16:] += noise
+        model, _ = load(tmp_path / "x.safetensors", weights)
+        with torch.no_grad():
+            tokens.append(control_tokens(transformer, model, latents))
+    assert torch.equal(*tokens)
+    by_channel[:, :, :16] += 1
+    model, _ = load(tmp_path / "x.safetensors", weights)
+    with torch.no_grad():
+        assert not torch.equal(control_tokens(transformer, model, latents), tokens[0])
 
 
 def test_2_0_file_with_plain_refiner_blocks_is_2_0(tmp_path: Path) -> None:
