@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from app.cli import inspect
 from app.cli import requests as commands
 from app.cli.exits import Exit
 from app.cli.options import build_body, image_url
@@ -24,8 +26,11 @@ from app.client import Client
 from app.config import Settings
 from app.main import create_app
 from models.inputs import ControlNetLoraInput
+from models.job import Job, Picture
 from tests.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
 from tests.processes import wait_for
+from worker.encode import encode
+from worker.metadata import describe as describe_picture
 from worker.storage import FolderStorage, new_file_id
 
 Run = Callable[..., Result]
@@ -42,6 +47,7 @@ def base_url(settings: Settings) -> Iterator[str]:
 def zturbo(base_url: str) -> Run:
     cli = typer.Typer()
     commands.register(cli)
+    inspect.register(cli)
     runner = CliRunner(env={"ZTURBO_BASE_URL": base_url, "ZTURBO_TOKEN": "any"})
 
     def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
@@ -76,6 +82,16 @@ def recorded(hands: WorkerHands, request_id: str) -> dict[str, Any]:
     record = hands.records.get(request_id.strip())
     assert record is not None
     return record.input
+
+
+def write_picture(folder: Path, output_format: str, body: dict[str, Any]) -> Path:
+    """A file as the finish stage writes it, with the seed that was drawn."""
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    job = Job(prompt=body["prompt"], width=16, height=16, num_inference_steps=8, seed=1234)
+    made = Picture(image=pixels, model="demo (untrained)", seed=1234, prompt=job.prompt)
+    file = folder / f"made.{output_format}"
+    file.write_bytes(encode(pixels, output_format, describe_picture("some/model", body, job, made)).data)
+    return file
 
 
 @pytest.mark.usefixtures("worked_on")
@@ -142,6 +158,7 @@ def test_help_names_the_choices_of_the_schema(zturbo: Run, field: str) -> None:
 def _cli() -> typer.Typer:
     cli = typer.Typer()
     commands.register(cli)
+    inspect.register(cli)
     return cli
 
 
@@ -181,6 +198,34 @@ def test_image_and_input_are_read_from_standard_input(zturbo: Run, hands: Worker
     ).model_dump(mode="json")
 
     assert zturbo("submit", "--image", "-", "--input", "-").exit_code == Exit.USAGE
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_picture_sends_its_own_request_again(
+    output_format: str, zturbo: Run, hands: WorkerHands, tmp_path: Path
+) -> None:
+    asked = ControlNetLoraInput(**DOCUMENTED_INPUT | {"output_format": output_format}).model_dump(mode="json")
+    file = write_picture(tmp_path, output_format, asked)
+
+    inspected = zturbo("inspect", str(file), "--request")
+    ran = zturbo("submit", "--detach", "--input", "-", stdin=inspected.stdout)
+
+    assert recorded(hands, ran.stdout) == asked | {"seed": 1234}
+
+
+def test_picture_whose_image_came_in_the_request_is_sent_again_with_the_image(
+    zturbo: Run, hands: WorkerHands, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(PNG)
+    asked = ControlNetLoraInput(prompt="A lighthouse", image_url=image_url(str(photo)), loras=[]).model_dump(
+        mode="json"
+    )
+    inspected = zturbo("inspect", str(write_picture(tmp_path, "webp", asked)), "--request")
+
+    ran = zturbo("submit", "--detach", "--input", "-", "--image", str(photo), stdin=inspected.stdout)
+
+    assert recorded(hands, ran.stdout) == asked | {"seed": 1234}
 
 
 def test_warnings_go_to_standard_error(zturbo: Run) -> None:
