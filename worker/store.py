@@ -53,7 +53,7 @@ def connect_async(redis_url: str) -> "redis.asyncio.Redis":
 
 
 @cache
-def _source(name: str) -> str:
+def script_source(name: str) -> str:
     return (_LUA / "lib.lua").read_text() + (_LUA / f"{name}.lua").read_text()
 
 
@@ -67,7 +67,7 @@ class Scripts:
     def run(self, name: str, *args: str | int | float) -> Any:
         script = self._registered.get(name)
         if script is None:
-            script = self._registered[name] = self._client.register_script(_source(name))
+            script = self._registered[name] = self._client.register_script(script_source(name))
         return script(keys=BELL_LISTS, args=args)
 
 

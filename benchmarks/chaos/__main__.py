@@ -35,6 +35,9 @@ SETTLE_SECONDS = 240.0
 PAUSE_SECONDS = (0.5, 1.5)
 """Between two kills."""
 WATCH_SECONDS = 0.02
+STOPPED_SECONDS = 1.0
+INTERRUPTED = 130
+"""Exit status after Ctrl-C or SIGTERM."""
 
 
 @dataclass
@@ -55,10 +58,13 @@ def main() -> int:
     with staged(
         folder / "data", options.appendfsync, options.lease, options.requests + 1, folder / "log"
     ) as server:
-        thread = threading.Thread(target=_torment, args=(server, options, story))
+        thread = threading.Thread(target=_torment, args=(server, options, story), daemon=True)
         thread.start()
         server.supervisor.run()
-        thread.join()
+        thread.join(STOPPED_SECONDS)
+    if thread.is_alive():
+        shutil.rmtree(folder)
+        return INTERRUPTED
     if story.fault:
         print(f"The run broke off; its log is {folder / 'log'}", file=sys.stderr)
         raise story.fault

@@ -328,5 +328,5 @@ def test_no_script_is_left_out_of_the_wheel_or_fails_to_load(client: redis.Redis
     names = {path.stem for path in store._LUA.glob("*.lua")} - {"lib"}
     assert {"submit", "next", "beat", "advance", "close", "release", "cancel", "reap", "delete"} <= names
     for name in names:
-        client.script_load(store._source(name))
+        client.script_load(store.script_source(name))
     assert Scripts(client).run("expired", 1, 1) == []

@@ -1,0 +1,295 @@
+"""The scripts against a model of them in Python: any order of moves, by workers alive, silent and dead.
+
+`ZTURBO_TEST_EXAMPLES=2000 pytest tests/worker/test_records_model.py` looks longer than the suite does.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from worker.config import WorkerSettings
+from worker.errors import LeaseLost
+from worker.queue import Queue
+from worker.records import MAX_CRASHES, Records, Stage
+from worker.registry import Registry, WorkerInfo
+from worker.store import Scripts, connect
+
+EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
+MAX_QUEUE = 3
+MAX_ATTEMPTS = 3
+TURN = 0.001
+
+QUEUE: dict[str, Queue] = {"prepare": "io", "generate": "gpu", "finish": "io"}
+NEXT: dict[str, Stage] = {"prepare": "generate", "generate": "finish"}
+
+
+@dataclass
+class Modelled:
+    """A request as it should be."""
+
+    sequence: int
+    state: str = "in_queue"
+    stage: str = "prepare"
+    token: str | None = None
+    attempt: int = 0
+    crashes: int = 0
+    passed: str | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+    """The field that tells the outcome, by its name."""
+
+    @property
+    def final(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled")
+
+    @property
+    def waits(self) -> bool:
+        return not self.final and self.token is None
+
+    def close(self, state: str, **said: Any) -> None:
+        self.state, self.token, self.said = state, None, said
+
+    def hand_back(self) -> None:
+        self.token = None
+        if self.stage == "generate":
+            self.state = "in_queue"
+
+    def standing(self, token: str, move: str) -> str:
+        if self.token == token:
+            return "held"
+        if self.passed == f"{token}:{move}":
+            return "passed"
+        return "cancelled" if self.state == "cancelled" else "fenced"
+
+
+class Moves(RuleBasedStateMachine):
+    """Each rule makes one move on Redis and on the model, and compares the answers."""
+
+    client: redis.Redis
+    tokens = Bundle("tokens")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        settings = WorkerSettings(
+            _env_file=None, max_queue=MAX_QUEUE, max_attempts=MAX_ATTEMPTS, lease_seconds=3600
+        )
+        self.records = Records(self.client, settings)
+        self.scripts = Scripts(self.client)
+        self.registry = Registry(self.client, 3600)
+        self.model: dict[str, Modelled] = {}
+        self.held: dict[str, tuple[str, str]] = {}
+        """What each token was handed: a request and its stage."""
+        self.submitted = 0
+
+    @rule(request_id=st.sampled_from("abcde"))
+    def submit(self, request_id: str) -> None:
+        fields = ("model_id", "m", "input", "{}", "warnings", "[]")
+        answer = self.scripts.run("submit", request_id, MAX_QUEUE, "local", *fields)
+        if request_id in self.model:
+            assert answer[0] == "already"
+        elif len(self._line()) >= MAX_QUEUE:
+            assert answer[0] == "full"
+        else:
+            assert answer[:2] == ["queued", len(self._line())]
+            self.submitted += 1
+            self.model[request_id] = Modelled(self.submitted)
+
+    @rule(target=tokens, queue=st.sampled_from(["io", "gpu"]), worker=st.sampled_from(["1", "2"]))
+    def take(self, queue: Queue, worker: str) -> str:
+        token = f"t{len(self.held)}"
+        record = self.records.next(queue, token, f"{queue}-{worker}")
+        waiting = [(id, each) for id, each in self.model.items() if each.waits and QUEUE[each.stage] == queue]
+        if not waiting:
+            assert record is None
+            self.held[token] = ("", "")
+            return token
+        expected, request = min(waiting, key=lambda one: (one[1].stage == "prepare", one[1].sequence))
+        assert record is not None
+        assert record.id == expected
+        request.token, request.attempt = token, request.attempt + 1
+        if request.stage == "generate":
+            request.state = "in_progress"
+        assert (record.attempt, record.state, record.stage) == (request.attempt, request.state, request.stage)
+        self.held[token] = (expected, request.stage)
+        return token
+
+    @rule(token=tokens)
+    def take_again(self, token: str) -> None:
+        """As after a lost reply. A token that was handed nothing is not used again."""
+        request_id, stage = self.held[token]
+        if stage:
+            record = self.records.next(QUEUE[stage], token, "w")
+            request = self.model.get(request_id)
+            mine = request is not None and request.token == token
+            assert (record.id if record else None) == (request_id if mine else None)
+
+    @rule(token=tokens)
+    def beat(self, token: str) -> None:
+        request_id, stage = self.held[token]
+        if stage:
+            assert self.records.beat(request_id, token) == self._standing(token, "beat")
+
+    @rule(token=tokens)
+    def advance(self, token: str) -> None:
+        request_id, stage = self.held[token]
+        if stage not in NEXT:
+            return
+        standing = self._standing(token, "advance")
+        if self._allowed(standing, lambda: self.records.advance(request_id, token, NEXT[stage], {})):
+            request = self.model[request_id]
+            request.stage, request.token, request.passed = NEXT[stage], None, f"{token}:advance"
+            request.attempt = request.crashes = 0
+
+    @rule(token=tokens)
+    def finish(self, token: str) -> None:
+        request_id, stage = self.held[token]
+        if stage != "finish":
+            return
+        standing, output = self._standing(token, "close"), {"by": token}
+        if self._allowed(standing, lambda: self.records.finish(request_id, token, output)):
+            self.model[request_id].close("succeeded", output=output)
+            self.model[request_id].passed = f"{token}:close"
+
+    @rule(token=tokens)
+    def fail(self, token: str) -> None:
+        request_id, stage = self.held[token]
+        if not stage:
+            return
+        standing = self._standing(token, "close")
+        if self._allowed(standing, lambda: self.records.fail(request_id, token, "broken", token)):
+            self.model[request_id].close("failed", error={"type": "broken", "message": token})
+            self.model[request_id].passed = f"{token}:close"
+
+    @rule(token=tokens)
+    def release(self, token: str) -> None:
+        request_id, stage = self.held[token]
+        if not stage:
+            return
+        held = self._standing(token, "release") == "held"
+        self.records.release(request_id, token)
+        if held:
+            request = self.model[request_id]
+            request.attempt, request.passed = request.attempt - 1, f"{token}:release"
+            request.hand_back()
+
+    @rule(request_id=st.sampled_from("abcde"), force=st.booleans())
+    def cancel(self, request_id: str, force: bool) -> None:
+        answer = self.scripts.run("cancel", request_id, "1" if force else "0")
+        request = self.model.get(request_id)
+        if request is None:
+            assert answer == []
+            return
+        if request.state == "in_queue" or (force and request.state == "in_progress"):
+            request.close("cancelled")
+        outcome = "cancelled" if request.state == "cancelled" else "not_cancellable"
+        assert answer == [outcome, request.state]
+
+    @rule(request_id=st.sampled_from("abcde"))
+    def delete(self, request_id: str) -> None:
+        answer = self.scripts.run("delete", request_id)
+        request = self.model.get(request_id)
+        assert answer == ("unknown" if request is None else "deleted" if request.final else "active")
+        if answer == "deleted":
+            del self.model[request_id]
+
+    @rule(queue=st.sampled_from(["io", "gpu"]), worker=st.sampled_from(["1", "2"]))
+    def die(self, queue: Queue, worker: str) -> None:
+        """The supervisor saw it; whoever reaps next counts a crash for what it held."""
+        worker_id = f"{queue}-{worker}"
+        lost = [id for id, _ in self._held_by(worker_id)]
+        assert self.records.bury(queue, worker_id) == len(lost)
+        self._reap(lost, crashed=True)
+
+    @rule(token=tokens, alive=st.booleans())
+    def fall_silent(self, token: str, alive: bool) -> None:
+        """The lease runs out while its worker's process lives, or does not."""
+        request_id, stage = self.held[token]
+        if not stage or request_id not in self.model or self.model[request_id].token != token:
+            return
+        worker = self.client.hget(f"zturbo:req:{request_id}", "worker")
+        queue = QUEUE[stage]
+        info = WorkerInfo(id=str(worker), kind=queue, state="busy")
+        if alive:
+            self.registry.say(info)
+        else:
+            self.registry.leave(info)
+        self.client.zadd("zturbo:leases", {request_id: 0})
+        self._reap([request_id], crashed=not alive)
+
+    def _reap(self, lost: list[str], crashed: bool) -> None:
+        while (reaped := self.records.reap(TURN)) is None:
+            pass
+        given_up = 0
+        for request in (self.model[id] for id in lost):
+            request.crashes += crashed
+            # The scripts judge the crash first.
+            crashes = request.crashes if crashed else 0
+            if crashes >= MAX_CRASHES or request.attempt >= MAX_ATTEMPTS:
+                request.close("failed")
+                given_up += 1
+            else:
+                request.hand_back()
+        assert reaped[:2] == (len(lost) - given_up, given_up)
+
+    def _held_by(self, worker_id: str) -> Iterator[tuple[str, Modelled]]:
+        for request_id, request in self.model.items():
+            if request.token and self.client.hget(f"zturbo:req:{request_id}", "worker") == worker_id:
+                yield request_id, request
+
+    def _standing(self, token: str, move: str) -> str:
+        request = self.model.get(self.held[token][0])
+        return request.standing(token, move) if request else "fenced"
+
+    def _allowed(self, standing: str, move: Any) -> bool:
+        """Makes the move, which must be refused unless the token stands so; True when it counts."""
+        if standing in ("held", "passed"):
+            move()
+        else:
+            with pytest.raises(LeaseLost, match=standing):
+                move()
+        return standing == "held"
+
+    def _line(self) -> list[str]:
+        waiting = [(each.sequence, id) for id, each in self.model.items() if each.state == "in_queue"]
+        return [id for _, id in sorted(waiting)]
+
+    @invariant()
+    def records_are_as_modelled(self) -> None:
+        assert self.client.zrange("zturbo:line", 0, -1) == self._line()
+        for queue in ("io", "gpu"):
+            waits = {id for id, each in self.model.items() if each.waits and QUEUE[each.stage] == queue}
+            assert set(self.client.zrange(f"zturbo:waiting:{queue}", 0, -1)) == waits
+        assert set(self.client.zrange("zturbo:leases", 0, -1)) == {
+            id for id, each in self.model.items() if each.token
+        }
+        assert set(self.client.zrange("zturbo:done", 0, -1)) == {
+            id for id, each in self.model.items() if each.final
+        }
+        keys = {key.removeprefix("zturbo:req:") for key in self.client.keys("zturbo:req:*")}
+        assert keys == set(self.model)
+        for request_id, request in self.model.items():
+            record = self.records.get(request_id)
+            assert record is not None
+            assert (record.state, record.stage) == (request.state, request.stage)
+            assert (record.output is not None) == (record.state == "succeeded")
+            assert (record.error is not None) == (record.state == "failed")
+            for name, value in request.said.items():
+                assert getattr(record, name) == value
+
+
+def test_any_order_of_moves_does_what_the_model_does(redis_url: str) -> None:
+    with connect(redis_url) as client:
+        Moves.client = client
+        run_state_machine_as_test(
+            Moves,
+            settings=profile(
+                max_examples=EXAMPLES, stateful_step_count=40, deadline=None, derandomize=EXAMPLES == 40
+            ),
+        )
