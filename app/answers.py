@@ -5,7 +5,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.links import Links
-from app.schemas import EventBody, Failure, Output, RequestBody, RequestStatus, ResultBody, StatusBody
+from app.schemas import (
+    Attempt,
+    EventBody,
+    Failure,
+    Output,
+    RequestBody,
+    RequestStatus,
+    ResultBody,
+    StatusBody,
+    WebhookBody,
+)
 from worker.following import Moment
 from worker.records import Record, State
 
@@ -54,6 +64,7 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         loras=made.get("loras"),
         timings=made.get("timings"),
         warnings=[*record.warnings, *made.get("warnings", [])] or None,
+        webhook=webhook(record),
         cost=0 if include_cost else None,
     )
 
@@ -86,6 +97,13 @@ def seconds_left(record: Record) -> float | None:
 
 def failure(record: Record) -> Failure | None:
     return Failure(**record.error) if record.error else None
+
+
+def webhook(record: Record) -> WebhookBody | None:
+    if record.webhook is None:
+        return None
+    attempts = [Attempt(**each | {"at": timestamp(each["at"])}) for each in record.deliveries]
+    return WebhookBody(url=record.webhook["url"], attempts=attempts)
 
 
 def file_url(file: dict[str, Any], links: Links) -> str:

@@ -16,6 +16,7 @@ from app.auth import check_exposure, owner
 from app.config import Settings
 from app.errors import (
     ApiError,
+    BadInput,
     NothingHere,
     TooManyRequests,
     Unavailable,
@@ -25,9 +26,10 @@ from app.errors import (
 )
 from app.openapi import describe
 from app.proxy import TrustedProxy, read_networks
-from app.routes import about, events, files, health, models, playground, requests, uploads
+from app.routes import about, events, files, health, models, playground, requests, uploads, webhooks
 from app.schemas import errors_answered
-from worker.errors import QueueFull, RecordGone, StorageError, StoreUnavailable
+from app.webhooks import Webhooks
+from worker.errors import KeyReused, QueueFull, RecordGone, StorageError, StoreUnavailable
 from worker.requests import Requests
 from worker.secret import Secret
 from worker.storage import FolderStorage
@@ -42,6 +44,7 @@ ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     RequestValidationError: lambda error: faults(error.errors()),
     HTTPException: lambda error: _routing_error(error),
     QueueFull: lambda error: TooManyRequests(str(error), error.retry_after),
+    KeyReused: lambda error: BadInput(str(error)),
     RecordGone: lambda error: UnknownRequest(),
     StoreUnavailable: lambda error: Unavailable(str(error)),
     StorageError: lambda error: Unavailable(str(error)),
@@ -71,10 +74,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.requests = Requests.connect(settings)
     app.state.storage = FolderStorage(settings.outputs_path)
     app.state.secret = Secret(settings.data_dir)
+    app.state.webhooks = Webhooks(app.state.requests, settings, app.state.secret)
     if keys.open:
         log.warning("No keys are configured: any token is taken, from this machine only.")
 
-    for router in (models.router, requests.router, events.router, uploads.router):
+    for router in (models.router, requests.router, events.router, uploads.router, webhooks.router):
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
     for router in (files.router, health.router, about.router, playground.router):
         app.include_router(router)
@@ -105,5 +109,7 @@ def _routing_error(error: HTTPException) -> ApiError:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.webhooks.start()
     yield
+    await app.state.webhooks.stop()
     await app.state.requests.close()

@@ -63,6 +63,17 @@ class Output(Body):
     image: str = Field(description="URL of the picture; needs no token.")
 
 
+class Attempt(Body):
+    at: str
+    status: int | None = Field(None, description="What the receiver answered.")
+    error: str | None = Field(None, description="Why there was no answer.")
+
+
+class WebhookBody(Body):
+    url: str
+    attempts: list[Attempt]
+
+
 class ResultBody(Body):
     request_id: str
     status: ResultStatus
@@ -81,7 +92,16 @@ class ResultBody(Body):
     )
     timings: dict[str, float] | None = Field(None, description="Seconds by stage.")
     warnings: list[str] | None = None
+    webhook: WebhookBody | None = Field(None, description="What came of telling the caller's own server.")
     cost: float | None = Field(None, description="Only with `include_cost=true`; always 0.")
+
+
+class WaitedBody(ResultBody):
+    """The answer to a submit that was held: the result as it was when the call ended, and where to go on."""
+
+    status_url: str
+    result_url: str
+    cancel_url: str
 
 
 class RequestBody(ResultBody):
@@ -114,6 +134,10 @@ class FileBody(Body):
     name: str
     content_type: str
     size: int = Field(description="Bytes.")
+
+
+class WebhookSecretBody(Body):
+    secret: str = Field(description="What the webhooks of this key are signed with, as `whsec_` and base64.")
 
 
 class ModelBody(Body):

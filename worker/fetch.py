@@ -47,9 +47,9 @@ def fetch(
     deadline = Deadline(limits.seconds)
     backend = GuardedBackend(allowed, deadline)
     try:
-        with httpcore.ConnectionPool(_tls(), network_backend=backend) as pool:
+        with httpcore.ConnectionPool(tls(), network_backend=backend) as pool:
             for _ in range(MAX_REDIRECTS + 1):
-                target = _read_url(url, field)
+                target = read_url(url, field)
                 host = (b"Host", target.host + (b":%d" % target.port if target.port else b""))
                 with pool.stream("GET", target, headers=[host, *HEADERS]) as response:
                     if response.status not in REDIRECTS:
@@ -57,7 +57,7 @@ def fetch(
                         return
                     url = _next_url(url, response, field)
     except Refused:
-        raise FetchError(_unreachable(field)) from None
+        raise FetchError(unreachable(field)) from None
     except httpcore.TimeoutException:
         raise FetchError(f"{field}: the server did not send the file in time.") from None
     except httpcore.ConnectError as error:
@@ -69,16 +69,16 @@ def fetch(
     except httpcore.ProtocolError:
         raise FetchError(f"{field}: the server's answer is not HTTP, or was cut off.") from None
     except OSError:
-        raise FetchError(_unreachable(field)) from None
+        raise FetchError(unreachable(field)) from None
     raise FetchError(f"{field}: the URL redirects more than {MAX_REDIRECTS} times.")
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
     return httpcore.default_ssl_context()
 
 
-def _unreachable(field: str) -> str:
+def unreachable(field: str) -> str:
     # One sentence for a name that does not exist and one that is not allowed: which it is tells of our net.
     return (
         f"{field}: the host of this URL cannot be found, or is one that this server does not fetch from "
@@ -86,7 +86,7 @@ def _unreachable(field: str) -> str:
     )
 
 
-def _read_url(url: str, field: str) -> httpcore.URL:
+def read_url(url: str, field: str) -> httpcore.URL:
     """The URL as it is connected to, so that nothing is checked by one parser and used by another."""
     try:
         parts = urlsplit(url)

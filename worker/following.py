@@ -1,6 +1,7 @@
 """One request watched from now until its end: each state of its record as soon as it is there."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ class Moment(NamedTuple):
     """JPEG in base64; only while it is `in_progress`, and only for those who ask for previews."""
 
 
-async def follow(requests: Requests, request_id: str, previews: bool = False) -> AsyncIterator[Moment]:
+async def follow(requests: Requests, request_id: str, previews: bool = False) -> AsyncGenerator[Moment, None]:
     """The request as it is, then each change, to the final state; ends early when the record is deleted.
 
     While Redis is away it waits. Who gives up sooner just leaves.
@@ -51,6 +52,16 @@ async def follow(requests: Requests, request_id: str, previews: bool = False) ->
                 return
             if not await listener.wait(LOOK_SECONDS):
                 listener.changed = True
+
+
+async def outcome(requests: Requests, request_id: str, seconds: float) -> Record | None:
+    """The record once it is final, or as it is after so many seconds; None when it is gone."""
+    record = None
+    async with aclosing(follow(requests, request_id)) as moments:
+        with anyio.move_on_after(seconds):
+            async for moment in moments:
+                record = moment.record
+    return record
 
 
 async def _look(requests: Requests, request_id: str, previews: bool) -> Moment | None:

@@ -5,6 +5,7 @@ The workers' moves are in `worker.records`.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import redis.asyncio
 
 from worker.changes import Changes
 from worker.config import WorkerSettings
-from worker.errors import QueueFull
+from worker.errors import KeyReused, QueueFull
 from worker.queue import Bells, Queue
 from worker.records import (
     LINE_KEY,
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 Outcome = str
 """`cancelled` or `not_cancellable`."""
+
+KEY_SECONDS = 86_400
+"""How long an Idempotency-Key stands for the request that it made."""
 
 LIST_BATCH = 100
 """Records read at once while a list looks for those in one state."""
@@ -94,7 +98,13 @@ class Requests:
             await self._client.set("zturbo:ping", "1", px=1000)
 
     async def submit(
-        self, request_id: str, model_id: str, input: dict[str, Any], owner: str, warnings: list[str]
+        self,
+        request_id: str,
+        model_id: str,
+        input: dict[str, Any],
+        owner: str,
+        warnings: list[str],
+        webhook: dict[str, str] | None = None,
     ) -> int:
         """Puts a request in line and returns how many are ahead of it.
 
@@ -104,7 +114,8 @@ class Requests:
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")
         slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
-        fields = ("model_id", model_id, "input", json.dumps(slim), "warnings", json.dumps(warnings))
+        fields = ["model_id", model_id, "input", json.dumps(slim), "warnings", json.dumps(warnings)]
+        fields += ["webhook", json.dumps(webhook)] if webhook else []
         with reaching_store():
             answer = await self._scripts.run("submit", request_id, self._settings.max_queue, owner, *fields)
         if answer[0] == "full":
@@ -117,6 +128,34 @@ class Requests:
         if bells:
             await self._ring("io")
         return int(position)
+
+    async def reserve(self, owner: str, key: str, body: str, request_id: str) -> str:
+        """The id of the request that `key` stands for: `request_id` from now on, unless it has one already.
+
+        Raises KeyReused when the key was used with another `body` (its digest) in the last 24 hours.
+        """
+        name = f"zturbo:idempotency:{hashlib.sha256(f'{len(owner)}:{owner}{key}'.encode()).hexdigest()}"
+        with reaching_store():
+            await self._client.set(name, f"{request_id} {body}", nx=True, ex=KEY_SECONDS)
+            kept: Any = await self._client.get(name)
+        kept_id, _, kept_body = str(kept).partition(" ")
+        if kept_body != body:
+            raise KeyReused("Idempotency-Key: this key was used for another body in the last 24 hours.")
+        return kept_id
+
+    async def due_webhooks(self, limit: int, lease_seconds: float) -> list[str]:
+        """Ids of requests whose caller is to be told now; nobody else gets them for so long."""
+        with reaching_store():
+            ids: list[str] = await self._scripts.run("due", limit, int(lease_seconds * 1000))
+        return ids
+
+    async def delivered(
+        self, request_id: str, number: int, attempt: dict[str, Any], again_in: float | None
+    ) -> None:
+        """Writes what came of attempt `number` (from 1); the next is in so many seconds, if there is one."""
+        pause = "" if again_in is None else int(again_in * 1000)
+        with reaching_store():
+            await self._scripts.run("delivered", request_id, number, json.dumps(attempt), pause)
 
     async def _ring(self, queue: Queue) -> None:
         try:

@@ -1,22 +1,20 @@
 """The models that there are, and submitting a request to one."""
 
-import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from app.auth import Owner
+from app.answers import result_body
 from app.body import read_json
-from app.deps import LinksDep, RequestsDep, SettingsDep
+from app.deps import LinksDep, SettingsDep
 from app.errors import UnknownModel, bad_input
-from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, errors_answered
+from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, WaitedBody, errors_answered
+from app.submission import SubmissionDep, WaitDep, WebhookQuery
 from models.catalog import ENDPOINTS, Endpoint, categories, search
 from models.inputs import read_input
 
 MAX_PAGE = 1000
-REQUEST_ID_BYTES = 16
-"""128 random bits: nobody guesses another's request."""
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -52,28 +50,28 @@ async def get_model(model_id: str) -> ModelBody:
 async def submit(
     model_id: str,
     request: Request,
-    owner: Owner,
+    response: Response,
+    submission: SubmissionDep,
     settings: SettingsDep,
-    requests: RequestsDep,
     links: LinksDep,
-) -> SubmitBody:
-    """Queue one picture. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
+    wait: WaitDep,
+    webhook: WebhookQuery = None,
+) -> SubmitBody | WaitedBody:
+    """Queue one request. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
     endpoint = find_endpoint(model_id)
     body = await read_json(request, settings.max_body_bytes)
     try:
         checked, warnings = read_input(endpoint.input_model, body)
     except ValidationError as error:
         raise bad_input(error) from None
-    request_id = secrets.token_hex(REQUEST_ID_BYTES)
-    request.state.request_id = request_id
-    await requests.submit(request_id, endpoint.model_id, checked.model_dump(mode="json"), owner, warnings)
-    return SubmitBody(
-        request_id=request_id,
-        status_url=links.request(request_id, "status"),
-        result_url=links.request(request_id, "result"),
-        cancel_url=links.request(request_id, "cancel"),
-        warnings=warnings or None,
-    )
+    request_id, _ = await submission.take(endpoint.model_id, checked, warnings, webhook, "hosted")
+    urls = {f"{leaf}_url": links.request(request_id, leaf) for leaf in ("status", "result", "cancel")}
+    if wait:
+        response.headers["Preference-Applied"] = f"wait={wait:g}"
+        record = await submission.outcome(request_id, wait)
+        if record is not None:
+            return WaitedBody(**result_body(record, links, include_cost=False).wire(), **urls)
+    return SubmitBody(request_id=request_id, **urls, warnings=warnings or None)
 
 
 def find_endpoint(model_id: str) -> Endpoint:

@@ -231,7 +231,7 @@ def tls_web(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]
 
 def trust(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr("worker.fetch._tls", lambda: context)
+    monkeypatch.setattr("worker.fetch.tls", lambda: context)
 
 
 def test_certificate_is_checked_against_the_name_in_the_url(

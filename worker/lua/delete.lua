@@ -8,4 +8,5 @@ if request[1] == 'in_queue' or request[1] == 'in_progress' then return 'active' 
 redis.call('DEL', REQUEST .. id)
 redis.call('ZREM', OWNER .. request[2], id)
 redis.call('ZREM', DONE, id)
+redis.call('ZREM', WEBHOOKS, id)
 return 'deleted'

@@ -18,6 +18,7 @@ local QUIET = 'zturbo:quiet'        -- string: no lease is taken away before thi
 local CHANGED = 'zturbo:changed'     -- channel: id of a request whose state changed, and with it perhaps the line
 local STEPPED = 'zturbo:stepped'     -- channel: id of a request that did a step
 local PREVIEW = 'zturbo:preview:'   -- string by id: JPEG of the picture as it is now, base64
+local WEBHOOKS = 'zturbo:webhooks'   -- sorted set: ids whose caller is to be told of the end, by when next (ms)
 
 local BELLS = {io = KEYS[1], gpu = KEYS[2]}
 local QUEUE = {prepare = 'io', generate = 'gpu', finish = 'io'}
@@ -62,6 +63,7 @@ local function close(id, state, at)
     redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', at)
     redis.call('ZADD', DONE, at, id)
     redis.call('DEL', PREVIEW .. id)
+    if redis.call('HEXISTS', REQUEST .. id, 'webhook') == 1 then redis.call('ZADD', WEBHOOKS, at, id) end
     redis.call('PUBLISH', CHANGED, id)
 end
 

@@ -1,0 +1,131 @@
+"""Taking a request: what every dialect's submit route does with a body that it has read.
+
+An Idempotency-Key is the caller's own name for a submit: sent again, it gets the same request and no second.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import Depends, Header, Query, Request
+from pydantic import BaseModel
+
+from app.auth import Owner
+from app.deps import LinksDep, RequestsDep
+from app.errors import faults
+from app.links import Links
+from models.reference import ReferenceFault, check_url
+from worker.following import outcome
+from worker.records import Record
+from worker.requests import Requests
+
+REQUEST_ID_BYTES = 16
+"""128 random bits: nobody guesses another's request."""
+
+MAX_KEY_CHARACTERS = 255
+MAX_URL_CHARACTERS = 2048
+MAX_WAIT_SECONDS = 300.0
+PREFERRED_WAIT_SECONDS = 60.0
+"""What a bare `Prefer: wait` asks for."""
+
+_PREFERENCE = re.compile(r"(?:^|[,;])\s*wait\s*(?:=\s*(\d{1,6})\s*)?(?:$|[,;])", re.IGNORECASE)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=MAX_KEY_CHARACTERS,
+        description="For 24 hours the same key and body give the same request.",
+    ),
+]
+WaitQuery = Annotated[
+    float | None,
+    Query(
+        ge=0, le=MAX_WAIT_SECONDS, description="Hold the call so many seconds, or until the request is done."
+    ),
+]
+WebhookQuery = Annotated[
+    str | None, Query(max_length=MAX_URL_CHARACTERS, description="URL that the result is posted to, signed.")
+]
+
+
+class Taken(NamedTuple):
+    request_id: str
+    position: int
+    """Requests ahead of it."""
+
+
+class Submission:
+    """One call's way to submit."""
+
+    def __init__(
+        self,
+        request: Request,
+        owner: Owner,
+        requests: RequestsDep,
+        links: LinksDep,
+        idempotency_key: IdempotencyKey = None,
+    ) -> None:
+        self._call = request
+        self._owner = owner
+        self._requests: Requests = requests
+        self._links: Links = links
+        self._key = idempotency_key
+
+    async def take(
+        self,
+        model_id: str,
+        checked: BaseModel,
+        warnings: list[str],
+        webhook: str | None,
+        dialect: str,
+    ) -> Taken:
+        """Puts a checked input in line. Raises QueueFull, KeyReused, and BadInput for the webhook's URL."""
+        body = checked.model_dump(mode="json")
+        request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        told = {"url": _checked(webhook), "base": self._links.base, "dialect": dialect} if webhook else None
+        if self._key is not None:
+            digest = _digest([model_id, body, webhook])
+            request_id = await self._requests.reserve(self._owner, self._key, digest, request_id)
+        self._call.state.request_id = request_id
+        position = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told)
+        return Taken(request_id, position)
+
+    async def outcome(self, request_id: str, seconds: float) -> Record | None:
+        """The record when it is final, or as it is after so long."""
+        return await outcome(self._requests, request_id, seconds)
+
+
+SubmissionDep = Annotated[Submission, Depends()]
+
+
+def preferred_wait(
+    wait: WaitQuery = None, prefer: Annotated[str, Header(description="`wait=SECONDS` (RFC 7240).")] = ""
+) -> float:
+    """Seconds to hold the call, by either way of saying it; 0: not at all."""
+    if wait is not None:
+        return wait
+    preference = _PREFERENCE.search(prefer)
+    if preference is None:
+        return 0.0
+    return min(float(preference[1] or PREFERRED_WAIT_SECONDS), MAX_WAIT_SECONDS)
+
+
+WaitDep = Annotated[float, Depends(preferred_wait)]
+
+
+def _checked(webhook: str) -> str:
+    try:
+        check_url(webhook)
+    except ReferenceFault as fault:
+        raise faults(
+            [{"loc": ("query", "webhook"), "msg": str(fault), "type": "value_error", "input": webhook}]
+        ) from None
+    return webhook
+
+
+def _digest(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,92 @@
+"""Sends the webhooks that are due, beside the calls that this process answers.
+
+What is due stands in Redis: any API process sends it, and what one had in hand when it died another sends
+again. So a receiver may get the same end of a request twice, with the same `webhook-id`.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from contextlib import suppress
+from typing import Any
+
+from app.answers import result_body
+from app.config import Settings
+from app.links import Links
+from worker.errors import FetchError, StoreUnavailable
+from worker.guard import AllowList
+from worker.records import Record
+from worker.requests import Requests
+from worker.secret import Secret
+from worker.webhooks import GONE, next_pause, post, sign
+
+LOOK_SECONDS = 0.5
+LEASE_SECONDS = 60.0
+"""Longer than one attempt can take."""
+
+AT_ONCE = 32
+
+log = logging.getLogger("zturbo")
+
+
+class Webhooks:
+    """Runs from `start` to `stop`."""
+
+    def __init__(self, requests: Requests, settings: Settings, secret: Secret) -> None:
+        self._requests = requests
+        self._allowed = AllowList.parse(settings.allow_hosts)
+        self._secret = secret
+        self._sending: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        tasks = [task for task in (self._task, *self._sending) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(StoreUnavailable):
+                for request_id in await self._requests.due_webhooks(
+                    AT_ONCE - len(self._sending), LEASE_SECONDS
+                ):
+                    task = asyncio.create_task(self._send(request_id))
+                    self._sending.add(task)
+                    task.add_done_callback(self._sending.discard)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _send(self, request_id: str) -> None:
+        try:
+            record = await self._requests.get(request_id)
+            if record is None or record.webhook is None:
+                return
+            attempt = await self._try(record, record.webhook)
+            over = 200 <= attempt.get("status", 0) < 300 or attempt.get("status") == GONE
+            number = len(record.deliveries) + 1
+            pause = None if over else next_pause(number, time.time() - (record.finished_at or 0))
+            await self._requests.delivered(request_id, number, attempt, pause)
+        except StoreUnavailable:
+            log.info("a webhook's outcome could not be written; it is sent again")
+        except Exception:
+            log.exception("the webhook of request %s failed", request_id)
+
+    async def _try(self, record: Record, webhook: dict[str, str]) -> dict[str, Any]:
+        body = webhook_body(record, webhook)
+        key = self._secret.derive("webhook", record.owner)
+        attempt: dict[str, Any] = {"at": time.time()}
+        try:
+            headers = sign(key, record.id, body)
+            attempt["status"] = await asyncio.to_thread(post, webhook["url"], headers, body, self._allowed)
+        except FetchError as error:
+            attempt["error"] = str(error)
+        return attempt
+
+
+def webhook_body(record: Record, webhook: dict[str, str]) -> bytes:
+    """What is posted: the result as its route answers it, its URLs under the base that the caller used."""
+    return json.dumps(result_body(record, Links(webhook["base"]), include_cost=False).wire()).encode()

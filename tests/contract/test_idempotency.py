@@ -1,0 +1,55 @@
+"""Idempotency-Key: a submit that is sent again makes no second request."""
+
+import httpx
+import pytest
+
+from app.config import Settings
+from app.main import create_app
+from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
+
+pytestmark = pytest.mark.anyio
+
+
+async def submit(http: httpx.AsyncClient, key: str, **fields: object) -> httpx.Response:
+    return await http.post(SUBMIT, json=DOCUMENTED_INPUT | fields, headers={"Idempotency-Key": key})
+
+
+async def test_same_key_and_body_are_the_same_request(http: httpx.AsyncClient, hands: WorkerHands) -> None:
+    first = await submit(http, "a")
+    assert (await submit(http, "a")).json() == first.json()
+    hands.fail("fetch_failed", "image_url: nobody is there.")
+    assert (await submit(http, "a", control_scale=0.9)).json() == first.json()
+    assert len((await http.get("/v1/requests")).json()["requests"]) == 1
+    assert 86_000 < hands.client.ttl(hands.client.keys("zturbo:idempotency:*")[0]) <= 86_400
+
+
+async def test_another_key_is_another_request(http: httpx.AsyncClient) -> None:
+    assert (await submit(http, "a")).json() != (await submit(http, "b")).json()
+
+
+async def test_same_key_with_another_body_is_a_422(http: httpx.AsyncClient) -> None:
+    await submit(http, "a")
+    answer = await submit(http, "a", seed=1)
+    assert answer.status_code == 422
+    assert answer.json()["error_code"] == 422001
+    assert "Idempotency-Key" in answer.json()["error_message"]
+
+
+async def test_key_of_a_refused_body_is_free(http: httpx.AsyncClient) -> None:
+    assert (await submit(http, "a", seed="x")).status_code == 422
+    assert (await submit(http, "a", seed=1)).status_code == 200
+
+
+async def test_keys_of_two_callers_have_nothing_to_do_with_each_other(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"api_keys": "ann:key-a,bob:key-b"}))
+    async with in_process(app, token="key-a") as ann, in_process(app, token="key-b") as bob:
+        ids = {
+            (await submit(client, "a", seed=seed)).json()["request_id"]
+            for client, seed in ((ann, 1), (bob, 2))
+        }
+    assert len(ids) == 2
+    await app.state.requests.close()
+
+
+async def test_too_long_a_key_is_a_422(http: httpx.AsyncClient) -> None:
+    assert (await submit(http, "a" * 256)).status_code == 422

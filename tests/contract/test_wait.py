@@ -1,0 +1,71 @@
+"""Holding a submit until the request is done: `?wait=` and `Prefer: wait=`."""
+
+import anyio
+import httpx
+import pytest
+
+from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from worker.requests import Requests
+
+pytestmark = pytest.mark.anyio
+
+OUTPUT = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
+
+
+async def work(hands: WorkerHands, requests: Requests) -> None:
+    """A worker that takes the first request there is."""
+    while True:
+        if (await requests.stats()).in_line:
+            break
+        await anyio.sleep(0.01)
+    await anyio.to_thread.run_sync(hands.succeed, OUTPUT)
+
+
+@pytest.mark.parametrize(
+    "how", [{"params": {"wait": "10"}}, {"headers": {"Prefer": "respond-async, wait=10"}}]
+)
+async def test_held_submit_answers_with_the_result(
+    http: httpx.AsyncClient, hands: WorkerHands, requests: Requests, how: dict[str, dict[str, str]]
+) -> None:
+    answers: list[httpx.Response] = []
+
+    async def submit() -> None:
+        answers.append(await http.post(SUBMIT, json=DOCUMENTED_INPUT, **how))  # type: ignore[arg-type]
+
+    with anyio.fail_after(8):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(submit)
+            tasks.start_soon(work, hands, requests)
+
+    (answer,) = answers
+    assert answer.status_code == 200
+    assert answer.headers["preference-applied"] == "wait=10"
+    body = answer.json()
+    assert (body["status"], body["seed"]) == ("succeeded", 7)
+    result = (await http.get(body["result_url"])).json()
+    assert body == result | {
+        "status_url": body["status_url"],
+        "result_url": body["result_url"],
+        "cancel_url": body["cancel_url"],
+    }
+
+
+async def test_time_that_is_up_answers_with_the_state(http: httpx.AsyncClient) -> None:
+    answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT, params={"wait": "0.1"})
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "in_queue"
+    assert "output" not in answer.json()
+
+
+async def test_without_a_wait_nothing_is_held(http: httpx.AsyncClient) -> None:
+    for call in ({}, {"params": {"wait": "0"}}, {"headers": {"Prefer": "return=minimal"}}):
+        answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT, **call)  # type: ignore[arg-type]
+        assert "status" not in answer.json()
+        assert "preference-applied" not in answer.headers
+
+
+@pytest.mark.parametrize("wait", ["-1", "301", "soon", "nan"])
+async def test_faulty_wait_is_a_422(http: httpx.AsyncClient, wait: str) -> None:
+    answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT, params={"wait": wait})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["query", "wait"]

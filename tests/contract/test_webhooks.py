@@ -1,0 +1,170 @@
+"""?webhook=URL: the end of a request told to the caller's own server, signed and tried again."""
+
+import base64
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.config import Settings
+from app.main import create_app
+from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
+from tests.processes import wait_for
+from worker.webhooks import next_pause, sign
+
+OUTPUT = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
+DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
+
+
+class Receiver:
+    """A caller's server: what it was sent, and the statuses that it answers, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[dict[str, str], bytes]] = []
+        self.statuses = [204]
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.calls.append(({name.lower(): text for name, text in self.headers.items()}, body))
+                status = receiver.statuses.pop(0) if len(receiver.statuses) > 1 else receiver.statuses[0]
+                self.send_response(status)
+                self.send_header("location", "http://169.254.169.254/")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/done"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def calls(settings: Settings) -> Iterator[httpx.Client]:
+    # Another port than 80 is only for hosts that the operator names.
+    settings = settings.model_copy(update={"allow_hosts": "127.0.0.1"})
+    with served(create_app(settings), settings) as base, httpx.Client(base_url=base) as client:
+        yield client
+
+
+def submit(calls: httpx.Client, url: str) -> str:
+    answer = calls.post(SUBMIT, json=DOCUMENTED_INPUT, params={"webhook": url})
+    assert answer.status_code == 200, answer.text
+    request_id: str = answer.json()["request_id"]
+    return request_id
+
+
+def attempts(calls: httpx.Client, request_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = calls.get(f"/v1/requests/{request_id}/result").json()["webhook"]["attempts"]
+    return found
+
+
+def documented_verify() -> Callable[[str, dict[str, str], bytes], bool]:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - the snippet that readers are told to run
+    verify: Callable[[str, dict[str, str], bytes], bool] = names["verify"]
+    return verify
+
+
+def test_end_is_posted_and_the_documented_snippet_verifies_it(
+    calls: httpx.Client, receiver: Receiver, hands: WorkerHands
+) -> None:
+    request_id = submit(calls, receiver.url)
+    hands.succeed(OUTPUT)
+    result = calls.get(f"/v1/requests/{request_id}/result").json()
+    wait_for(lambda: bool(attempts(calls, request_id)))
+
+    ((headers, body),) = receiver.calls
+    told = json.loads(body)
+    assert told == result | {"webhook": {"url": receiver.url, "attempts": []}}
+    assert headers["content-type"] == "application/json"
+    assert headers["webhook-id"] == request_id
+    verify, secret = documented_verify(), calls.get("/v1/webhooks/secret").json()["secret"]
+    assert verify(secret, headers, body)
+    assert not verify(secret, headers, body + b" ")
+    assert not verify(secret, headers | {"webhook-timestamp": str(int(time.time()) - 60)}, body)
+    assert not verify("whsec_" + "A" * 43 + "=", headers, body)
+    (attempt,) = attempts(calls, request_id)
+    assert (attempt["status"], attempt["at"][:4].isdigit()) == (204, True)
+
+
+@pytest.mark.parametrize("status", [500, 302, 404])
+def test_anything_but_a_2xx_is_tried_again(
+    calls: httpx.Client, receiver: Receiver, hands: WorkerHands, status: int
+) -> None:
+    receiver.statuses = [status, 200]
+    request_id = submit(calls, receiver.url)
+    hands.fail("fetch_failed", "image_url: nobody is there.")
+    wait_for(lambda: len(attempts(calls, request_id)) == 1)
+    seconds, micro = hands.client.time()
+    due = hands.client.zscore("zturbo:webhooks", request_id) / 1000 - (seconds + micro / 1e6)
+    assert 3 < due <= 5
+    hands.client.zadd("zturbo:webhooks", {request_id: 0})
+    wait_for(lambda: len(attempts(calls, request_id)) == 2)
+    assert [attempt["status"] for attempt in attempts(calls, request_id)] == [status, 200]
+    assert hands.client.zcard("zturbo:webhooks") == 0
+    assert json.loads(receiver.calls[1][1])["status"] == "failed"
+
+
+def test_cancelled_request_is_told_too_and_gone_ends_it(calls: httpx.Client, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    request_id = submit(calls, receiver.url)
+    calls.post(f"/v1/requests/{request_id}/cancel")
+    wait_for(lambda: bool(attempts(calls, request_id)))
+    assert json.loads(receiver.calls[0][1])["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1/done", "http://169.254.169.254/latest", "http://127.0.0.2/"]
+)
+def test_our_own_network_is_not_posted_to(calls: httpx.Client, hands: WorkerHands, url: str) -> None:
+    request_id = submit(calls, url)
+    hands.succeed(OUTPUT)
+    wait_for(lambda: bool(attempts(calls, request_id)))
+    assert "does not fetch from" in attempts(calls, request_id)[0]["error"]
+
+
+def test_what_is_no_url_is_a_422(calls: httpx.Client) -> None:
+    answer = calls.post(SUBMIT, json=DOCUMENTED_INPUT, params={"webhook": "ftp://example.com"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["query", "webhook"]
+
+
+def test_pauses_grow_and_end_after_a_day() -> None:
+    pauses, since = [], 0.0
+    while (pause := next_pause(len(pauses) + 1, since)) is not None:
+        pauses.append(pause)
+        since += pause
+    assert pauses[:4] == [5, 20, 80, 320]
+    assert max(pauses) == 4 * 3600
+    assert 20 * 3600 <= since <= 24 * 3600
+
+
+def test_signature_is_the_one_of_the_standards_own_example() -> None:
+    # https://github.com/standard-webhooks/standard-webhooks, the test vector of its libraries.
+    key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    headers = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', 1614265330)
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="

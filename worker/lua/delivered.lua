@@ -1,0 +1,8 @@
+-- ARGV: id, number of the attempt (from 1), what came of it (JSON), ms until the next ('': there is none).
+local id, number, attempt, pause = unpack(ARGV)
+if redis.call('EXISTS', REQUEST .. id) == 1 then redis.call('HSET', REQUEST .. id, 'delivery:' .. number, attempt) end
+if pause == '' then
+    redis.call('ZREM', WEBHOOKS, id)
+else
+    redis.call('ZADD', WEBHOOKS, 'XX', now() + tonumber(pause), id)
+end
