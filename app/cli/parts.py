@@ -69,7 +69,7 @@ def worker(
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     # Threads of torch that wait by spinning take the cores from those that work, and from the rest of this
-    # server: on two busy cores a picture of the demo model took five times as long. Read when torch is imported.
+    # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = read_settings(redis_url=redis_url, model=model)
     run_worker(kind.value, settings, settings.redis_url or DEFAULT_REDIS_URL)
