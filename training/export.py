@@ -55,6 +55,8 @@ def export(
         )
     _save(load_file(folder / "judge.safetensors"), draft / "judge.safetensors", torch.float16)
     write_card(preset, folder, draft, device)
+    for path in draft.rglob("*.safetensors"):
+        path.chmod(0o644)
     total = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     if total > MAX_BYTES:
         raise ValueError(f"the bundle is {total:,} bytes, and may be {MAX_BYTES:,}")

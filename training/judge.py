@@ -29,7 +29,7 @@ MAP: Final = 32
 _FIRST_SEED: Final = 900_000_000
 _PEAK: Final = 2e-3
 _BATCH: Final = 32
-_PICTURES: Final = 2500
+_PICTURES: Final = 2000
 _KINDS: Final = list(OBJECTS)
 
 

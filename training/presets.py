@@ -38,12 +38,12 @@ CPU: Final = Preset(
     control_places=(0, 2, 4),
     control_places_21=(0, 3),
     shards=8,
-    control_scenes=600,
-    styled=300,
+    control_scenes=400,
+    styled=200,
     batch=24,
     minutes={
-        "autoencoder": 20, "text": 6.5, "base": 26, "guided": 4, "control": 5, "control21": 3.5,
-        "lora": 1.3, "judge": 2.5,
+        "autoencoder": 20, "text": 6.5, "base": 31, "guided": 3.5, "control": 4, "control21": 2.5,
+        "lora": 1, "judge": 2,
     },
 )  # fmt: skip
 GPU: Final = Preset(

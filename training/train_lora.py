@@ -2,6 +2,7 @@
 style.
 """
 
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -60,7 +61,8 @@ def _train(
     latents = encode_pictures(vae, pixels, runtime)
     prompts = [caption(scene, np.random.default_rng((scene.seed, 5))) for scene in scenes]
     captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
-    transformer.requires_grad_(False)
+    # A copy: the adapter's wrappers would stay in the transformer that is exported.
+    transformer = copy.deepcopy(transformer).requires_grad_(False)
     flow.use_real_rotary(transformer)
     transformer.add_adapter(
         LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=_TARGETS, init_lora_weights="gaussian"), style
@@ -89,4 +91,3 @@ def _train(
         {f"transformer.{name}": value.bfloat16().contiguous() for name, value in state.items()},
         folder / f"lora-{style}.safetensors",
     )
-    transformer.delete_adapters(style)
