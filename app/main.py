@@ -26,7 +26,18 @@ from app.errors import (
 )
 from app.openapi import describe
 from app.proxy import TrustedProxy, read_networks
-from app.routes import about, events, files, health, models, playground, requests, uploads, webhooks
+from app.routes import (
+    about,
+    events,
+    files,
+    health,
+    models,
+    playground,
+    preprocess,
+    requests,
+    uploads,
+    webhooks,
+)
 from app.schemas import errors_answered
 from app.webhooks import Webhooks
 from worker.errors import KeyReused, QueueFull, RecordGone, StorageError, StoreUnavailable
@@ -50,6 +61,15 @@ ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     StorageError: lambda error: Unavailable(str(error)),
 }
 """What the caller is told for each exception that a route lets through; any other is a 500 by app.access."""
+
+_PRIVATE = (
+    models.router,
+    requests.router,
+    events.router,
+    uploads.router,
+    preprocess.router,
+    webhooks.router,
+)
 
 log = logging.getLogger("zturbo")
 
@@ -78,7 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
     if keys.open:
         log.warning("No keys are configured: any token is taken, from this machine only.")
 
-    for router in (models.router, requests.router, events.router, uploads.router, webhooks.router):
+    for router in _PRIVATE:
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
     for router in (files.router, health.router, about.router, playground.router):
         app.include_router(router)

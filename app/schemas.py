@@ -136,6 +136,27 @@ class FileBody(Body):
     size: int = Field(description="Bytes.")
 
 
+class MapBody(Body):
+    control_image: str = Field(description="URL of the map; needs no token, and is good as `image_url`.")
+    width: int
+    height: int
+
+
+class LoraBody(Body):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    path: str = Field(description="Good as `loras[].path`.")
+    source: Literal["folder", "hub"]
+    size: int = Field(description="Bytes.")
+    rank: int | None = Field(description="null: a format without ranks.")
+    base_model: str | None = Field(description="What its file says; null: nothing.")
+    trigger_words: list[str]
+
+
+class LorasBody(Body):
+    loras: list[LoraBody]
+
+
 class WebhookSecretBody(Body):
     secret: str = Field(description="What the webhooks of this key are signed with, as `whsec_` and base64.")
 

@@ -34,6 +34,38 @@ def _no_nul(text: str) -> str:
 Text = Annotated[str, AfterValidator(_no_nul)]
 
 
+def _can_be_fetched(image_url: str) -> str:
+    if image_url[:5].lower() == "data:" or image_url.startswith("/v1/files/"):
+        return image_url
+    if "://" not in image_url:
+        raise PydanticCustomError(
+            "image_url", "must be an https:, http: or data: URL, or a file uploaded to this server"
+        )
+    if len(image_url) > MAX_URL_CHARACTERS:
+        raise PydanticCustomError(
+            "image_url", "must be at most {limit} characters long", {"limit": MAX_URL_CHARACTERS}
+        )
+    try:
+        check_url(image_url)
+    except ReferenceFault as fault:
+        raise PydanticCustomError("image_url", "{reason}", {"reason": str(fault)}) from None
+    return image_url
+
+
+ImageUrl = Annotated[
+    Text,
+    AfterValidator(_can_be_fetched),
+    Field(
+        title="Image",
+        description=(
+            "The image that guides the picture: an https, http or data URL, or a file uploaded here."
+        ),
+        min_length=1,
+        examples=["https://example.com/photo.jpg"],
+    ),
+]
+
+
 class LoraInput(BaseModel):
     """One entry of `loras`: a LoRA, or a ControlNet-Union checkpoint in its place."""
 
@@ -80,14 +112,7 @@ class ControlNetLoraInput(BaseModel):
         max_length=MAX_PROMPT_CHARACTERS,
         examples=["A lighthouse on a cliff at dusk, oil painting"],
     )
-    image_url: Text = Field(
-        title="Image",
-        description=(
-            "The image that guides the picture: an https, http or data URL, or a file uploaded here."
-        ),
-        min_length=1,
-        examples=["https://example.com/photo.jpg"],
-    )
+    image_url: ImageUrl
     loras: list[LoraInput] = Field(
         title="LoRAs",
         description=f"Up to {MAX_LORAS} LoRAs or ControlNet checkpoints; may be empty.",
@@ -140,25 +165,6 @@ class ControlNetLoraInput(BaseModel):
         "png", title="Output format", description="File format of the picture."
     )
 
-    @field_validator("image_url")
-    @classmethod
-    def _image_url_can_be_fetched(cls, image_url: str) -> str:
-        if image_url[:5].lower() == "data:" or image_url.startswith("/v1/files/"):
-            return image_url
-        if "://" not in image_url:
-            raise PydanticCustomError(
-                "image_url", "must be an https:, http: or data: URL, or a file uploaded to this server"
-            )
-        if len(image_url) > MAX_URL_CHARACTERS:
-            raise PydanticCustomError(
-                "image_url", "must be at most {limit} characters long", {"limit": MAX_URL_CHARACTERS}
-            )
-        try:
-            check_url(image_url)
-        except ReferenceFault as fault:
-            raise PydanticCustomError("image_url", "{reason}", {"reason": str(fault)}) from None
-        return image_url
-
     @field_validator("control_end")
     @classmethod
     def _window_runs_forward(cls, control_end: float, info: ValidationInfo) -> float:
@@ -170,6 +176,16 @@ class ControlNetLoraInput(BaseModel):
                 {"start": control_start, "end": control_end},
             )
         return control_end
+
+
+class PreprocessInput(BaseModel):
+    """Input of `/v1/preprocess`."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    image_url: ImageUrl
+    preprocess: Preprocess = Field("canny", title="Preprocess", description="Kind of the control map.")
+    image_size: ImageSize = Field("auto", title="Image size", description="Size of the picture to be guided.")
 
 
 Input = TypeVar("Input", bound=BaseModel)

@@ -27,7 +27,7 @@ HEAVY = {
     "torchvision",
     "transformers",
 }
-LIGHT_MODELS = ("errors", "config", "job", "catalog", "inputs", "sizes", "weights", "checkpoint", "hub")
+LIGHT_MODELS = ("errors", "config", "job", "catalog", "inputs", "sizes", "weights", "checkpoint", "hub", "shelf")
 MOST_LINES = 400
 
 

@@ -1,0 +1,141 @@
+"""POST /v1/preprocess and GET /v1/loras: what goes into a picture, before it is made."""
+
+import io
+import json
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.config import Settings
+from tests.contract.test_upload import upload
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def no_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def square(width: int, height: int) -> bytes:
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[height // 4 : height // 2, width // 4 : width // 2] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+async def test_canny_map_is_what_a_request_would_be_guided_by_within_a_second(
+    http: httpx.AsyncClient,
+) -> None:
+    from models.preprocess import canny
+
+    image_url = (await upload(http, square(1024, 768))).json()["url"]
+    body = {"image_url": image_url, "preprocess": "canny", "image_size": "auto"}
+    await http.post("/v1/preprocess", json=body)
+    started = time.monotonic()
+    answer = await http.post("/v1/preprocess", json=body)
+    assert time.monotonic() - started < 1
+    assert answer.status_code == 200, answer.text
+    made = answer.json()
+    assert (made["width"], made["height"]) == (1024, 768)
+    pixels = np.asarray(Image.open(io.BytesIO((await http.get(made["control_image"])).content)))
+    source = np.asarray(Image.open(io.BytesIO(square(1024, 768))))
+    np.testing.assert_array_equal(pixels, canny(source, 1024, 768))
+
+
+async def test_map_has_the_size_asked_for(http: httpx.AsyncClient) -> None:
+    image_url = (await upload(http, square(300, 200))).json()["url"]
+    answer = await http.post("/v1/preprocess", json={"image_url": image_url, "image_size": "portrait_16_9"})
+    assert {name: answer.json()[name] for name in ("width", "height")} == {"width": 576, "height": 1024}
+
+
+@pytest.mark.parametrize("kind", ["depth", "pose"])
+async def test_maps_of_the_gpu_are_refused_with_the_way_to_get_them(
+    http: httpx.AsyncClient, kind: str
+) -> None:
+    answer = await http.post("/v1/preprocess", json={"image_url": "https://a.test/x.png", "preprocess": kind})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "preprocess"]
+    assert "control_image" in answer.json()["error_message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "image_url"),
+        ({"image_url": "x"}, "image_url"),
+        ({"image_url": "http://127.0.0.1/x.png"}, "image_url"),
+        ({"image_url": "data:image/png;base64,AAAA"}, "image_url"),
+        ({"image_url": "https://a.test/x.png", "image_size": "huge"}, "image_size"),
+    ],
+)
+async def test_fault_is_a_422_that_names_the_field(
+    http: httpx.AsyncClient, body: dict[str, str], field: str
+) -> None:
+    answer = await http.post("/v1/preprocess", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", field]
+
+
+def write_lora(path: Path, metadata: dict[str, str]) -> None:
+    """A LoRA of rank 2 in the published format, of zeros."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = "diffusion_model.layers.0.attention.to_q"
+    header = {
+        "__metadata__": metadata,
+        f"{name}.lora_A.weight": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]},
+        f"{name}.lora_B.weight": {"dtype": "F32", "shape": [4, 2], "data_offsets": [32, 64]},
+    }
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
+
+
+async def test_loras_are_listed_with_what_their_files_say(
+    http: httpx.AsyncClient, settings: Settings, tmp_path: Path
+) -> None:
+    folder = settings.loras_path
+    tags = {"10_cats": {"cat": 9, "ink style": 12}, "more": {"cat": 9}}
+    write_lora(folder / "Ink.safetensors", {"ss_tag_frequency": json.dumps(tags)})
+    write_lora(
+        folder / "people" / "ann.safetensors",
+        {"modelspec.trigger_phrase": "ann, woman", "ss_base_model_version": "zimage"},
+    )
+    (folder / "broken.safetensors").write_bytes(b"no header")
+    snapshot = tmp_path / "hub" / "models--ann--style"
+    write_lora(snapshot / "snapshots" / ("0" * 40) / "style.safetensors", {})
+    (snapshot / "refs").mkdir()
+    (snapshot / "refs" / "main").write_text("0" * 40)
+
+    answer = await http.get("/v1/loras")
+
+    assert answer.status_code == 200
+    assert [lora["path"] for lora in answer.json()["loras"]] == [
+        "ann/style/style.safetensors",
+        "Ink.safetensors",
+        "people/ann.safetensors",
+    ]
+    hub, ink, ann = answer.json()["loras"]
+    assert (hub["source"], hub["rank"], hub["base_model"], hub["trigger_words"]) == ("hub", 2, None, [])
+    assert (ink["trigger_words"], ink["size"]) == (
+        ["cat", "ink style"],
+        (folder / "Ink.safetensors").stat().st_size,
+    )
+    assert (ann["base_model"], ann["trigger_words"]) == ("zimage", ["ann", "woman"])
+
+
+async def test_no_lora_at_all_is_an_empty_list(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/v1/loras")).json() == {"loras": []}
+
+
+def test_listed_names_are_names_that_a_request_takes(settings: Settings) -> None:
+    from models.shelf import find_loras
+    from models.weights import resolve_lora
+
+    write_lora(settings.loras_path / "people" / "ann.safetensors", {})
+    (lora,) = find_loras(settings)
+    assert resolve_lora(lora.path, settings).path == settings.loras_path / lora.path
