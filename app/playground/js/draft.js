@@ -55,6 +55,13 @@ export class Draft extends EventTarget {
     return this.fields.filter((field) => field.required && (this.values[field.name] ?? "") === "");
   }
 
+  /** The body to send: LoRA rows that were added and left empty are none. */
+  body() {
+    const body = structuredClone(this.values);
+    if (Array.isArray(body.loras)) body.loras = body.loras.filter((lora) => lora.path !== "");
+    return body;
+  }
+
   initial() {
     return Object.fromEntries(
       this.fields.map((field) => [field.name, field.name === "seed" ? drawn(field) : field.initial]).filter(([, value]) => value !== undefined),

@@ -46,7 +46,7 @@ async function start() {
   const missing = draft.missing();
   if (missing.length) return refuse(missing.map((field) => [field.name, `${field.title} is needed.`]));
   showView("create");
-  const input = structuredClone(draft.values);
+  const input = draft.body();
   await carryOut(input, (each) => each.submit(draft.modelId, input));
   return undefined;
 }
@@ -136,6 +136,7 @@ async function open(entry) {
 
 function showView(name) {
   if (location.hash !== `#${name}`) location.hash = name;
+  if (document.getElementById(`${name}-view`).hidden) scrollTo(0, 0);
   for (const view of ["create", "gallery"]) {
     document.getElementById(`${view}-view`).hidden = view !== name;
     const link = find(`a[href="#${view}"]`);

@@ -27,8 +27,8 @@ export class Composer extends HTMLElement {
     const { fields } = this.draft;
     return sections(fields).map(([title, own]) =>
       h(
-        "section",
-        { class: `section section-${title.toLowerCase()}`, "aria-label": title },
+        "div",
+        { class: `section section-${title.toLowerCase()}` },
         ...own.map((field) => elementFor(field, fields, context)).filter(Boolean),
       ),
     );
@@ -80,8 +80,8 @@ export class Composer extends HTMLElement {
   }
 
   refreshCode() {
-    const { modelId, values } = this.draft;
-    const code = snippets({ base: this.api.base.href, modelId, values, withKey: this.api.key !== "" });
+    const { modelId } = this.draft;
+    const code = snippets({ base: this.api.base.href, modelId, values: this.draft.body(), withKey: this.api.key !== "" });
     for (const [language, block] of Object.entries(this.blocks)) block.textContent = code[language];
   }
 }

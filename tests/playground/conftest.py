@@ -1,0 +1,147 @@
+"""The playground in a real browser, Debian's chromium, with one `zturbo serve --model demo` for all tests."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skimage
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.e2e.conftest import write_lora
+from tests.serve_process import ServeProcess
+
+PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "astronaut.png"
+ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "playground"
+"""Screenshots of the last run, for people to look at."""
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+"""A picture takes a second on an idle machine, and tests share theirs."""
+
+DESKTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One xdist worker for all of these where tests are grouped, so that one server is enough."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("playground"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Ended with each module: while it lives an event loop runs in this thread; other tests start theirs."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the PATH: apt install chromium")
+    with sync_playwright() as playwright:
+        # Without a folder of ours Playwright makes a new profile and throws it away.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    data_dir = tmp_path_factory.mktemp("playground") / "data"
+    write_lora(data_dir / "loras" / "style.safetensors")
+    # Nothing here may need the hub: the port is that of nobody.
+    server = ServeProcess(
+        data_dir,
+        "--io-workers",
+        "1",
+        env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(data_dir / "hub")},
+    )
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        status = server.stop()
+    assert status == 0, server.output
+
+
+@pytest.fixture(scope="session")
+def url(server: ServeProcess) -> str:
+    return server.wait_until_ready()
+
+
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[NewPage]:
+    """Opens a page in a context of its own; an error in the page's scripts fails the test."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def new_page(address: str, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce"} | options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield new_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def page(new_page: NewPage, url: str) -> Page:
+    """The playground, ready for input."""
+    page = new_page(url)
+    wait_until_ready(page)
+    return page
+
+
+def wait_until_ready(page: Page) -> None:
+    page.locator("body[data-ready]").wait_for()
+
+
+def fill(page: Page, prompt: str = "a red ball on a green table", **fields: Any) -> None:
+    """A request that is soon done; `fields` are put in by the JSON view."""
+    page.get_by_role("tab", name="Form").click()
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
+    page.get_by_alt_text("Control image").wait_for()
+    edit(page, **{"image_size": "square", "num_inference_steps": 2, **fields})
+
+
+def edit(page: Page, **fields: Any) -> None:
+    """Changes fields in the JSON view, as a user would type there."""
+    body = request_of(page) | fields
+    page.get_by_label("The request as JSON").fill(json.dumps(body))
+    page.get_by_role("tab", name="Form").click()
+
+
+def request_of(page: Page) -> dict[str, Any]:
+    """The request as the JSON view shows it, which stays open."""
+    page.get_by_role("tab", name="JSON").click()
+    body: dict[str, Any] = json.loads(page.get_by_label("The request as JSON").input_value())
+    return body
+
+
+def run_to_picture(page: Page) -> None:
+    page.get_by_role("button", name="Run").click()
+    stage_is(page, "done")
+
+
+def stage_is(page: Page, state: str) -> None:
+    page.locator(f"zt-stage[data-state={state}]").wait_for()

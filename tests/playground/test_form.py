@@ -1,0 +1,210 @@
+"""The form, the JSON view and what is drawn of them."""
+
+import base64
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.playground.conftest import PHOTOGRAPH, NewPage, edit, request_of, wait_until_ready
+
+
+def show_form(page: Page) -> None:
+    page.get_by_role("tab", name="Form").click()
+
+
+def test_every_field_of_the_schema_has_a_control(page: Page, new_page: NewPage, url: str) -> None:
+    model = page.request.get(f"{url}/v1/models").json()["models"][0]
+    fields = set(model["input_schema"]["properties"])
+    tags = page.locator(".form zt-slider, .form zt-choice, .form zt-size, .form zt-seed, .form zt-loras")
+    shown = set(tags.evaluate_all("elements => elements.map((element) => element.field.name)"))
+    by_id = {name for name in fields if page.locator(f"#field-{name}").count()}
+    assert shown | by_id == fields
+
+
+def test_json_and_form_are_the_same_request(page: Page) -> None:
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    page.get_by_role("radio", name="webp").check(force=True)
+    page.get_by_role("spinbutton", name="Steps").fill("3")
+    page.keyboard.press("Tab")
+    page.get_by_role("switch", name="Magic Prompt").check()
+    body = request_of(page)
+    assert body == body | {
+        "prompt": "a fox",
+        "output_format": "webp",
+        "num_inference_steps": 3,
+        "enable_prompt_expansion": True,
+        "seed": -1,
+        "loras": [],
+    }
+    edit(page, prompt="a wolf", output_format="jpeg", num_inference_steps=5, control_scale=0.35)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a wolf")
+    expect(page.get_by_role("radio", name="jpeg")).to_be_checked()
+    expect(page.get_by_role("spinbutton", name="Steps")).to_have_value("5")
+    expect(page.get_by_label("Control scale, slider")).to_have_value("0.35")
+    expect(page.locator(".window .cell")).to_have_count(5)
+
+
+def test_broken_json_changes_nothing_and_keeps_run_back(page: Page) -> None:
+    edit(page, prompt="a fox")
+    page.get_by_role("tab", name="JSON").click()
+    page.get_by_label("The request as JSON").fill('{"prompt": ')
+    expect(page.locator("#json-fault")).not_to_be_empty()
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("The JSON is not whole")
+    show_form(page)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox")
+
+
+def test_window_lights_the_steps_that_the_server_will_guide(page: Page) -> None:
+    edit(page, num_inference_steps=8)
+    lit = page.locator(".window .cell.lit")
+    assert lit.all_inner_texts() == ["1", "2", "3"]
+    end = page.get_by_label("Control end")
+    end.press("End")
+    assert lit.all_inner_texts() == [str(step) for step in range(1, 9)]
+    page.get_by_label("Control start").fill("0.5")
+    assert lit.all_inner_texts() == ["5", "6", "7", "8"]
+    expect(page.get_by_text("Steps 5–8 of 8 are guided")).to_be_visible()
+    # The one handle takes the other along.
+    end.fill("0.25")
+    assert request_of(page) | {"control_start": 0.25, "control_end": 0.25} == request_of(page)
+    show_form(page)
+    expect(page.get_by_text("No step is guided")).to_be_visible()
+
+
+def test_three_loras_and_no_more(page: Page) -> None:
+    add = page.get_by_role("button", name="Add a LoRA")
+    for number in range(1, 4):
+        add.click()
+        path = page.get_by_label(f"LoRA {number}, path")
+        expect(path).to_be_focused()
+        path.fill(f"style-{number}.safetensors")
+    expect(add).to_be_disabled()
+    expect(page.get_by_text("3 of 3")).to_be_visible()
+    page.get_by_label("LoRA 2, scale", exact=True).fill("9")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("LoRA 2, scale", exact=True)).to_have_value("4")
+    page.get_by_role("button", name="Remove LoRA 1").click()
+    expect(add).to_be_focused()
+    assert request_of(page)["loras"] == [
+        {"path": "style-2.safetensors", "scale": 4},
+        {"path": "style-3.safetensors", "scale": 1},
+    ]
+
+
+def test_seed_is_drawn_until_it_is_locked(page: Page) -> None:
+    seed = page.get_by_label("Seed", exact=True)
+    expect(seed).to_have_value("")
+    page.get_by_role("button", name="Throw the dice").click()
+    thrown = seed.input_value()
+    assert request_of(page)["seed"] == int(thrown)
+    show_form(page)
+    lock = page.get_by_role("button", name="Lock the seed")
+    expect(lock).to_have_attribute("aria-pressed", "true")
+    lock.click()
+    expect(seed).to_have_value("")
+    assert request_of(page)["seed"] == -1
+
+
+def test_sizes_are_drawn_in_their_shape(page: Page) -> None:
+    page.get_by_role("radio", name="Landscape 16:9").check(force=True)
+    expect(page.get_by_text("1024 × 576")).to_be_visible()
+    box = page.locator('.shape[data-option="landscape_16_9"]').bounding_box()
+    assert box is not None
+    assert box["width"] / box["height"] == pytest.approx(16 / 9, rel=0.05)
+    frame = page.locator(".frame").bounding_box()
+    assert frame is not None
+    assert frame["width"] / frame["height"] == pytest.approx(16 / 9, rel=0.02)
+
+
+def test_reset_brings_the_defaults_back(page: Page) -> None:
+    before = request_of(page)
+    edit(page, prompt="a fox", num_inference_steps=2, seed=4, loras=[{"path": "a"}], stray=1)
+    page.get_by_role("button", name="Reset").click()
+    assert request_of(page) == before
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_control_image_is_pasted_or_dropped_anywhere(page: Page, way: str) -> None:
+    encoded = base64.b64encode(PHOTOGRAPH.read_bytes()).decode()
+    page.evaluate(
+        """([encoded, way]) => {
+            const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], "photo.png", { type: "image/png" }));
+            const options = { bubbles: true, cancelable: true };
+            const event = way === "paste"
+                ? new ClipboardEvent("paste", { ...options, clipboardData: transfer })
+                : new DragEvent("drop", { ...options, dataTransfer: transfer });
+            document.body.dispatchEvent(event);
+        }""",
+        [encoded, way],
+    )
+    picture = page.get_by_alt_text("Control image")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
+    assert "/v1/files/" in request_of(page)["image_url"]
+    show_form(page)
+    page.get_by_role("button", name="Remove the image").click()
+    expect(picture).to_be_hidden()
+
+
+def test_file_that_is_no_picture_is_refused_at_its_field(page: Page) -> None:
+    file = {"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"}
+    page.locator("#field-image_url-file").set_input_files([file])
+    expect(page.locator("#field-image_url-fault")).not_to_be_empty()
+    assert request_of(page)["image_url"] == ""
+
+
+OTHER_SCHEMA: dict[str, Any] = {
+    "$defs": {"Style": {"enum": ["photo", "ink"], "type": "string"}},
+    "properties": {
+        "prompt": {"type": "string", "title": "Prompt"},
+        "style": {"$ref": "#/$defs/Style", "default": "ink", "title": "Style"},
+        "guidance": {"type": "number", "minimum": 1, "maximum": 20, "default": 4.5, "title": "Guidance"},
+        "count": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}], "default": None},
+        "seed": {"anyOf": [{"type": "integer"}, {"type": "null"}], "title": "Seed"},
+        "tile": {"type": "boolean", "default": True, "title": "Tile"},
+        "image_size": {
+            "anyOf": [{"enum": ["square", "landscape_4_3"], "type": "string"}, {"type": "object"}],
+            "default": "square",
+            "title": "Image size",
+        },
+        "extra": {"type": "object", "title": "Extra"},
+    },
+    "required": ["prompt"],
+}
+
+
+def test_another_model_needs_no_new_page(new_page: NewPage, url: str) -> None:
+    """A model with other fields, as a later server would list it beside ours."""
+
+    def answer(route: Route) -> None:
+        body = route.fetch().json()
+        other = body["models"][0] | {
+            "model_id": "some/other",
+            "display_name": "Other",
+            "input_schema": OTHER_SCHEMA,
+        }
+        route.fulfill(json={"models": [*body["models"], other], "total": 2})
+
+    page = new_page("about:blank")
+    page.route("**/v1/models", answer)
+    page.goto(url)
+    wait_until_ready(page)
+    page.get_by_label("Model", exact=True).select_option("some/other")
+    expect(page.get_by_role("radio", name="ink")).to_be_checked()
+    expect(page.get_by_label("Guidance", exact=True)).to_have_value("4.5")
+    expect(page.get_by_role("switch", name="Tile")).to_be_checked()
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    page.get_by_label("Extra", exact=True).fill('{"a": 1}')
+    page.keyboard.press("Tab")
+    assert request_of(page) == {
+        "prompt": "a fox",
+        "style": "ink",
+        "guidance": 4.5,
+        "tile": True,
+        "image_size": "square",
+        "extra": {"a": 1},
+    }

@@ -1,0 +1,84 @@
+"""What was made before: shown, searched, restored, deleted; kept by the server, not by the page."""
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.playground.conftest import (
+    NewPage,
+    edit,
+    fill,
+    request_of,
+    run_to_picture,
+    stage_is,
+    wait_until_ready,
+)
+
+
+@pytest.fixture
+def made(page: Page, url: str) -> Iterator[Page]:
+    """The page after one request; what it and the tests before it made is deleted afterwards."""
+    fill(page, prompt="a heron in the reeds", seed=1234, control_end=0.9, output_format="webp")
+    run_to_picture(page)
+    yield page
+    for entry in httpx.get(f"{url}/v1/requests").json()["requests"]:
+        httpx.delete(f"{url}/v1/requests/{entry['request_id']}")
+
+
+def test_finished_request_stands_first_in_the_history(made: Page) -> None:
+    first = made.locator(".strip button").first
+    expect(first).to_have_accessible_name("Show: a heron in the reeds")
+    expect(first).to_have_attribute("aria-current", "true")
+    expect(first.locator("img")).to_be_visible()
+
+
+def test_restore_brings_every_field_back(made: Page, new_page: NewPage, url: str) -> None:
+    before = request_of(made)
+    # Another browser: nothing of it comes from the tab that made it.
+    page = new_page(url)
+    wait_until_ready(page)
+    edit(page, prompt="something else", num_inference_steps=8, stray=True)
+    page.locator(".strip button").first.click()
+    stage_is(page, "done")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    assert request_of(page) == before
+
+
+def test_gallery_finds_opens_and_deletes(made: Page) -> None:
+    made.get_by_role("link", name="Gallery").click()
+    expect(made).to_have_url(re.compile("#gallery$"))
+    search = made.get_by_label("Search the gallery")
+    search.fill("no such thing")
+    expect(made.get_by_text("Nothing here matches.")).to_be_visible()
+    search.fill("heron seed 1234")
+    cards = made.locator(".card")
+    expect(cards).to_have_count(1)
+    cards.get_by_role("button", name="Show: a heron in the reeds").click()
+    expect(made.get_by_role("link", name="Create")).to_have_attribute("aria-current", "page")
+    stage_is(made, "done")
+    made.get_by_role("link", name="Gallery").click()
+    delete = cards.get_by_role("button", name="Delete")
+    delete.click()
+    expect(cards).to_have_count(1)
+    expect(delete).to_have_text("Delete?")
+    delete.click()
+    expect(cards).to_have_count(0)
+    made.reload()
+    made.get_by_label("Search the gallery").fill("heron seed 1234")
+    expect(made.get_by_text("matches.").or_(made.get_by_text("Nothing here yet"))).to_be_visible()
+
+
+def test_running_request_is_followed_from_another_page(page: Page, new_page: NewPage, url: str) -> None:
+    fill(page, prompt="a slow one", image_size="square_hd", num_inference_steps=8)
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".strip button").first).to_have_accessible_name("Show: a slow one (in line)")
+    other = new_page(url)
+    wait_until_ready(other)
+    other.locator(".strip button").first.click()
+    stage_is(other, "running")
+    other.get_by_role("button", name="Stop").click()
+    for each in (page, other):
+        expect(each.locator(".frame")).to_contain_text("Stopped")

@@ -1,0 +1,132 @@
+"""From Run to a picture, or to a sentence that says why there is none."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.playground.conftest import edit, fill, request_of, run_to_picture, stage_is
+
+
+def test_request_runs_to_a_picture_with_its_facts(page: Page) -> None:
+    fill(page, seed=7)
+    run_to_picture(page)
+    picture = page.locator("zt-compare .under")
+    expect(picture).to_have_attribute("alt", "Made of: a red ball on a green table")
+    assert picture.evaluate(
+        "image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
+    ) == [512, 512]
+    facts = page.locator(".facts")
+    expect(facts).to_contain_text(re.compile(r"Seed\s*7"))
+    expect(facts).to_contain_text(re.compile(r"denoise [\d.]+ m?s"))
+    expect(page.locator("#announcer")).to_have_text("The picture is done.")
+    page.get_by_text("Raw JSON").click()
+    expect(page.get_by_label("Result as JSON")).to_contain_text('"status": "succeeded"')
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert re.fullmatch(r"zturbo-\w{8}\.png", download.value.suggested_filename)
+
+
+def test_ctrl_enter_runs_and_the_same_button_stops(page: Page) -> None:
+    fill(page, image_size="square_hd", num_inference_steps=8)
+    page.get_by_label("Prompt", exact=True).press("Control+Enter")
+    stage_is(page, "running")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".frame")).to_contain_text("Stopped")
+    expect(page.get_by_role("button", name="Run")).to_be_visible()
+
+
+def test_progress_tells_the_step_and_marks_the_guided_ones(page: Page) -> None:
+    fill(page, num_inference_steps=4, control_end=0.5)
+    page.get_by_role("button", name="Run").click()
+    bar = page.get_by_role("progressbar", name="Steps done")
+    expect(bar).to_have_attribute("aria-valuemax", "4")
+    assert bar.locator(".guided").count() == 2
+    expect(bar).to_have_attribute("aria-valuetext", re.compile("Step|Saving|prompt|line"))
+    stage_is(page, "done")
+
+
+def test_failed_request_says_why(page: Page) -> None:
+    fill(page, image_url="data:image/png;base64,bm90IGEgcGljdHVyZQ==")
+    page.get_by_role("button", name="Run").click()
+    alert = page.locator(".frame").get_by_role("alert")
+    expect(alert).to_contain_text("This did not work")
+    expect(alert).to_contain_text("image_url")
+
+
+def test_empty_field_is_named_and_focused(page: Page) -> None:
+    page.get_by_role("button", name="Run").click()
+    prompt = page.get_by_label("Prompt", exact=True)
+    expect(prompt).to_be_focused()
+    expect(prompt).to_have_accessible_description("Prompt is needed.")
+    expect(page.locator("zt-runner").get_by_role("alert")).to_have_text("Prompt is needed. Image is needed.")
+    prompt.fill("a fox")
+    expect(page.locator("zt-runner").get_by_role("alert")).to_be_empty()
+
+
+def test_fault_that_the_server_finds_stands_at_its_field(page: Page) -> None:
+    fill(page, num_inference_steps=99)
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("#field-num_inference_steps-fault")).to_contain_text("less than or equal to 8")
+    stage_is(page, "rest")
+
+
+def test_unknown_field_is_sent_and_the_servers_warning_shown(page: Page) -> None:
+    fill(page, num_inference_steps=1, guidance=3)
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("'guidance' was ignored")
+    stage_is(page, "done")
+
+
+def test_reload_finds_the_request_and_the_form_again(page: Page) -> None:
+    fill(page, prompt="a lighthouse", seed=11)
+    before = request_of(page)
+    run_to_picture(page)
+    page.reload()
+    stage_is(page, "done")
+    expect(page.locator(".facts")).to_contain_text("a lighthouse")
+    assert request_of(page) == before
+
+
+def test_compare_slider_lays_the_control_image_over_the_picture(page: Page) -> None:
+    fill(page)
+    run_to_picture(page)
+    page.get_by_role("button", name="Compare").click()
+    slider = page.get_by_label("How much of the control image lies over the picture")
+    expect(slider).to_be_focused()
+    over = page.locator("zt-compare .over")
+    cut = "image => getComputedStyle(image).clipPath"
+    assert over.evaluate(cut) == "inset(0px 50% 0px 0px)"
+    slider.press("ArrowRight")
+    assert over.evaluate(cut) == "inset(0px 49% 0px 0px)"
+    slider.press("Home")
+    assert over.evaluate(cut) == "inset(0px 100% 0px 0px)"
+    assert over.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
+    page.get_by_role("button", name="Compare").click()
+    expect(over).not_to_be_attached()
+
+
+def test_picture_becomes_the_control_image_and_its_seed_is_locked(page: Page) -> None:
+    fill(page, seed=-1)
+    run_to_picture(page)
+    page.get_by_role("button", name="Use as control image").click()
+    page.get_by_role("button", name="Use this seed again").click()
+    shown = page.locator("zt-compare .under").get_attribute("src")
+    body = request_of(page)
+    assert body["image_url"] == shown
+    assert str(body["seed"]) in page.locator(".facts").inner_text()
+
+
+def test_lora_report_says_how_many_keys_matched(page: Page) -> None:
+    fill(page, num_inference_steps=1, loras=[{"path": "style.safetensors", "scale": 0.5}])
+    run_to_picture(page)
+    expect(page.locator(".facts")).to_contain_text(
+        re.compile(r"style\.safetensors × 0\.5: 24 of 24 keys matched")
+    )
+
+
+def test_edit_after_a_run_changes_what_is_sent_next(page: Page) -> None:
+    fill(page, num_inference_steps=1, seed=1)
+    run_to_picture(page)
+    edit(page, seed=2)
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".facts")).to_contain_text(re.compile(r"Seed\s*2"))
