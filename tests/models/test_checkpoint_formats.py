@@ -1,6 +1,7 @@
 """Model files in the layouts that people have: each gives the weights that it was made from."""
 
 import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from models.components import load_text_encoder, load_transformer, load_vae
 from models.errors import CheckpointError
+from models.loading import Weights as Stored
 
 CPU = torch.device("cpu")
 Weights = dict[str, Tensor]
@@ -95,6 +97,43 @@ def test_transformer_file_gives_the_weights_it_was_made_from(
         assert error <= tolerance, name
 
 
+def test_no_weight_keeps_another_in_memory(original: Weights, demo_dir: Path, tmp_path: Path) -> None:
+    got = loaded(as_other_front_ends(original), demo_dir, tmp_path)
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in got.values()}
+    assert sum(held.values()) == sum(tensor.nbytes for tensor in original.values())
+
+
+@pytest.mark.parametrize("recast", [False, True], ids=["at once", "into a copy"])
+@pytest.mark.parametrize("single", [False, True], ids=["folder", "single file"])
+def test_two_tensors_at_most_are_in_memory_in_their_stored_type(
+    recast: bool,
+    single: bool,
+    original: Weights,
+    demo_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live: list[weakref.ref[Tensor]] = []
+    counts: list[int] = []
+    stored_read = Stored.read
+
+    def read(weights: Stored, name: str) -> Tensor:
+        tensor = stored_read(weights, name)
+        if tensor.dtype == torch.float32:
+            live.append(weakref.ref(tensor))
+            counts.append(sum(each() is not None for each in live))
+        return tensor
+
+    monkeypatch.setattr(Stored, "read", read)
+    monkeypatch.setattr("models.recast.WORTHWHILE_BYTES", 1000 if recast else 2**62)
+    save_file(as_other_front_ends(original), tmp_path / "z_image.safetensors")
+    file = tmp_path / "z_image.safetensors" if single else None
+    load_transformer(demo_dir / "transformer", file, torch.bfloat16, CPU, tmp_path / "cache")
+    assert len(counts) > 50
+    # The published file's largest has 0.2 GB.
+    assert max(counts) <= 2
+
+
 def test_file_of_another_size_is_refused_with_shapes(
     original: Weights, demo_dir: Path, tmp_path: Path
 ) -> None:
@@ -133,6 +172,21 @@ def test_no_copy_is_kept_of_a_small_checkpoint_or_without_room(
     monkeypatch.setattr("models.recast.SPARE_BYTES", 2**62)
     load_transformer(demo_dir / "transformer", None, torch.bfloat16, CPU, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", [None, "scale_weight", "weight_scale"], ids=["plain", "scaled", "by row"])
+def test_text_encoder_file_in_fp8_gives_the_weights_it_was_made_from(
+    key: str | None, demo_dir: Path, tmp_path: Path
+) -> None:
+    weights = load_file(demo_dir / "text_encoder" / "model.safetensors")
+    stored = scaled_fp8(weights, key, key == "weight_scale") if key else cast(torch.float8_e4m3fn)(weights)
+    save_file(stored, tmp_path / "qwen_3_4b_fp8.safetensors")
+    model = load_text_encoder(
+        demo_dir / "text_encoder", tmp_path / "qwen_3_4b_fp8.safetensors", torch.float32
+    )
+    for name, tensor in weights.items():
+        got = model.state_dict()[name]
+        assert (got - tensor).norm() / tensor.norm() < 2**-4, name
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["with the model. prefix", "without"])
@@ -181,9 +235,12 @@ def as_latent_diffusion(weights: Weights) -> Weights:
     return renamed
 
 
-def test_autoencoder_file_decodes_to_the_same_picture(demo_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [as_latent_diffusion, dict], ids=["authors' names", "diffusers'"])
+def test_autoencoder_file_decodes_to_the_same_picture(
+    write: Callable[[Weights], Weights], demo_dir: Path, tmp_path: Path
+) -> None:
     weights = load_file(demo_dir / "vae" / "diffusion_pytorch_model.safetensors")
-    save_file(as_latent_diffusion(weights), tmp_path / "ae.safetensors")
+    save_file(write(weights), tmp_path / "ae.safetensors")
     latents = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     pictures = []
     for vae in (
