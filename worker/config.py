@@ -32,6 +32,11 @@ class WorkerSettings(ModelSettings):
     )
     max_image_bytes: int = Field(50_000_000, gt=0, description="Largest image that is fetched, in bytes.")
     max_lora_bytes: int = Field(4_000_000_000, gt=0, description="Largest LoRA that is fetched, in bytes.")
+    max_cache_bytes: int = Field(
+        50_000_000_000,
+        gt=0,
+        description="Disk for LoRAs fetched from URLs; the longest unused ones go first.",
+    )
     embed_metadata: bool = Field(True, description="Write prompt, seed and settings into the picture's file.")
 
     @property

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from worker.cache import trim
 from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.fetch import Limits, fetch
@@ -38,6 +39,7 @@ class Downloads:
     def __init__(self, settings: WorkerSettings) -> None:
         self._urls = settings.cache_path / "urls"
         self._files = settings.cache_path / "files"
+        self._max_cache_bytes = settings.max_cache_bytes
         self._limits = Limits(settings.max_lora_bytes, LORA_SECONDS)
         self._allowed = AllowList.parse(settings.allow_hosts)
 
@@ -74,6 +76,7 @@ class Downloads:
                 file.flush()
                 os.fsync(file.fileno())
             check(part)
+            trim(self._urls.parent, self._max_cache_bytes)
             sha256 = digest.hexdigest()
             path = part.replace(self._files / f"{sha256}.safetensors")
         finally:
@@ -90,6 +93,8 @@ class Downloads:
         path = self._files / f"{entry['sha256']}.safetensors"
         if time.time() - entry["at"] > FRESH_SECONDS or not path.is_file():
             return None
+        # When it was last used: the cache is trimmed by that.
+        os.utime(path)
         return Downloaded(path, entry["sha256"])
 
 

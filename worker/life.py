@@ -126,7 +126,8 @@ class Life:
         except DeviceBroken as error:
             self._quit(DEVICE_BROKEN_STATUS, str(error))
         except (ModelError, WorkerError) as error:
-            log.info("request %s failed: %s: %s", record.id, error.code, error)
+            # The sentence may quote what the caller wrote; the record has it.
+            log.info("request %s failed in %s: %s", record.id, record.stage, error.code)
             return self._failure(record, token, error.code, str(error))
         except Exception:
             log.exception("request %s failed in %s", record.id, record.stage)

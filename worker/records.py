@@ -202,7 +202,7 @@ class Records:
         held: int = self._scripts.run("bury", queue, id_prefix)
         return held
 
-    def forget_expired(self, limit: int = 100) -> int:
+    def forget_expired(self, limit: int) -> int:
         """Deletes records that were closed longer ago than the retention; returns how many."""
         retention_ms = int(self._settings.retention_days * 86_400_000)
         expired: list[str] = self._scripts.run("expired", retention_ms, limit)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
+from worker.cache import trim
 from worker.config import WorkerSettings
 from worker.life import DEVICE_BROKEN_STATUS, Life
 from worker.queue import Bells, Queue, answer_bells
@@ -29,6 +30,7 @@ from worker.workspace import Workspace
 log = logging.getLogger(__name__)
 
 SETUP_RETRY_SECONDS = 30.0
+EXPIRED_AT_ONCE = 100
 ONE_STOP_SECONDS = 1.0
 """Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
 
@@ -143,7 +145,9 @@ class WorkerProcess:
         )
 
     def _sweep(self) -> None:
-        self._reconciling.forget_expired()
+        while self._reconciling.forget_expired(EXPIRED_AT_ONCE) == EXPIRED_AT_ONCE:
+            pass
+        trim(self._settings.cache_path, self._settings.max_cache_bytes)
         Workspace(self._settings.work_path).sweep(self._is_over)
         self._storage.sweep(self._settings.retention_days * 86_400)
 

@@ -1,7 +1,6 @@
 """`zturbo api`, `zturbo worker` and `zturbo health`: the server's parts singly, for compose and `serve`."""
 
 import asyncio
-import logging
 import os
 import socket
 from enum import StrEnum
@@ -11,11 +10,11 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.settings import read_settings
+from app.logs import start_logging
 
 if TYPE_CHECKING:
     from app.config import Settings
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 HEALTH_SECONDS = 4.0
 
 
@@ -49,7 +48,7 @@ def api(
     from app.main import create_app
     from app.server import server_config
 
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    start_logging()
     settings = read_settings(host=host, port=port, redis_url=redis_url)
     try:
         server = uvicorn.Server(server_config(create_app(settings), settings))
@@ -67,7 +66,7 @@ def worker(
     from worker.runner import run_worker
     from worker.store import DEFAULT_REDIS_URL
 
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    start_logging()
     # Threads of torch that wait by spinning take the cores from those that work, and from the rest of this
     # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -112,3 +112,27 @@ def test_request_cancelled_while_its_picture_is_written_leaves_no_file(
     storage = InterruptedStorage(settings.outputs_path, lambda: scripts.run("cancel", "a", "1"))
     record = live("io", "gpu", "io", storage=storage)
     assert (record.state, record.output, files(settings)) == ("cancelled", None, [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image_url": "http://127.0.0.1/secret.png?token=secret"},
+        {"image_url": "data:image/png;base64,secret=="},
+        {"loras": [{"path": "http://127.0.0.1/secret.safetensors", "scale": 1.0}]},
+        {"loras": [{"path": "no-such-secret.safetensors", "scale": 1.0}]},
+    ],
+)
+def test_no_prompt_and_no_url_is_logged_at_info(
+    live: Callable[..., Record],
+    settings: WorkerSettings,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, Any],
+) -> None:
+    client.hset("zturbo:req:a", "input", json.dumps(BODY | {"prompt": "a secret fox"} | fields))
+    with caplog.at_level("INFO"):
+        record = live("io", "gpu", "io", storage=FolderStorage(settings.outputs_path))
+    assert record.state == "failed"
+    assert "request a failed in prepare" in caplog.text
+    assert "secret" not in caplog.text

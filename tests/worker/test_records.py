@@ -291,7 +291,7 @@ async def test_expired_records_are_forgotten(sides: Sides, settings: WorkerSetti
     await requests.cancel("a")
     records._settings = settings.model_copy(update={"retention_days": 0.001 / 86_400})
     await anyio.sleep(0.01)
-    assert records.forget_expired() == 1
+    assert records.forget_expired(10) == 1
     assert await requests.get("a") is None
     assert (await read(requests, "b")).state == "in_queue"
 
