@@ -16,7 +16,7 @@ def default_data_dir() -> Path:
 
 
 class ModelSettings(BaseSettings):
-    """Read from `ZTURBO_…` variables and `.env`; the layers above inherit, so one object holds every setting."""
+    """Read from `ZTURBO_…` variables and `.env`; the layers above inherit: one object holds every setting."""
 
     model_config = SettingsConfigDict(
         env_prefix="ZTURBO_", env_file=".env", env_ignore_empty=True, extra="ignore", validate_default=True
@@ -69,5 +69,5 @@ class ModelSettings(BaseSettings):
 
     @property
     def demo_path(self) -> Path:
-        """The demo model in the diffusers layout; its control checkpoint is `controlnet.safetensors` in it."""
+        """The demo model in the diffusers layout; its control checkpoint is its `controlnet.safetensors`."""
         return self.data_dir / "models" / "demo"

@@ -15,7 +15,12 @@ from pathlib import Path
 
 import httpx2
 from huggingface_hub import constants, get_session
-from huggingface_hub.utils import HfHubHTTPError, WeakFileLock, build_hf_headers, hf_raise_for_status
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not marked as such
+    WeakFileLock,
+    build_hf_headers,
+    hf_raise_for_status,
+)
 
 from models.errors import HubError
 

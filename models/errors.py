@@ -13,7 +13,7 @@ ModelError                 code
 ├── BadOutput              bad_output            the model's output is not a picture (NaN, all black)
 └── Cancelled              cancelled             raised by a caller's `on_step` to stop between two steps
 
-`code` is what a caller reads in `error.type`; the message is one sentence that says what, where and what to do.
+`code` is what a caller reads in `error.type`; the message is a sentence that says what, where and what to do.
 """
 
 

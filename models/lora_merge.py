@@ -1,6 +1,7 @@
 """The arithmetic of one LoRA file on one weight, in float32 on the weight's own device."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,6 +12,12 @@ from models.job import LoraFile
 from models.lora_delta import Delta
 
 
+class Tensors(Protocol):
+    """What `safe_open` gives, which has no types of its own."""
+
+    def get_tensor(self, name: str) -> Tensor: ...
+
+
 def open_lora(lora: LoraFile) -> safe_open:
     """The file's tensors, to be read one by one."""
     try:
@@ -19,7 +26,7 @@ def open_lora(lora: LoraFile) -> safe_open:
         raise LoraError(f'LoRA "{lora.name}" cannot be read any more: {error}.') from error
 
 
-def add_delta(total: Tensor, delta: Delta, file: safe_open, scale: float) -> None:
+def add_delta(total: Tensor, delta: Delta, file: Tensors, scale: float) -> None:
     """Add `scale` times the delta to `total` in place; `total` is float32 and has the parameter's shape."""
 
     def factor(name: str) -> Tensor:
@@ -49,7 +56,7 @@ def all_finite(weights: Iterable[Tensor]) -> bool:
     return not extremes or bool(torch.stack(extremes).isfinite().all())
 
 
-def first_bad_key(deltas: Iterable[Delta], file: safe_open) -> str | None:
+def first_bad_key(deltas: Iterable[Delta], file: Tensors) -> str | None:
     """The first key of a file whose tensor holds NaN or infinity."""
     for delta in deltas:
         for key in (*delta.factors.values(), *([delta.alpha] if delta.alpha else [])):

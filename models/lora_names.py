@@ -84,7 +84,7 @@ def flat(module: str) -> str:
 def module_index(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Every flat spelling -> the model's modules that it means: one, or q, k and v for a fused `qkv`."""
     modules = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
-    index = {flat(module): (module,) for module in modules}
+    index: dict[str, tuple[str, ...]] = {flat(module): (module,) for module in modules}
     for module in modules:
         original = module
         for ours, theirs in ORIGINAL_NAMES:

@@ -73,8 +73,8 @@ def predict(
 ) -> Tensor:
     """The transformer's raw output, float32, for latents (batch, 16, height, width).
 
-    `timestep` is 1 - sigma: 0 is pure noise; one for all, or one for each, (batch,). Without `control` no part
-    of the branch runs.
+    `timestep` is 1 - sigma: 0 is pure noise; one for all, or one for each, (batch,). Without `control` no
+    part of the branch runs.
     """
     patch, embedder = _patch(transformer)
     dtype = transformer.x_pad_token.dtype

@@ -132,8 +132,8 @@ def resolve_controlnet(
     With the demo model every known ControlNet is the demo's own, written yet or not. Raises ControlNetError
     for a name that is none or is not there, HubError when the hub does not give it.
     """
-    if name == settings.controlnet and (path := Path(name).expanduser()).is_file():
-        return ResolvedFile(path.name, path, None)
+    if name == settings.controlnet and (own := Path(name).expanduser()).is_file():
+        return ResolvedFile(own.name, own, None)
     try:
         reference = read_reference(name)
     except ReferenceFault as fault:
