@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from models.inputs import ControlNetLoraInput
+from models.inputs import ControlNetInput, ControlNetLoraInput, TurboInput, TurboLoraInput
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,32 @@ _ENDPOINTS = (
         ),
         categories=("image-to-image",),
         input_model=ControlNetLoraInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id="tongyi-mai/z-image/turbo",
+        display_name="Z-Image Turbo",
+        description="Text to image in 8 steps by Z-Image-Turbo.",
+        categories=("text-to-image",),
+        input_model=TurboInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id="tongyi-mai/z-image/turbo/lora",
+        display_name="Z-Image Turbo LoRA",
+        description="Text to image in 8 steps by Z-Image-Turbo, styled by up to three LoRAs.",
+        categories=("text-to-image",),
+        input_model=TurboLoraInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id="tongyi-mai/z-image/turbo/controlnet",
+        display_name="Z-Image Turbo ControlNet",
+        description=(
+            "Text to image in 8 steps by Z-Image-Turbo, guided by an input image through ControlNet-Union."
+        ),
+        categories=("image-to-image",),
+        input_model=ControlNetInput,
         output_schema=IMAGE_OUTPUT,
     ),
 )

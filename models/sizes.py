@@ -9,6 +9,9 @@ from typing import Literal
 
 from models.errors import SizeError
 
+PresetSize = Literal[
+    "square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"
+]
 ImageSize = Literal[
     "square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9", "auto"
 ]
@@ -32,11 +35,17 @@ MAX_RATIO = 16
 
 
 def output_size(image_size: str, image_wh: tuple[int, int]) -> tuple[int, int]:
-    """The (width, height) that `image_size`, a preset or `auto`, means for an image of `image_wh` pixels.
+    """The (width, height) that `image_size` means for an image of `image_wh` pixels.
 
+    It is a preset, `auto`, or a size on the grid such as `640x480`, as the sibling dialect's callers give it.
     Raises SizeError when `auto` is asked to keep a shape longer than MAX_RATIO to 1.
     """
-    return PRESETS[image_size] if image_size in PRESETS else auto_size(*image_wh)
+    if image_size == "auto":
+        return auto_size(*image_wh)
+    if image_size in PRESETS:
+        return PRESETS[image_size]
+    width, _, height = image_size.partition("x")
+    return int(width), int(height)
 
 
 def auto_size(width: int, height: int) -> tuple[int, int]:

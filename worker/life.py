@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from redis.exceptions import RedisError
 
 from models.errors import Cancelled, DeviceBroken, ModelError
-from models.inputs import ControlNetLoraInput
+from models.inputs import AnyInput
 from models.job import AppliedLora, Job, Picture, Pixels, Step
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost, WorkerError
@@ -143,11 +143,11 @@ class Life:
 
     def _prepare(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         started = time.monotonic()
-        request = ControlNetLoraInput.model_validate(self._workspace.whole_input(record.id, record.input))
+        request = AnyInput.model_validate(self._workspace.whole_input(record.id, record.input))
         job, control = prepare(request, self._settings, self._storage, lease.check)
         made = {
             "job": job.model_dump(mode="json"),
-            "control": self._workspace.save(record.id, token, control),
+            "control": None if control is None else self._workspace.save(record.id, token, control),
             "seconds": time.monotonic() - started,
         }
         return lambda: self._advance(record, token, "generate", made)
@@ -155,7 +155,8 @@ class Life:
     def _generate(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         assert self._engine is not None  # noqa: S101 - only the gpu queue has this stage
         job = Job.model_validate(record.prepared["job"])
-        control = self._workspace.load(record.id, record.prepared["control"])
+        name = record.prepared["control"]
+        control = self._workspace.load(record.id, name) if name else None
         silence = self._settings.stall_seconds
 
         def stalled() -> None:

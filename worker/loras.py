@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from models.checkpoint import kind, read_header
 from models.errors import ControlNetError, LoraError, ModelError
-from models.inputs import LoraInput
+from models.fields import LoraInput
 from models.job import LoraFile
 from models.published import find_controlnet
 from models.reference import HubReference, UrlReference, read_reference

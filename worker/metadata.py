@@ -134,12 +134,15 @@ def request_body(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _keepable(body: Mapping[str, Any]) -> dict[str, Any]:
     """The request body without the image's bytes and without keys."""
-    image_url: str = body["image_url"]
-    if image_url[:5].lower() == "data:":
-        image = base64.b64decode(image_url.partition(",")[2])
-        image_url = NOT_KEPT + hashlib.sha256(image).hexdigest()
-    loras = [{**lora, "path": _without_secrets(lora["path"])} for lora in body.get("loras", ())]
-    return {**body, "image_url": _without_secrets(image_url), "loras": loras}
+    kept = dict(body)
+    if image_url := body.get("image_url"):
+        if image_url[:5].lower() == "data:":
+            image = base64.b64decode(image_url.partition(",")[2])
+            image_url = NOT_KEPT + hashlib.sha256(image).hexdigest()
+        kept["image_url"] = _without_secrets(image_url)
+    if "loras" in body:
+        kept["loras"] = [{**lora, "path": _without_secrets(lora["path"])} for lora in body["loras"]]
+    return kept
 
 
 def _without_secrets(text: str) -> str:

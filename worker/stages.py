@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from models.inputs import ControlNetLoraInput
+from models.errors import ControlNetError
+from models.inputs import AnyInput, ControlNetLoraInput
 from models.job import Job, OnStep, OutputFormat, Picture, Pixels
 from models.preprocess import canny, fit
 from models.prompt_server import expand_by_server
@@ -41,19 +42,26 @@ def _go_on() -> None:
 
 
 def prepare(
-    request: ControlNetLoraInput,
+    request: AnyInput | ControlNetLoraInput,
     settings: WorkerSettings,
     storage: Storage,
     keep_going: Callable[[], None] = _go_on,
-) -> tuple[Job, Pixels]:
+) -> tuple[Job, Pixels | None]:
     """Everything named is fetched and checked: the job, and the control pixels at the output's size.
 
-    `keep_going` is called now and then while something is fetched; what it raises stops the stage. Raises
-    WorkerError and ModelError.
+    There are none for a request without an image. `keep_going` is called now and then while something is
+    fetched; what it raises stops the stage. Raises WorkerError and ModelError.
     """
-    source = read_image(read_source(request.image_url, "image_url", settings, storage), "image_url")
-    width, height = output_size(request.image_size, (source.shape[1], source.shape[0]))
+    control = None
+    if request.image_url is None:
+        width, height = output_size(request.image_size, (0, 0))
+    else:
+        source = read_image(read_source(request.image_url, "image_url", settings, storage), "image_url")
+        width, height = output_size(request.image_size, (source.shape[1], source.shape[0]))
+        control = (canny if request.preprocess == "canny" else fit)(source, width, height)
     loras, chosen = resolve_entries(request.loras, settings, keep_going)
+    if chosen and control is None:
+        raise ControlNetError(f"loras: {chosen.name} is a ControlNet, which needs an image_url to go by.")
     control_scale = request.control_scale * (chosen.scale if chosen else 1)
     window = request.control_start, request.control_end
     controlled = control_scale > 0 and has_controlled_step(request.num_inference_steps, *window)
@@ -88,7 +96,7 @@ def prepare(
         expanded_prompt=expanded_prompt,
         warnings=tuple(warnings),
     )
-    return job, (canny if request.preprocess == "canny" else fit)(source, width, height)
+    return job, control
 
 
 def finish(

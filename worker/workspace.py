@@ -48,7 +48,7 @@ class Workspace:
 
     def whole_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """The input as it was sent. Raises StorageError when the picture is gone."""
-        if body["image_url"] != ASIDE:
+        if body.get("image_url") != ASIDE:
             return body
         return body | {"image_url": self._read(request_id, SOURCE_NAME).decode()}
 

@@ -54,12 +54,12 @@ async def test_list_has_every_model_and_their_number(http: httpx.AsyncClient, pa
 @pytest.mark.parametrize(
     ("query", "found", "total"),
     [
-        ("search=CONTROLNET", 1, 1),
+        ("search=CONTROLNET", 2, 2),
         ("search=no-such-model", 0, 0),
-        ("category=image-to-image", 1, 1),
+        ("category=text-to-image", 2, 2),
         ("category=music", 0, 0),
-        ("offset=1", 0, 1),
-        ("limit=1&offset=0", 1, 1),
+        ("offset=3", 1, 4),
+        ("limit=1&offset=0", 1, 4),
     ],
 )
 async def test_list_is_searched_and_paged(
@@ -77,7 +77,9 @@ async def test_bad_page_is_a_422_that_lists_every_fault(http: httpx.AsyncClient)
 
 
 async def test_categories_are_listed(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/v1/models/categories")).json() == {"categories": ["image-to-image"]}
+    assert (await http.get("/v1/models/categories")).json() == {
+        "categories": ["image-to-image", "text-to-image"]
+    }
 
 
 async def test_unknown_model_is_a_404(http: httpx.AsyncClient) -> None:

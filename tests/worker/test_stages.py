@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from models.config import DEFAULT_CONTROLNET
-from models.errors import SizeError
-from models.inputs import ControlNetLoraInput
+from models.errors import ControlNetError, SizeError
+from models.inputs import AnyInput, ControlNetLoraInput
 from models.job import Picture
 from models.preprocess import canny
 from tests.prompt_server import PromptServer, completion
@@ -138,6 +138,12 @@ def test_prompt_is_rewritten_here_when_a_server_does_it(
     assert len(prompt_server.asked) == 2
     prepare(asked(), settings, storage)
     assert len(prompt_server.asked) == 2
+
+
+def test_controlnet_without_an_image_is_refused(settings: WorkerSettings, storage: FolderStorage) -> None:
+    body = asked(loras=[{"path": DEFAULT_CONTROLNET}], image_size="square").model_dump(exclude={"image_url"})
+    with pytest.raises(ControlNetError, match="needs an image_url"):
+        prepare(AnyInput.model_validate(body), settings, storage)
 
 
 def test_seed_minus_one_is_drawn(settings: WorkerSettings, storage: FolderStorage) -> None:

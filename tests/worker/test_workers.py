@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.redis_server import RedisServer
 from tests.worker.crew import Crew
+from worker.metadata import read_metadata
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +66,21 @@ async def test_control_map_is_kept_beside_the_picture(crew: Crew) -> None:
     with Image.open(path) as image:
         assert (image.size, image.getpixel((0, 0))) == ((512, 512), (0, 128, 128))
     assert (control["width"], control["height"]) == (512, 512)
+
+
+async def test_prompt_alone_becomes_a_picture(crew: Crew) -> None:
+    crew.start("io")
+    crew.start("gpu")
+    body = {
+        "prompt": "no image", "image_size": "square", "num_inference_steps": 2, "seed": 7,
+        "enable_prompt_expansion": False, "output_format": "png",
+    }  # fmt: skip
+    await crew.requests.submit("a", "tongyi-mai/z-image/turbo", body, "local", [])
+    record = await crew.until("a")
+    assert record.output is not None, record.error
+    assert (record.output["image"]["width"], "control_image" in record.output) == (512, False)
+    (path,) = crew.outputs()
+    assert read_metadata(path.read_bytes())["zturbo"]["request"] == body
 
 
 @pytest.mark.parametrize("watched", [True, False])

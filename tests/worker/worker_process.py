@@ -30,7 +30,7 @@ class SleepingEngine:
         self._step_seconds = float(os.environ.get("TEST_STEP_SECONDS", "0.02"))
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
-        assert control is not None
+        assert (control is None) == ("no image" in job.prompt)
         self._note(f"begin {job.seed}")
         if "explode" in job.prompt:
             raise RuntimeError("a secret path: /root")
