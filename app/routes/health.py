@@ -26,7 +26,12 @@ async def healthz() -> HealthBody:
     return HealthBody()
 
 
-@router.get("/readyz", response_model=ReadyBody, response_model_exclude_none=True)
+@router.get(
+    "/readyz",
+    response_model=ReadyBody,
+    response_model_exclude_none=True,
+    responses={503: {"model": ReadyBody, "description": "No picture can be made now"}},
+)
 async def readyz(requests: RequestsDep) -> ReadyBody | JSONResponse:
     """A picture can be made now: Redis and both kinds of worker are there. Else 503 and the reasons."""
     workers: list[WorkerInfo] = []
