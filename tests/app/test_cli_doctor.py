@@ -1,0 +1,59 @@
+"""`zturbo doctor` tells what there is, and no secret."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.config import Settings
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZTURBO_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("ZTURBO_MODEL", "demo")
+    return CliRunner()
+
+
+def row_of(output: str, name: str) -> list[str]:
+    (row,) = (line.split() for line in output.splitlines() if line.split()[:1] == [name])
+    return row
+
+
+def test_every_setting_is_listed(runner: CliRunner) -> None:
+    output = runner.invoke(cli, ["doctor"]).output
+    assert all(row_of(output, f"ZTURBO_{name.upper()}") for name in Settings.model_fields)
+
+
+def test_each_setting_says_where_it_comes_from(runner: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ZTURBO_MAX_QUEUE=7\nZTURBO_MODEL=z-image-turbo\n")
+    output = runner.invoke(cli, ["doctor"]).output
+    assert row_of(output, "ZTURBO_MAX_QUEUE") == ["ZTURBO_MAX_QUEUE", "7", ".env"]
+    assert row_of(output, "ZTURBO_MODEL") == ["ZTURBO_MODEL", "demo", "environment"]
+    assert row_of(output, "ZTURBO_PORT") == ["ZTURBO_PORT", "8000", "default"]
+
+
+def test_secrets_are_masked(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZTURBO_API_KEYS", "me:hunter2")
+    monkeypatch.setenv("ZTURBO_REDIS_URL", "redis://:hunter2@127.0.0.1:9/0")
+    monkeypatch.setenv("ZTURBO_PROMPT_LLM_KEY", "hunter2")
+    output = runner.invoke(cli, ["doctor"]).output
+    assert "hunter2" not in output
+    assert row_of(output, "ZTURBO_API_KEYS")[1] == "********"
+
+
+def test_what_is_missing_ends_it_with_a_status_and_a_way_out(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    done = runner.invoke(cli, ["doctor", "--model", "z-image-turbo"])
+    assert done.exit_code == 78
+    assert "zturbo pull" in done.output
+
+
+def test_machine_with_all_it_needs_is_well(runner: CliRunner) -> None:
+    done = runner.invoke(cli, ["doctor"])
+    assert done.exit_code == 0, done.output
+    assert "untrained" in done.output

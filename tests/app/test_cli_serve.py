@@ -1,0 +1,127 @@
+"""What `zturbo serve` starts and with which settings; the processes themselves are in tests/e2e."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.cli import serve
+from app.config import Settings
+from models.errors import WeightsMissing
+from worker.supervisor import Program
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, data_dir=tmp_path, port=0, device="auto")
+
+
+@pytest.fixture
+def listener(settings: Settings) -> Iterator[socket.socket]:
+    with serve.listen(settings) as listener:
+        yield listener
+
+
+@pytest.fixture(autouse=True)
+def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def started(settings: Settings, listener: socket.socket) -> dict[str, Program]:
+    return {each.name: each for each in serve.programs(settings, "demo", "unix:///r.sock", listener)}
+
+
+def test_machine_without_a_gpu_gets_one_worker_for_its_cpu(
+    settings: Settings, listener: socket.socket
+) -> None:
+    assert list(started(settings, listener)) == ["api", "io-1", "io-2", "gpu"]
+
+
+def test_every_gpu_gets_a_worker_that_sees_it_alone(
+    settings: Settings, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-7")
+    programs = started(settings, listener)
+    assert programs["gpu-0"].env["CUDA_VISIBLE_DEVICES"] == "2"
+    assert programs["gpu-1"].env["CUDA_VISIBLE_DEVICES"] == "GPU-7"
+    assert "gpu" not in programs
+
+
+def test_device_that_is_named_gets_one_worker(
+    settings: Settings, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    named = settings.model_copy(update={"device": "cuda:1"})
+    assert [name for name in started(named, listener) if name.startswith("gpu")] == ["gpu"]
+
+
+def test_children_get_what_was_decided_and_not_what_it_was_decided_from(
+    settings: Settings, listener: socket.socket
+) -> None:
+    env = dict(started(settings, listener)["gpu"].env)
+    read = subprocess.run(
+        [sys.executable, "-c", "from app.config import Settings; print(Settings().model_dump_json())"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    child = json.loads(read.stdout)
+    assert child["model"] == "demo"
+    assert child["redis_url"] == "unix:///r.sock"
+    assert child["data_dir"] == str(settings.data_dir)
+    assert child["port"] == listener.getsockname()[1]
+
+
+def test_workers_have_longer_to_stop_than_they_take_to_drain(
+    settings: Settings, listener: socket.socket
+) -> None:
+    assert started(settings, listener)["gpu"].stop_seconds > settings.drain_seconds
+
+
+def test_a_folder_that_is_no_model_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"model_index\.json"):
+        serve.choose_model(settings.model_copy(update={"model": str(tmp_path)}))
+
+
+def test_weights_that_are_missing_are_not_fetched_for_a_cpu(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("models.weights.gpu_present", lambda: False)
+    with pytest.raises(WeightsMissing, match="zturbo pull"):
+        serve.choose_model(settings.model_copy(update={"model": "z-image-turbo"}))
+
+
+def test_weights_that_are_missing_are_fetched_for_a_gpu(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brought = []
+    answers = iter([WeightsMissing("The weights are not on this machine."), tmp_path])
+
+    def resolve(_: Settings) -> Path:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("models.weights.gpu_present", lambda: True)
+    monkeypatch.setattr("models.weights.resolve_model", resolve)
+    monkeypatch.setattr("app.cli.weights.bring_missing", lambda settings: brought.append(settings.model))
+    assert serve.choose_model(settings) == "z-image-turbo"
+    assert brought == ["z-image-turbo"]
+    assert "fetched now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::1", "localhost"])  # noqa: S104
+def test_url_that_is_told_can_be_opened(host: str, settings: Settings) -> None:
+    with serve.listen(settings.model_copy(update={"host": host})) as listener:
+        url = serve._url(listener)
+        assert url.startswith(("http://127.0.0.1:", "http://[::1]:"))
+        with socket.create_connection(listener.getsockname()[:2], timeout=5):
+            pass
