@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import skimage
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 from tests.e2e.conftest import write_lora
 from tests.serve_process import ServeProcess
@@ -139,9 +139,18 @@ def request_of(page: Page) -> dict[str, Any]:
 
 
 def run_to_picture(page: Page) -> None:
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     stage_is(page, "done")
 
 
 def stage_is(page: Page, state: str) -> None:
     page.locator(f"zt-stage[data-state={state}]").wait_for()
+
+
+def run_button(page: Page) -> Locator:
+    """Not by its name alone: the history names requests that run or were stopped."""
+    return page.locator("zt-runner .primary:not(.halt)")
+
+
+def stop_button(page: Page) -> Locator:
+    return page.locator("zt-runner .halt")

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.playground.conftest import PHOTOGRAPH, NewPage, edit, request_of, wait_until_ready
+from tests.playground.conftest import (
+    PHOTOGRAPH,
+    NewPage,
+    edit,
+    request_of,
+    run_button,
+    wait_until_ready,
+)
 
 
 def show_form(page: Page) -> None:
@@ -50,7 +57,7 @@ def test_broken_json_changes_nothing_and_keeps_run_back(page: Page) -> None:
     page.get_by_role("tab", name="JSON").click()
     page.get_by_label("The request as JSON").fill('{"prompt": ')
     expect(page.locator("#json-fault")).not_to_be_empty()
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("The JSON is not whole")
     show_form(page)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox")
@@ -155,6 +162,64 @@ def test_file_that_is_no_picture_is_refused_at_its_field(page: Page) -> None:
     page.locator("#field-image_url-file").set_input_files([file])
     expect(page.locator("#field-image_url-fault")).not_to_be_empty()
     assert request_of(page)["image_url"] == ""
+
+
+def test_control_map_is_shown_before_the_run(page: Page) -> None:
+    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
+    page.get_by_role("radio", name="canny").check(force=True)
+    shown = page.get_by_alt_text("Control map: what the model will see")
+    expect(shown).to_be_visible()
+    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [512, 512]
+    canny = shown.get_attribute("src")
+    page.get_by_role("radio", name="Landscape 4:3").check(force=True)
+    expect(shown).not_to_have_attribute("src", canny or "")
+    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1024, 768]
+    page.get_by_role("radio", name="depth").check(force=True)
+    expect(page.locator(".well.map")).to_contain_text("a depth map is made on the GPU")
+
+
+def test_installed_lora_is_offered_and_described(page: Page) -> None:
+    page.get_by_role("button", name="Add a LoRA").click()
+    expect(page.locator("datalist option[value='style.safetensors']")).to_have_count(1)
+    page.get_by_label("LoRA 1, path").fill("style.safetensors")
+    expect(page.locator(".lora-note")).to_have_text("rank 4 · 27 kB")
+
+
+def test_trigger_words_go_into_the_prompt_by_a_click(new_page: NewPage, url: str) -> None:
+    """The server of these tests has no LoRA that names any."""
+    page = new_page("about:blank")
+    lora = {"path": "ink.safetensors", "size": 40_000_000, "rank": 16, "trigger_words": ["inkwash"]}
+    page.route("**/v1/loras", lambda route: route.fulfill(json={"loras": [lora]}))
+    page.goto(url)
+    wait_until_ready(page)
+    edit(page, prompt="a fox", loras=[{"path": "ink.safetensors", "scale": 1}])
+    page.get_by_role("button", name="inkwash").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, inkwash")
+
+
+def test_expand_now_writes_over_the_prompt_and_is_undone(new_page: NewPage, url: str) -> None:
+    """Against an answer of our own, so that it is tested also where the server has no such route."""
+    page = new_page("about:blank")
+
+    def with_expand(route: Route) -> None:
+        document = route.fetch().json()
+        document["paths"]["/v1/expand"] = {}
+        route.fulfill(json=document)
+
+    page.route("**/openapi.json", with_expand)
+    page.route(
+        "**/v1/expand", lambda route: route.fulfill(json={"expanded_prompt": "a red fox in deep snow"})
+    )
+    page.goto(url)
+    wait_until_ready(page)
+    prompt = page.get_by_label("Prompt", exact=True)
+    expand = page.get_by_role("button", name="Expand now")
+    expect(expand).to_be_disabled()
+    prompt.fill("a fox")
+    expand.click()
+    expect(prompt).to_have_value("a red fox in deep snow")
+    prompt.press("Control+z")
+    expect(prompt).to_have_value("a fox")
 
 
 OTHER_SCHEMA: dict[str, Any] = {

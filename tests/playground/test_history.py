@@ -12,8 +12,10 @@ from tests.playground.conftest import (
     edit,
     fill,
     request_of,
+    run_button,
     run_to_picture,
     stage_is,
+    stop_button,
     wait_until_ready,
 )
 
@@ -73,12 +75,12 @@ def test_gallery_finds_opens_and_deletes(made: Page) -> None:
 
 def test_running_request_is_followed_from_another_page(page: Page, new_page: NewPage, url: str) -> None:
     fill(page, prompt="a slow one", image_size="square_hd", num_inference_steps=8)
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     expect(page.locator(".strip button").first).to_have_accessible_name("Show: a slow one (in line)")
     other = new_page(url)
     wait_until_ready(other)
     other.locator(".strip button").first.click()
     stage_is(other, "running")
-    other.get_by_role("button", name="Stop").click()
+    stop_button(other).click()
     for each in (page, other):
         expect(each.locator(".frame")).to_contain_text("Stopped")

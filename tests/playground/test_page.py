@@ -17,6 +17,7 @@ from tests.playground.conftest import (
     PHONE,
     NewPage,
     fill,
+    run_button,
     run_to_picture,
     wait_until_ready,
 )
@@ -54,7 +55,7 @@ def test_axe_finds_nothing_grave(new_page: NewPage, url: str, scheme: str) -> No
     wait_until_ready(page)
     assert violations(page) == []
     page.get_by_role("button", name="Add a LoRA").click()
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     assert violations(page) == []
     fill(page, num_inference_steps=1)
     run_to_picture(page)
@@ -93,7 +94,7 @@ def test_page_fits_every_width(new_page: NewPage, url: str, width: int) -> None:
     for tab in ("JSON", "Code", "Form"):
         page.get_by_role("tab", name=tab).click()
         assert overflow(page) <= 0, tab
-    expect(page.get_by_role("button", name="Run")).to_be_in_viewport()
+    expect(run_button(page)).to_be_in_viewport()
     page.get_by_role("link", name="Gallery").click()
     assert overflow(page) <= 0
 
@@ -110,7 +111,7 @@ def test_nothing_moves_when_the_picture_comes(page: Page) -> None:
     fill(page, image_size="landscape_16_9", num_inference_steps=1)
     frame = page.locator(".frame")
     before = frame.bounding_box()
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     page.locator("zt-stage[data-state=running]").wait_for()
     assert frame.bounding_box() == before
     page.locator("zt-stage[data-state=done]").wait_for()
@@ -120,7 +121,7 @@ def test_nothing_moves_when_the_picture_comes(page: Page) -> None:
 def test_keyboard_reaches_run_from_the_top(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the picture")).to_be_focused()
-    run = page.get_by_role("button", name="Run")
+    run = run_button(page)
     for _ in range(60):
         page.keyboard.press("Tab")
         if run.evaluate("button => button === document.activeElement"):
@@ -180,7 +181,7 @@ def test_banner_says_what_is_missing_and_what_mends_it(
 def test_server_that_goes_away_is_told_of_and_found_again(page: Page) -> None:
     page.context.set_offline(True)
     fill_without_upload(page)
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     expect(page.locator("zt-banner")).to_contain_text("zturbo serve")
     expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("does not answer")
     page.context.set_offline(False)

@@ -4,7 +4,15 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.playground.conftest import edit, fill, request_of, run_to_picture, stage_is
+from tests.playground.conftest import (
+    edit,
+    fill,
+    request_of,
+    run_button,
+    run_to_picture,
+    stage_is,
+    stop_button,
+)
 
 
 def test_request_runs_to_a_picture_with_its_facts(page: Page) -> None:
@@ -30,14 +38,14 @@ def test_ctrl_enter_runs_and_the_same_button_stops(page: Page) -> None:
     fill(page, image_size="square_hd", num_inference_steps=8)
     page.get_by_label("Prompt", exact=True).press("Control+Enter")
     stage_is(page, "running")
-    page.get_by_role("button", name="Stop").click()
+    stop_button(page).click()
     expect(page.locator(".frame")).to_contain_text("Stopped")
-    expect(page.get_by_role("button", name="Run")).to_be_visible()
+    expect(run_button(page)).to_be_visible()
 
 
 def test_progress_tells_the_step_and_marks_the_guided_ones(page: Page) -> None:
     fill(page, num_inference_steps=4, control_end=0.5)
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     bar = page.get_by_role("progressbar", name="Steps done")
     expect(bar).to_have_attribute("aria-valuemax", "4")
     assert bar.locator(".guided").count() == 2
@@ -45,16 +53,27 @@ def test_progress_tells_the_step_and_marks_the_guided_ones(page: Page) -> None:
     stage_is(page, "done")
 
 
+def test_preview_is_shown_while_it_runs(page: Page) -> None:
+    fill(page, image_size="square_hd", num_inference_steps=8)
+    run_button(page).click()
+    preview = page.get_by_alt_text("Preview")
+    expect(preview).to_be_visible()
+    assert preview.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    expect(page.locator("zt-progress")).to_contain_text(re.compile(r"about \d+ s left"))
+    stop_button(page).click()
+    expect(page.locator(".frame")).to_contain_text("Stopped")
+
+
 def test_failed_request_says_why(page: Page) -> None:
     fill(page, image_url="data:image/png;base64,bm90IGEgcGljdHVyZQ==")
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     alert = page.locator(".frame").get_by_role("alert")
     expect(alert).to_contain_text("This did not work")
     expect(alert).to_contain_text("image_url")
 
 
 def test_empty_field_is_named_and_focused(page: Page) -> None:
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     prompt = page.get_by_label("Prompt", exact=True)
     expect(prompt).to_be_focused()
     expect(prompt).to_have_accessible_description("Prompt is needed.")
@@ -65,14 +84,14 @@ def test_empty_field_is_named_and_focused(page: Page) -> None:
 
 def test_fault_that_the_server_finds_stands_at_its_field(page: Page) -> None:
     fill(page, num_inference_steps=99)
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     expect(page.locator("#field-num_inference_steps-fault")).to_contain_text("less than or equal to 8")
     stage_is(page, "rest")
 
 
 def test_unknown_field_is_sent_and_the_servers_warning_shown(page: Page) -> None:
     fill(page, num_inference_steps=1, guidance=3)
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("'guidance' was ignored")
     stage_is(page, "done")
 
@@ -128,5 +147,5 @@ def test_edit_after_a_run_changes_what_is_sent_next(page: Page) -> None:
     fill(page, num_inference_steps=1, seed=1)
     run_to_picture(page)
     edit(page, seed=2)
-    page.get_by_role("button", name="Run").click()
+    run_button(page).click()
     expect(page.locator(".facts")).to_contain_text(re.compile(r"Seed\s*2"))

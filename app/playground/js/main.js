@@ -85,10 +85,11 @@ function submitted({ request_id: requestId, warnings }) {
 function tell(status) {
   const words = stage.update(status);
   document.title = `${words} – zturbo`;
+  if (status.status === tell.said) return;
   // Every step would be too much to listen to.
-  const said = status.status;
-  if (said !== tell.said) announce(words);
-  tell.said = said;
+  announce(words);
+  if (tell.said) history.refresh();
+  tell.said = status.status;
 }
 
 /** What a call that was refused says, where it belongs. */

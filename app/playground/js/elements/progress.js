@@ -33,7 +33,7 @@ export class Progress extends HTMLElement {
     if (status === "in_queue") return this.tell(queueWords(ahead), left, 0);
     if (done === 0) return this.tell("Reading the prompt", left, 0);
     if (done === total) return this.tell("Saving the picture", "", done);
-    return this.tell(`Step ${done} of ${total}`, left, done);
+    return this.tell(`Step ${done + 1} of ${total}`, left, done);
   }
 
   tell(words, left, done) {

@@ -130,7 +130,7 @@ export class ImageField extends Field {
       this.draft.natural ??= [made.width, made.height];
       this.draft.dispatchEvent(new Event("natural"));
     } catch (error) {
-      if (error.name !== "AbortError") this.tellMap(error.message);
+      if (error.name !== "AbortError") this.tellMap(error.message.replace(/^\w+: /, ""));
     }
   }
 
