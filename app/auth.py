@@ -107,14 +107,20 @@ async def owner(
     if keys.open:
         _require_this_machine(request)
         name: str | None = LOCAL_OWNER
-    elif credentials is None:
-        raise BadToken("No token: send the header Authorization: Bearer <key>.")
+    elif token := credentials.credentials if credentials else _fal_key(request):
+        name = keys.owner_of(token)
     else:
-        name = keys.owner_of(credentials.credentials)
+        raise BadToken("No token: send the header Authorization: Bearer <key>.")
     if name is None:
         raise BadToken("The token is none of this server's keys.")
     request.state.owner = name
     return name
+
+
+def _fal_key(request: Request) -> str:
+    """The sibling dialect's clients say `Key` where others say `Bearer`."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "key" else ""
 
 
 Owner = Annotated[str, Depends(owner)]

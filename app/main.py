@@ -29,6 +29,7 @@ from app.proxy import TrustedProxy, read_networks
 from app.routes import (
     about,
     events,
+    fal,
     files,
     health,
     models,
@@ -68,6 +69,7 @@ _PRIVATE = (
     events.router,
     uploads.router,
     preprocess.router,
+    fal.router,
     webhooks.router,
 )
 

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from app import fal
 from app.answers import result_body
 from app.config import Settings
 from app.links import Links
@@ -89,4 +90,9 @@ class Webhooks:
 
 def webhook_body(record: Record, webhook: dict[str, str]) -> bytes:
     """What is posted: the result as its route answers it, its URLs under the base that the caller used."""
-    return json.dumps(result_body(record, Links(webhook["base"]), include_cost=False).wire()).encode()
+    links = Links(webhook["base"])
+    if webhook["dialect"] == fal.DIALECT:
+        body = fal.webhook_body(record, links)
+    else:
+        body = result_body(record, links, include_cost=False).wire()
+    return json.dumps(body).encode()

@@ -30,7 +30,7 @@ MAX_NAMED_FIELDS = 20
 """Unknown fields named one by one in the warnings."""
 
 
-class _Window(BaseModel):
+class Windowed(BaseModel):
     """Of the classes that have a control window."""
 
     model_config = STRICT
@@ -75,7 +75,7 @@ class TurboLoraInput(BaseModel):
     output_format: Format = "png"
 
 
-class ControlNetInput(_Window):
+class ControlNetInput(Windowed):
     """Input of `tongyi-mai/z-image/turbo/controlnet`."""
 
     prompt: Prompt
@@ -91,7 +91,7 @@ class ControlNetInput(_Window):
     output_format: Format = "png"
 
 
-class ControlNetLoraInput(_Window):
+class ControlNetLoraInput(Windowed):
     """Input of `tongyi-mai/z-image/turbo/controlnet/lora`."""
 
     prompt: Prompt
@@ -163,5 +163,5 @@ def _unknown_fields(schema: type[BaseModel], body: Any, where: str) -> Iterator[
             continue
         for item_schema in get_args(schema.model_fields[name].annotation):
             if isinstance(item_schema, type) and issubclass(item_schema, BaseModel):
-                for index, item in enumerate(value):
+                for index, item in enumerate(value if isinstance(value, list) else ()):
                     yield from _unknown_fields(item_schema, item, f"{where}{name}[{index}].")

@@ -1,0 +1,165 @@
+"""fal's words for what this server does: bodies and states translated, nothing of a request's life.
+
+https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on: only three state words,
+`logs` in every status, `queue_position` while in the queue.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from app.answers import file_url
+from app.links import Links
+from models.fields import (
+    STRICT,
+    ControlEnd,
+    ControlScale,
+    ControlStart,
+    Expansion,
+    Format,
+    ImageUrl,
+    Loras,
+    PreprocessField,
+    Prompt,
+    Seed,
+    Steps,
+)
+from models.inputs import AnyInput, Windowed
+from models.sizes import GRID, ImageSize
+from worker.records import Record, State
+
+OWNER, APP = "fal-ai", "z-image"
+MODEL_PATH = "turbo/controlnet/lora"
+MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
+"""What answers for it here."""
+
+DIALECT = "fal"
+MIN_SIDE = 256
+MAX_SIDE = 2048
+
+STATES: dict[State, Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]] = {
+    "in_queue": "IN_QUEUE",
+    "in_progress": "IN_PROGRESS",
+    "succeeded": "COMPLETED",
+    "failed": "COMPLETED",
+    "cancelled": "COMPLETED",
+}
+
+
+class FalSize(BaseModel):
+    """A size in pixels; each side goes to the nearest multiple of 16."""
+
+    model_config = STRICT
+
+    width: int = Field(ge=MIN_SIDE, le=MAX_SIDE)
+    height: int = Field(ge=MIN_SIDE, le=MAX_SIDE)
+
+    def __str__(self) -> str:
+        return f"{round(self.width / GRID) * GRID}x{round(self.height / GRID) * GRID}"
+
+
+class FalInput(Windowed):
+    """Input of `fal-ai/z-image/turbo/controlnet/lora`, with its own defaults."""
+
+    prompt: Prompt
+    image_url: ImageUrl
+    loras: Loras = Field(default_factory=list)
+    image_size: ImageSize | FalSize = "auto"
+    control_scale: ControlScale = 0.75
+    control_start: ControlStart = 0.0
+    control_end: ControlEnd = 0.8
+    preprocess: PreprocessField = "none"
+    num_inference_steps: Steps = 8
+    seed: Seed | None = None
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = "png"
+    num_images: int = Field(1, ge=1, le=4)
+    sync_mode: bool = False
+    acceleration: str = "regular"
+    enable_safety_checker: bool = True
+
+    @field_validator("num_images")
+    @classmethod
+    def _one_picture(cls, num_images: int) -> int:
+        if num_images > 1:
+            raise PydanticCustomError("num_images", "this server makes one picture a request: send several")
+        return num_images
+
+    def ours(self) -> "TakenInput":
+        """The same request as a worker reads it."""
+        fields = {name: getattr(self, name) for name in TakenInput.model_fields}
+        return TakenInput(
+            **fields | {"image_size": str(self.image_size), "seed": -1 if self.seed is None else self.seed}
+        )
+
+
+class TakenInput(AnyInput):
+    """As the record keeps it."""
+
+    sync_mode: bool
+    """Answer with the picture itself; of no concern to a worker."""
+
+
+def request_links(request_id: str, links: Links) -> dict[str, str]:
+    base = f"{links.base}/{OWNER}/{APP}/requests/{request_id}"
+    return {"response_url": base, "status_url": f"{base}/status", "cancel_url": f"{base}/cancel"}
+
+
+def status_body(record: Record, links: Links) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "status": STATES[record.state],
+        "request_id": record.id,
+        **request_links(record.id, links),
+        # The Python client reads both by name, in every answer.
+        "logs": None,
+    }
+    if record.state == "in_queue":
+        body["queue_position"] = record.position or 0
+    if failure := failure_of(record):
+        body |= {"error": failure["message"], "error_type": failure["type"]}
+    if record.output:
+        body["metrics"] = {"inference_time": sum(record.output.get("timings", {}).values())}
+    return body
+
+
+def result_body(record: Record, links: Links, url: str | None = None) -> dict[str, Any]:
+    """Of a request that succeeded; `url` stands for the picture's own in `sync_mode`."""
+    output = record.output or {}
+    image = output["image"]
+    return {
+        "images": [
+            {
+                "url": url or file_url(image, links),
+                "width": image["width"],
+                "height": image["height"],
+                "content_type": image["content_type"],
+                "file_name": image["name"],
+                "file_size": image["size"],
+            }
+        ],
+        "seed": output["seed"],
+        "prompt": output.get("expanded_prompt") or output["prompt"],
+        "has_nsfw_concepts": [False],
+        "timings": output["timings"],
+    }
+
+
+def failure_of(record: Record) -> dict[str, str] | None:
+    """`type` and `message` of a request that has ended without a picture."""
+    if record.state == "cancelled":
+        return {"type": "cancelled", "message": "The request was cancelled."}
+    return record.error if record.state == "failed" else None
+
+
+def fault_body(record: Record) -> dict[str, Any]:
+    """Of a request that has ended without a picture, as the result route answers it with a 422."""
+    failure = failure_of(record) or {"type": "in_progress", "message": "Request is still in progress"}
+    return {"detail": [{"loc": ["body"], "msg": failure["message"], "type": failure["type"]}]}
+
+
+def webhook_body(record: Record, links: Links) -> dict[str, Any]:
+    ids = {"request_id": record.id, "gateway_request_id": record.id}
+    if failure := failure_of(record):
+        return {**ids, "status": "ERROR", "error": failure["message"], "payload": fault_body(record)}
+    return {**ids, "status": "OK", "payload": result_body(record, links)}

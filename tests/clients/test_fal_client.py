@@ -1,0 +1,158 @@
+"""fal's own Python client, as it is on PyPI: only its queue's address is another."""
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.http_api import WorkerHands
+
+fal_client = pytest.importorskip("fal_client", reason="fal-client is not installed")
+
+MODEL = "fal-ai/z-image/turbo/controlnet/lora"
+ARGUMENTS = {"prompt": "a fox", "image_url": "https://example.com/photo.jpg"}
+
+
+@pytest.fixture
+def client(base: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr("fal_client.client.QUEUE_URL_FORMAT", f"{base}/")
+    client = fal_client.SyncClient(key="any")
+    yield client
+    # It has no way of its own to be closed.
+    client._client.close()
+
+
+@pytest.mark.usefixtures("work")
+def test_subscribe_gives_the_picture(client: Any, base: str) -> None:
+    seen: list[Any] = []
+    result = client.subscribe(MODEL, ARGUMENTS, with_logs=True, on_queue_update=seen.append)
+    assert result == {
+        "images": [
+            {
+                "url": f"{base}/v1/files/{'0' * 32}/image.png",
+                "width": 512,
+                "height": 512,
+                "content_type": "image/png",
+                "file_name": "image.png",
+                "file_size": 3,
+            }
+        ],
+        "seed": 7,
+        "prompt": "a fox",
+        "has_nsfw_concepts": [False],
+        "timings": {"denoise": 0.5},
+    }
+    assert isinstance(seen[-1], fal_client.Completed)
+    assert {type(status) for status in seen} <= {
+        fal_client.Queued,
+        fal_client.InProgress,
+        fal_client.Completed,
+    }
+
+
+def test_status_follows_the_request(client: Any, hands: WorkerHands) -> None:
+    handle = client.submit(MODEL, ARGUMENTS)
+    assert handle.status(with_logs=True) == fal_client.Queued(position=0)
+    running, token = hands.generate(step=1)
+    assert handle.status(with_logs=True) == fal_client.InProgress(logs=None)
+    output = {"image": {"file_id": "0" * 32, "name": "a.png", "content_type": "image/png", "width": 1,
+                        "height": 1, "size": 1}, "seed": 1, "prompt": "p", "timings": {}}  # fmt: skip
+    hands.end(running.id, token, output)
+    assert [type(status) for status in handle.iter_events()] == [fal_client.Completed]
+    assert client.status(MODEL, handle.request_id) == handle.status()
+    assert client.result(MODEL, handle.request_id)["seed"] == 1
+
+
+def test_input_is_ours_with_fals_defaults(client: Any, base: str) -> None:
+    handle = client.submit(MODEL, ARGUMENTS | {"image_size": {"width": 500, "height": 700}})
+    record = httpx.get(f"{base}/v1/requests/{handle.request_id}").json()
+    assert record["model_id"] == "tongyi-mai/z-image/turbo/controlnet/lora"
+    assert record["input"] == ARGUMENTS | {
+        "loras": [],
+        "image_size": "496x704",
+        "control_scale": 0.75,
+        "control_start": 0.0,
+        "control_end": 0.8,
+        "preprocess": "none",
+        "num_inference_steps": 8,
+        "seed": -1,
+        "enable_prompt_expansion": False,
+        "output_format": "png",
+        "sync_mode": False,
+    }
+
+
+def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:
+    with pytest.raises(fal_client.FalClientHTTPError) as error:
+        client.submit(MODEL, {"prompt": "a fox", "num_images": 2})
+    assert error.value.status_code == 422
+    assert [fault["loc"][-1] for fault in error.value.response.json()["detail"]] == [
+        "image_url",
+        "num_images",
+    ]
+
+
+def test_failed_request_is_completed_with_the_error(client: Any, hands: WorkerHands) -> None:
+    handle = client.submit(MODEL, ARGUMENTS)
+    hands.fail("fetch_failed", "image_url: nobody is there.")
+    status = handle.status()
+    assert (type(status), status.error_type) == (fal_client.Completed, "fetch_failed")
+    with pytest.raises(fal_client.FalClientHTTPError, match="nobody is there"):
+        handle.get()
+
+
+def test_cancel_is_taken_and_early_results_are_refused(client: Any, base: str) -> None:
+    handle = client.submit(MODEL, ARGUMENTS)
+    early = httpx.get(handle.response_url)
+    assert (early.status_code, early.json()) == (400, {"detail": "Request is still in progress"})
+    assert early.headers["x-fal-request-id"] == handle.request_id
+    client.cancel(MODEL, handle.request_id)
+    assert handle.status().error_type == "cancelled"
+    again = httpx.put(handle.cancel_url)
+    assert (again.status_code, again.json()) == (400, {"status": "ALREADY_COMPLETED"})
+
+
+def test_encoded_image_is_taken(client: Any) -> None:
+    uri = fal_client.encode_image(Image.new("RGB", (8, 8)), "png")
+    assert client.submit(MODEL, ARGUMENTS | {"image_url": uri}).request_id
+
+
+def test_stream_tells_each_change_under_the_full_path_too(client: Any, base: str) -> None:
+    handle = client.submit(MODEL, ARGUMENTS)
+    client.cancel(MODEL, handle.request_id)
+    url = f"{base}/{MODEL}/requests/{handle.request_id}/status/stream"
+    assert '"status":"COMPLETED"' in httpx.get(url).text.replace(" ", "")
+
+
+def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHands, settings: Any) -> None:
+    from worker.storage import FolderStorage, new_file_id
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    file_id = new_file_id()
+    FolderStorage(settings.outputs_path).put(file_id, "image.png", file.getvalue())
+    handle = client.submit(MODEL, ARGUMENTS | {"sync_mode": True})
+    image = {"file_id": file_id, "name": "image.png", "content_type": "image/png", "width": 8, "height": 8,
+             "size": len(file.getvalue())}  # fmt: skip
+    hands.succeed({"image": image, "seed": 1, "prompt": "p", "timings": {}})
+    url = handle.get()["images"][0]["url"]
+    assert url == "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def test_key_is_said_as_fal_says_it(settings: Any) -> None:
+    from app.main import create_app
+    from tests.http_api import served
+
+    keyed = settings.model_copy(update={"api_keys": "ann:key-a"})
+    with served(create_app(keyed), keyed) as base:
+        body = {"json": ARGUMENTS}
+        assert (
+            httpx.post(f"{base}/{MODEL}", headers={"Authorization": "Key key-a"}, **body).status_code == 200
+        )
+        assert (
+            httpx.post(f"{base}/{MODEL}", headers={"Authorization": "Key other"}, **body).status_code == 401
+        )
