@@ -30,6 +30,7 @@ from app.routes import (
     about,
     events,
     fal,
+    fal_proxy,
     files,
     health,
     models,
@@ -102,7 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     for router in _PRIVATE:
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
-    for router in (files.router, health.router, about.router, playground.router):
+    for router in (files.router, health.router, about.router, playground.router, fal_proxy.router):
         app.include_router(router)
 
     app.add_middleware(TrustedProxy, networks=read_networks(settings.trusted_proxies))

@@ -1,0 +1,44 @@
+"""Where fal's JavaScript client sends its calls when it is told a `proxyUrl`, as it is in a browser.
+
+The header says where a call was meant to go; here it goes to the same path of this server, its body unread.
+"""
+
+from urllib.parse import unquote, urlsplit
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app import fal
+from app.errors import NothingHere
+
+QUEUE_HOST = "queue.fal.run"
+
+router = APIRouter(include_in_schema=False)
+
+
+class _Forward(Response):
+    """The answer of another path of the same application."""
+
+    def __init__(self, app: ASGIApp, path: str, query: str) -> None:
+        super().__init__()
+        self._app, self._path, self._query = app, path, query
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fresh = {
+            name: scope[name] for name in scope if name not in ("route", "endpoint", "path_params", "router")
+        }
+        raw = self._path.encode("ascii", "ignore")
+        place = {"path": unquote(self._path), "raw_path": raw, "query_string": self._query.encode()}
+        await self._app(fresh | place | {"state": {}}, receive, send)
+
+
+@router.api_route("/fal/proxy", methods=["GET", "POST", "PUT"])
+async def proxy(request: Request) -> Response:
+    """The call that `x-fal-target-url` names. Raises NothingHere unless it is one of the queue's."""
+    target = urlsplit(request.headers.get("x-fal-target-url", ""))
+    if target.hostname != QUEUE_HOST or not target.path.startswith(f"/{fal.OWNER}/{fal.APP}/"):
+        raise NothingHere(
+            f"x-fal-target-url: only calls of https://{QUEUE_HOST}/{fal.OWNER}/{fal.APP}/ are taken."
+        )
+    return _Forward(request.app, target.path, target.query)
