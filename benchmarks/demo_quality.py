@@ -31,6 +31,7 @@ from training.measures import blueprint_measure, depth_agreement, edge_agreement
 from training.vocabulary import COLOURS, OBJECTS
 
 BUNDLE: Final = Path(__file__).parent.parent / "models" / "demo_weights"
+JUDGE: Final = Path(__file__).parent / "demo_judge.safetensors"
 SCALES: Final = (0.0, 0.3, 0.6, 0.9)
 STYLES: Final = {"blueprint": blueprint_measure, "night": night_measure}
 TIMED_RUNS: Final = 5
@@ -171,6 +172,7 @@ def measure_time(model: Model, figures: Figures) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo_quality", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder of the demo model")
+    parser.add_argument("--judge", type=Path, default=JUDGE, help="the network that measures")
     parser.add_argument("--count", type=int, default=100, help="prompts, and control maps in all")
     parser.add_argument(
         "--out", type=Path, default=Path("artifacts/demo-quality"), help="figures.json, sheet.png"
@@ -180,7 +182,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     model = Model(arguments.bundle)
-    judge = judging.load_judge(arguments.bundle / "judge.safetensors")
+    judge = judging.load_judge(arguments.judge)
     figures = Figures()
     measure_time(model, figures)
     measure_prompts(model, judge, prompt_samples(arguments.count), figures)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from training.latents import shard_shape
 from training.presets import Preset
 from training.vocabulary import COLOURS, OBJECTS
 
@@ -23,13 +24,11 @@ knows one small world and nothing else.
 - **Draws** one or two of: {objects}; in {colours}; on grass, sand, stone or wood; under a clear, cloudy,
   overcast or sunset sky; small or large; left, in the middle or right; a figure stands, walks, waves,
   raises or spreads its arms, or has its hands on its hips.
-- **Size**: trained at {size} x {size} pixels and, one picture in five, at 4:3, 3:4, 16:9 and 9:16 of the
-  same area (`vae/config.json`: `sample_size`). Eight Euler steps, shift 3, no guidance.
+- **Size**: trained at {size} x {size} pixels (`vae/config.json`: `sample_size`), and some at {shapes}. Eight
+  Euler steps, shift 3, no guidance.
 - **Control**: `controlnet.safetensors` in the layout of Union 1.0 and `controlnet-2.1.safetensors` in that
   of 2.1, for canny, depth and pose maps.
 - **LoRAs**: `loras/blueprint.safetensors`, `loras/night.safetensors`.
-- `judge.safetensors` is no part of the model: it is the small network that `benchmarks/demo_quality.py`
-  measures with.
 
 ## Data
 Pictures, depth maps, edges, skeletons and captions are drawn by this repository's `training/` from seeds;
@@ -68,11 +67,15 @@ def write_card(preset: Preset, folder: Path, bundle: Path, device: str) -> None:
     last: dict[str, dict[str, Any]] = {line["stage"]: line for line in logged}
     figures = folder / "figures.json"
     gpu = device == "cuda"
+    shapes = {shard_shape(index, preset.size) for index in range(preset.shards)} - {
+        (preset.size, preset.size)
+    }
     (bundle / "README.md").write_text(
         _CARD.format(
             objects=", ".join(OBJECTS),
             colours=", ".join(COLOURS),
             size=preset.size,
+            shapes=" and ".join(f"{width} x {height}" for width, height in sorted(shapes)),
             device=" --device cuda" if gpu else "",
             stages="\n".join(_stage_row(line) for line in last.values()),
             where="On a GPU." if gpu else "On two processor cores shared with other work.",

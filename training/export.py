@@ -53,7 +53,6 @@ def export(
             draft / "loras" / f"{style}.safetensors",
             torch.bfloat16,
         )
-    _save(load_file(folder / "judge.safetensors"), draft / "judge.safetensors", torch.float16)
     write_card(preset, folder, draft, device)
     for path in draft.rglob("*.safetensors"):
         path.chmod(0o644)

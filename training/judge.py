@@ -29,7 +29,7 @@ MAP: Final = 32
 _FIRST_SEED: Final = 900_000_000
 _PEAK: Final = 2e-3
 _BATCH: Final = 32
-_PICTURES: Final = 2000
+_PICTURES: Final = 1200
 _KINDS: Final = list(OBJECTS)
 
 
@@ -117,7 +117,11 @@ def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: Autoencoder
         progress.record(
             kind=kind_loss.detach(), outline=outline.detach(), depth=depth.detach(), heat=heat.detach()
         )
-    save_file(judge.state_dict(), finished)
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in judge.state_dict().items()
+    }
+    save_file(state, finished)
     return judge.eval()
 
 
@@ -158,7 +162,7 @@ def joint_positions(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def load_judge(path: Path) -> Verdict:
-    """The judge as it was exported."""
+    """The judge from the file that training wrote."""
     judge = Verdict()
     judge.load_state_dict(load_file(path))
     return judge.eval()

@@ -38,11 +38,11 @@ CPU: Final = Preset(
     control_places=(0, 2, 4),
     control_places_21=(0, 3),
     shards=8,
-    control_scenes=400,
-    styled=200,
+    control_scenes=160,
+    styled=64,
     batch=24,
     minutes={
-        "autoencoder": 20, "text": 6.5, "base": 31, "guided": 3.5, "control": 4, "control21": 2.5,
+        "autoencoder": 20, "text": 6.5, "base": 31, "guided": 3.5, "control": 3.5, "control21": 2,
         "lora": 1, "judge": 2,
     },
 )  # fmt: skip

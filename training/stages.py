@@ -18,7 +18,7 @@ from training.text_encoder import embed
 from training.train_control import train_control
 from training.train_lora import train_loras
 
-STAGES: Final = ("autoencoder", "text", "base", "guided", "control", "control21", "lora", "judge", "export")
+STAGES: Final = ("autoencoder", "text", "base", "guided", "control", "control21", "lora", "export", "judge")
 _SHEET_SCENES: Final = 32
 
 
