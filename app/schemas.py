@@ -55,7 +55,7 @@ class StatusBody(Body):
 class EventBody(StatusBody):
     """The status as an event tells it: complete each time, so that none has to be remembered."""
 
-    seconds_left: float | None = Field(None, description="An estimate, from the second step on.")
+    seconds_left: float | None = Field(None, description="An estimate, from the first step on.")
     preview: str | None = Field(None, description="Data URI of a small JPEG: the picture as it is now.")
 
 
