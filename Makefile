@@ -19,7 +19,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 help:
 	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
 	@echo "make run       serve until stopped (SERVE_ARGS='--port 9000')"
-	@echo "make test      every test (PYTEST_ARGS="-n 2 -k lora")"
+	@echo "make test      every test (PYTEST_ARGS='-n 2 -k lora')"
 	@echo "make check     format, lint and types, as CI sees them"
 	@echo "make format    let ruff format and fix what it can"
 	@echo "make bench     time the server on this machine"
