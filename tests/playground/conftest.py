@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import skimage
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from tests.e2e.conftest import write_lora
 from tests.serve_process import ServeProcess
@@ -51,6 +51,7 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Without a folder of ours Playwright makes a new profile and throws it away.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        expect.set_options(timeout=PATIENCE_MS)
         yield browser
         browser.close()
 

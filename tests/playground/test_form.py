@@ -88,7 +88,7 @@ def test_three_loras_and_no_more(page: Page) -> None:
         expect(path).to_be_focused()
         path.fill(f"style-{number}.safetensors")
     expect(add).to_be_disabled()
-    expect(page.get_by_text("3 of 3")).to_be_visible()
+    expect(page.locator("zt-loras .figure")).to_have_text("3 of 3")
     page.get_by_label("LoRA 2, scale", exact=True).fill("9")
     page.keyboard.press("Tab")
     expect(page.get_by_label("LoRA 2, scale", exact=True)).to_have_value("4")
