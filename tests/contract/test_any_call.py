@@ -88,7 +88,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.fixture
 def http(settings: Settings) -> Iterator[httpx.Client]:
     keyed = settings.model_copy(update={"api_keys": f"ann:{TOKEN}", "max_queue": 100_000})
-    with served(create_app(keyed), keyed) as base_url, httpx.Client(base_url=base_url) as client:
+    with served(create_app(keyed), keyed) as base_url, httpx.Client(base_url=base_url, timeout=60) as client:
         yield client
 
 

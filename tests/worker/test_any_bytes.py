@@ -32,7 +32,7 @@ quickly = profile(
     derandomize=EXAMPLES == 150,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-LEAKS = ("0x", "<_io", "Traceback", "PIL", "Error", "/tmp")
+LEAKS = (" at 0x", "<_io", "Traceback", "PIL", "Error", "/tmp")
 
 
 def check_sentence(sentence: str, begins: str) -> None:

@@ -1,0 +1,76 @@
+"""How long a worker is dead before its request is somebody else's, when nobody but its lease tells.
+
+    python -m benchmarks.detection
+
+Workers of another machine are stood in for by what can be seen of them, beats that stop at a random moment;
+the scripts, the reaping and Redis are real. A worker on the supervisor's own machine is noticed at once:
+benchmarks.chaos measures that. One run is one row of benchmarks/results/detection.jsonl.
+"""
+
+import argparse
+import random
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.rows import percentiles, write_row
+from benchmarks.store import running_store
+from worker.config import WorkerSettings
+from worker.lease import BEATS_PER_LEASE
+from worker.reconciler import TICK_SECONDS
+from worker.records import Records
+from worker.store import Scripts, connect
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.detection", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=200)
+    parser.add_argument("--lease", type=float, default=30.0, help="seconds")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="zturbo-detection-") as folder,
+        running_store(Path(folder)) as store,
+    ):
+        waits = measure(store.url, options.seed, options.workers, options.lease)
+    write_row("detection.jsonl", vars(options) | {"death_to_hand_back_s": percentiles(waits)})
+
+
+def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> list[float]:
+    """Seconds from each worker's death to the moment when its request can be taken again."""
+    settings = WorkerSettings(_env_file=None, lease_seconds=lease_seconds, max_queue=workers)
+    chance = random.Random(seed)
+    with connect(redis_url) as client:
+        records, scripts = Records(client, settings), Scripts(client)
+        stopped = threading.Event()
+        reaper = threading.Thread(target=_reap, args=(Records(connect(redis_url), settings), stopped))
+        reaper.start()
+        died_at = {}
+        for number in range(workers):
+            request_id = f"r{number}"
+            scripts.run(
+                "submit", request_id, workers, "local", "model_id", "m", "input", "{}", "warnings", "[]"
+            )
+            records.next("io", f"t{number}", f"io-{number}")
+            # Its last beat was some part of the time between two beats before its death.
+            died_at[request_id] = time.monotonic() + chance.uniform(0, lease_seconds / BEATS_PER_LEASE)
+        waits: dict[str, float] = {}
+        while len(waits) < workers:
+            for request_id in client.zrange("zturbo:waiting:io", 0, -1):
+                waits.setdefault(request_id, time.monotonic() - died_at[str(request_id)])
+            time.sleep(0.01)
+        stopped.set()
+        reaper.join()
+    return list(waits.values())
+
+
+def _reap(records: Records, stopped: threading.Event) -> None:
+    while not stopped.wait(TICK_SECONDS):
+        records.reap(TICK_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

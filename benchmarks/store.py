@@ -1,0 +1,33 @@
+"""A Redis of a benchmark's own, run as `serve` runs its own."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worker import leash
+from worker.embedded import EmbeddedRedis, find_server, held
+
+START_SECONDS = 30.0
+
+
+@contextmanager
+def running_store(folder: Path) -> Iterator[EmbeddedRedis]:
+    with held(folder / "redis") as lock_fd:
+        store = EmbeddedRedis(find_server(), folder / "redis", lock_fd)
+        program = store.program
+        process = leash.spawn(
+            program.command, env=os.environ, stdout=subprocess.DEVNULL, pass_fds=program.pass_fds
+        )
+        try:
+            end = time.monotonic() + START_SECONDS
+            while not store.ready():
+                if time.monotonic() > end:
+                    raise TimeoutError("Redis did not start")
+                time.sleep(0.02)
+            yield store
+        finally:
+            process.terminate()
+            process.wait()
