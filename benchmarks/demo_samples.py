@@ -71,7 +71,7 @@ def control_samples(control: Control, count: int, size: int) -> list[Sample]:
         rendering = render(scene, size, size)
         named = [f"a {thing.colour} {OBJECTS[thing.kind][0]}" for thing in scene.things]
         prompt = f"{' and '.join(named)} {GROUNDS[scene.ground][0]} {SKIES[scene.sky][0]}"
-        joints = _NO_JOINTS if rendering.joints is None else rendering.joints / size
+        joints = _NO_JOINTS if rendering.joints is None else rendering.joints / np.float32(size)
         samples.append(Sample(scene, prompt, False, control_map(rendering, control), joints))
     return samples
 

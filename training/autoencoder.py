@@ -147,11 +147,12 @@ def fold_latent_scale(vae: AutoencoderKL, latents: Tensor) -> None:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Pixels (B, 3, H, W) in -1 to 1 to the transformer's latents (B, 16, H/8, W/8), float32."""
-    mean = vae.encoder(pixels)[:, :16].float()
+    mean: Tensor = vae.encoder(pixels)[:, :16].float()
     return (mean - SHIFT_FACTOR) * SCALING_FACTOR
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """The transformer's latents to pixels (B, 3, H, W), -1 to 1."""
-    return vae.decoder(latents / SCALING_FACTOR + SHIFT_FACTOR).float().clamp(-1, 1)
+    pixels: Tensor = vae.decoder(latents / SCALING_FACTOR + SHIFT_FACTOR).float()
+    return pixels.clamp(-1, 1)

@@ -69,7 +69,8 @@ class RealRotary:
         cos, sin = freqs_cis.unbind(-1)
 
         def heads(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (attn.heads, -1))
+            split: Tensor = x.unflatten(-1, (attn.heads, -1))
+            return split
 
         def turn(x: Tensor) -> Tensor:
             real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)

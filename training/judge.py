@@ -158,7 +158,7 @@ def dominant_colour(picture: NDArray[np.uint8], outline: NDArray[np.float32]) ->
 def joint_positions(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """The joints that the heat maps (20, 32, 32) peak at, (18, 2), fractions of width and height."""
     flat = maps[2:].reshape(JOINTS, -1).argmax(1)
-    return (np.stack([flat % MAP, flat // MAP], 1) + 0.5).astype(np.float32) / MAP
+    return (np.stack([flat % MAP, flat // MAP], 1) + np.float32(0.5)) / np.float32(MAP)
 
 
 def load_judge(path: Path) -> Verdict:

@@ -52,7 +52,7 @@ def pose_map(joints: Array | None, width: int, height: int) -> NDArray[np.uint8]
             limb = cv2.ellipse2Poly(
                 (int(middle[0]), int(middle[1])), axes, int(np.degrees(np.arctan2(dy, dx))), 0, 360, 1
             )
-            cv2.fillConvexPoly(canvas, limb, [int(part * 0.6) for part in colour])
+            cv2.fillConvexPoly(canvas, np.asarray(limb), [int(part * 0.6) for part in colour])
         for point, colour in zip(points, LIMB_COLOURS, strict=True):
             cv2.circle(canvas, (int(point[0]), int(point[1])), 4, colour, thickness=-1)
     return np.asarray(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

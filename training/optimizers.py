@@ -13,7 +13,8 @@ class Optimizers:
     """Muon and AdamW as one. Learning rates are AdamW's; Muon's update is scaled to match it."""
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], decay: float = 0.01) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in parameters:
             inside = ".attention.to_" in name or ".feed_forward.w" in name
             (matrices if inside and parameter.ndim == 2 else others).append(parameter)

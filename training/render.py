@@ -50,7 +50,7 @@ def _backdrop(scene: Scene, width: int, height: int) -> tuple[Array, Array]:
     front, back = (np.array(c, np.float32) for c in _GROUND[scene.ground])
     sky = top * (1 - sky_at) + low * sky_at
     ground = back + (front - back) * near[:, None]
-    column = np.where((rows > scene.horizon)[:, None], ground, sky)
+    column = np.where((rows > scene.horizon)[:, None], ground, sky).astype(np.float32)
     canvas = np.repeat(column[:, None], width, axis=1)
     if scene.sky == "clouds":
         _add_clouds(canvas, scene, width, height)
@@ -68,9 +68,9 @@ def _add_clouds(canvas: Array, scene: Scene, width: int, height: int) -> None:
             centre = (int((x + dx) * width), int((y + dy) * height))
             axes = (int(radius * 1.5 * width), int(radius * 0.8 * height))
             cv2.ellipse(cover, centre, axes, 0, 0, 360, (1.0,), -1, cv2.LINE_AA)
-    cover = np.asarray(cv2.GaussianBlur(cover, (0, 0), height / 64))[..., None]
+    soft = np.asarray(cv2.GaussianBlur(cover, (0, 0), height / 64))[..., None]
     horizon = int(scene.horizon * height)
-    canvas[:horizon] += (248 - canvas[:horizon]) * 0.85 * cover[:horizon]
+    canvas[:horizon] += (248 - canvas[:horizon]) * 0.85 * soft[:horizon]
 
 
 def _add_planks(canvas: Array, scene: Scene, width: int, height: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -24,4 +24,4 @@ class Runtime:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16)
 
     def compile(self, function: F) -> F:
-        return torch.compile(function) if self.compiled else function
+        return cast(F, torch.compile(function)) if self.compiled else function

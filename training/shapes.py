@@ -5,7 +5,7 @@ is orthographic and looks down by `PITCH`.
 """
 
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ def _polygon_distance(x: Array, y: Array, corners: Array) -> Array:
     return (sign * np.sqrt(best)).astype(np.float32)
 
 
-def _extrude(flat: Array, z: Array, half: float, rounding: float) -> Array:
+def _extrude(flat: Array, z: Array, half: float, rounding: float) -> Any:
     dz = np.abs(z) - half
     outside = np.hypot(np.maximum(flat, 0), np.maximum(dz, 0))
     return np.minimum(np.maximum(flat, dz), 0) + outside - rounding
@@ -71,7 +71,7 @@ def _heart() -> Array:
     return points.astype(np.float32)
 
 
-def _distance(kind: str, x: Array, y: Array, z: Array) -> Array:
+def _distance(kind: str, x: Array, y: Array, z: Array) -> Any:
     match kind:
         case "ball":
             return np.sqrt(x * x + (y + 0.05) ** 2 + z * z) - 0.95
@@ -114,7 +114,7 @@ def sprite(kind: str, yaw: int) -> Sprite:
 
     def field(points: Array) -> Array:
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
-        return _distance(kind, cos * x - sin * z, y, sin * x + cos * z).astype(np.float32)
+        return np.asarray(_distance(kind, cos * x - sin * z, y, sin * x + cos * z), np.float32)
 
     travelled = np.zeros_like(u)
     for _ in range(_MARCH_STEPS):

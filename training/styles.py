@@ -35,8 +35,8 @@ def night(rendering: Rendering) -> NDArray[np.uint8]:
     grey = image.mean(2, keepdims=True)
     muted = grey + (image - grey) * 0.65
     dark = muted**1.35 * np.array((0.34, 0.42, 0.72), np.float32) + np.array((0.01, 0.02, 0.07), np.float32)
-    thing = rendering.masks.any(0)[..., None]
-    return (np.clip(np.where(thing, dark * 1.25, dark * 0.8), 0, 1) * 255).astype(np.uint8)
+    lit = np.where(np.any(rendering.masks, axis=0), 1.25, 0.8)[..., None]
+    return np.asarray(np.clip(dark * lit, 0, 1) * 255, np.uint8)
 
 
 def stylize(rendering: Rendering, style: Style) -> NDArray[np.uint8]:

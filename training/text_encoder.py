@@ -7,7 +7,7 @@ the sentence up.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -110,12 +110,13 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
     """The trained text encoder and its tokenizer; loaded when they are there already."""
     finished = folder / "text_encoder"
     if finished.exists():
-        encoder = Qwen3ForCausalLM.from_pretrained(finished).to(runtime.device).eval()
-        return encoder, Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
+        loaded: Any = Qwen3ForCausalLM.from_pretrained(finished)
+        return loaded.to(runtime.device).eval(), Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
     torch.manual_seed(1)
     corpus = [worded(sample_scene(seed), seed) for seed in range(_CORPUS_SCENES)]
     tokenizer = build_tokenizer(corpus + [expansion.SYSTEM_PROMPT] * _EXPANSION_WEIGHT)
-    encoder = build(len(tokenizer)).to(runtime.device)
+    encoder = build(len(tokenizer))
+    nn.Module.to(encoder, runtime.device)
     probes = nn.ModuleList(nn.Linear(WIDTH, len(classes)) for classes in _QUESTIONS.values()).to(
         runtime.device
     )

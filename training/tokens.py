@@ -4,7 +4,7 @@ Qwen3's manner.
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -40,9 +40,10 @@ def build_tokenizer(corpus: Sequence[str]) -> Qwen2Tokenizer:
     )
     trained.train_from_iterator([*corpus, "system\nuser\nassistant\n\n"], trainer)
     model = json.loads(trained.to_str())["model"]
+    merges: Any = [tuple(merge) for merge in model["merges"]]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",  # noqa: S106
         pad_token="<|endoftext|>",  # noqa: S106
         chat_template=CHAT_TEMPLATE,

@@ -65,4 +65,4 @@ def held_out_pairs() -> frozenset[tuple[str, str]]:
 
 def colour_array() -> NDArray[np.float32]:
     """The palette, shape (8, 3), RGB 0 to 1, in the order of `COLOURS`."""
-    return np.array(list(COLOURS.values()), np.float32) / 255
+    return np.array(list(COLOURS.values()), np.float32) / np.float32(255)
