@@ -71,6 +71,7 @@ _PRIVATE = (
     uploads.router,
     preprocess.router,
     fal.router,
+    fal_proxy.router,
     webhooks.router,
 )
 
@@ -103,7 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     for router in _PRIVATE:
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
-    for router in (files.router, health.router, about.router, playground.router, fal_proxy.router):
+    for router in (files.router, health.router, about.router, playground.router):
         app.include_router(router)
 
     app.add_middleware(TrustedProxy, networks=read_networks(settings.trusted_proxies))
