@@ -27,7 +27,29 @@ HEAVY = {
     "torchvision",
     "transformers",
 }
-LIGHT_MODELS = ("errors", "config", "job", "catalog", "inputs", "sizes", "weights", "checkpoint", "hub", "shelf")
+LIGHT_MODELS = (
+    "errors",
+    "config",
+    "job",
+    "window",
+    "catalog",
+    "inputs",
+    "fields",
+    "reference",
+    "sizes",
+    "published",
+    "weights",
+    "checkpoint",
+    "download",
+    "hub",
+    "hub_sentences",
+    "pull",
+    "shelf",
+    "preprocess",
+    "expansion",
+    "prompt_server",
+    "engine",
+)
 MOST_LINES = 400
 
 
