@@ -277,7 +277,7 @@ def _announce(url: str) -> None:
     told, since = "", time.monotonic()
     with httpx.Client(base_url=url, timeout=READY_SECONDS, trust_env=False) as client:
         while True:
-            with suppress(httpx.HTTPError, ValueError):
+            with suppress(httpx.HTTPError, ValueError, KeyError):
                 answer = client.get("/readyz")
                 if answer.is_success:
                     print(f"ready: {url}", flush=True)
