@@ -40,6 +40,10 @@ def work(settings: WorkerSettings, *queues: Queue) -> None:
             records, beats = Records(one, settings), Records(other, settings)
             life = Life(queue, "w", records, beats, bells, settings, storage, GreyEngine(), never)
             life.drain(threading.Event())
+            # A lease is left without waiting for the answer to its last beat; its client is closed here.
+            for thread in threading.enumerate():
+                if thread.name == "lease":
+                    thread.join()
         bells.close()
 
 
