@@ -64,7 +64,9 @@ def write_card(preset: Preset, folder: Path, bundle: Path, device: str) -> None:
     is one.
     """
     logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    last: dict[str, dict[str, Any]] = {line["stage"]: line for line in logged}
+    last: dict[str, dict[str, Any]] = {}
+    for line in logged:
+        last.setdefault(line["stage"], {}).update(line)
     figures = folder / "figures.json"
     gpu = device == "cuda"
     shapes = {shard_shape(index, preset.size) for index in range(preset.shards)} - {

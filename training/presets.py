@@ -37,13 +37,13 @@ CPU: Final = Preset(
     heads=4,
     control_places=(0, 2, 4),
     control_places_21=(0, 3),
-    shards=8,
-    control_scenes=160,
-    styled=64,
+    shards=16,
+    control_scenes=800,
+    styled=300,
     batch=24,
     minutes={
-        "autoencoder": 20, "text": 6.5, "base": 31, "guided": 3.5, "control": 3.5, "control21": 2,
-        "lora": 1, "judge": 2,
+        "autoencoder": 12, "text": 5, "base": 50, "guided": 6, "control": 8, "control21": 6,
+        "lora": 2, "judge": 5,
     },
 )  # fmt: skip
 GPU: Final = Preset(
@@ -52,7 +52,7 @@ GPU: Final = Preset(
     dim=256,
     layers=6,
     heads=4,
-    control_places=(0, 2, 4),
+    control_places=(0, 3),
     control_places_21=(0, 3),
     shards=60,
     control_scenes=5000,

@@ -86,23 +86,25 @@ def _captions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple
     return *token_batch(tokenizer, texts), torch.tensor(answers)
 
 
-def _expansions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _expansions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Conversations that ask for a brief prompt to be expanded, as `models.expansion` asks, with the
-    answer.
+    answer: tokens, where each answer starts, lengths.
     """
-    texts = []
+    asked, texts = [], []
     for seed in seeds:
         scene = sample_scene(seed)
         rng = np.random.default_rng((seed, 2))
-        asked = chat_text(tokenizer, expansion.messages(brief_caption(scene, rng)), thinking=False)
-        texts.append(f"{asked}{caption(scene, rng, whole=True)}<|im_end|>")
-    return token_batch(tokenizer, texts)
+        asked.append(chat_text(tokenizer, expansion.messages(brief_caption(scene, rng)), thinking=False))
+        texts.append(f"{asked[-1]}{caption(scene, rng, whole=True)}<|im_end|>")
+    tokens, lengths = token_batch(tokenizer, texts)
+    return tokens, token_batch(tokenizer, asked)[1], lengths
 
 
-def _language_loss(logits: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-    """Next-token loss, padding left out."""
+def _language_loss(logits: Tensor, ids: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+    """Next-token loss of the tokens from `starts` up to `lengths`."""
     place = torch.arange(1, ids.shape[1], device=ids.device)[None]
-    targets = ids[:, 1:].masked_fill(place >= lengths[:, None], -100)
+    outside = (place < starts[:, None]) | (place >= lengths[:, None])
+    targets = ids[:, 1:].masked_fill(outside, -100)
     return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten())
 
 
@@ -126,7 +128,9 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
         folder, "text", preset.minutes["text"], {"model": encoder, "probes": probes, "optimizer": optimizer}
     )
     tokens, lengths, answers = (part.to(runtime.device) for part in _captions(tokenizer, range(_POOL)))
-    talk, talk_lengths = (part.to(runtime.device) for part in _expansions(tokenizer, range(_POOL // 4)))
+    talk, talk_starts, talk_lengths = (
+        part.to(runtime.device) for part in _expansions(tokenizer, range(_POOL // 4))
+    )
     for fraction in progress.steps():
         set_learning_rate(optimizer, learning_rate(fraction, _PEAK, progress.step))
         if progress.step % _EXPANSION_EVERY == 0:
@@ -134,7 +138,7 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
             ids = talk[rows, : int(talk_lengths[rows].max())]
             with runtime.autocast():
                 output = encoder(input_ids=ids, use_cache=False)
-            loss = _language_loss(output.logits, ids, talk_lengths[rows])
+            loss = _language_loss(output.logits, ids, talk_starts[rows], talk_lengths[rows])
             progress.record(expansion=loss.detach())
         else:
             rows = torch.randint(len(tokens), (_BATCH,), device=runtime.device)
@@ -146,7 +150,7 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
                 asked = torch.stack(
                     [F.cross_entropy(probe(last), answers[rows, at]) for at, probe in enumerate(probes)]
                 ).mean()
-            language = _language_loss(output.logits, ids, lengths[rows])
+            language = _language_loss(output.logits, ids, torch.ones_like(rows), lengths[rows])
             loss = language + asked
             progress.record(language=language.detach(), asked=asked.detach())
         loss.backward()

@@ -32,7 +32,7 @@ from training.train_base import noised
 
 _RANK: Final = 8
 _TARGETS: Final = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3", "all_final_layer.2-1.linear"]
-_PEAK: Final = 3e-3
+_PEAK: Final = 1e-3
 _FIRST_SEED: Final = 700_000_000
 
 
