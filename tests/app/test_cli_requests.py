@@ -296,7 +296,11 @@ def test_wrong_key_is_a_permission_fault(settings: Settings) -> None:
 
 
 def test_interrupt_asks_the_server_to_cancel(base_url: str, hands: WorkerHands) -> None:
-    script = "import typer; from app.cli import requests; cli = typer.Typer(); requests.register(cli); cli()"
+    # A test run in the background is started with SIGINT ignored, which children inherit.
+    script = (
+        "import signal, typer; from app.cli import requests; cli = typer.Typer(); requests.register(cli); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); cli()"
+    )
     command = [sys.executable, "-c", script, "submit", *MINIMAL, "--base-url", base_url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: hands.client.zcard("zturbo:line"), seconds=30)
