@@ -14,9 +14,13 @@ from worker.embedded import find_server
 class RedisServer:
     """One server process. It keeps its data over `kill` and `start`, as a production server does."""
 
-    def __init__(self) -> None:
+    def __init__(self, aof: Path | None = None) -> None:
+        """`aof`: an append-only file to begin with."""
         # Not pytest's own folder: a socket's path may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="zturbo-test-redis-"))
+        if aof is not None:
+            # Under the name of Redis before 7, which later ones take over.
+            shutil.copy(aof, self.folder / "appendonly.aof")
         self.url = f"unix://{self.folder}/redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

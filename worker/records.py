@@ -29,6 +29,10 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 MAX_CRASHES = 2
 """Dead workers after which a request is taken for the cause."""
 
+RECORD_VERSION = 1
+"""Of the records that this code submits. One without a version is 0, from before there was one; what differs
+between versions is told in docs/upgrades.md. A worker takes no request of a newer version than its own."""
+
 REQUEST_KEY = "zturbo:req:"
 LINE_KEY = "zturbo:line"
 PREVIEW_KEY = "zturbo:preview:"
@@ -140,7 +144,7 @@ class Records:
 
     def next(self, queue: Queue, token: str, worker_id: str) -> Record | None:
         """Takes the first waiting request; the same token gets the same request again while it holds it."""
-        fields = self._scripts.run("next", queue, token, worker_id, self._lease_ms)
+        fields = self._scripts.run("next", queue, token, worker_id, self._lease_ms, RECORD_VERSION)
         return parse(pairs(fields)) if fields else None
 
     def beat(

@@ -20,6 +20,7 @@ from worker.queue import Bells, Queue
 from worker.records import (
     LINE_KEY,
     PREVIEW_KEY,
+    RECORD_VERSION,
     REQUEST_ID,
     REQUEST_KEY,
     WATCHED_KEY,
@@ -114,7 +115,8 @@ class Requests:
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")
         slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
-        fields = ["model_id", model_id, "input", json.dumps(slim), "warnings", json.dumps(warnings)]
+        fields = ["version", str(RECORD_VERSION), "model_id", model_id]
+        fields += ["input", json.dumps(slim), "warnings", json.dumps(warnings)]
         fields += ["webhook", json.dumps(webhook)] if webhook else []
         with reaching_store():
             answer = await self._scripts.run("submit", request_id, self._settings.max_queue, owner, *fields)

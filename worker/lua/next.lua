@@ -1,6 +1,6 @@
--- ARGV: queue, a token never used before, worker id, lease (ms).
+-- ARGV: queue, a token never used before, worker id, lease (ms), newest version of a record that the worker knows.
 -- Returns the fields of the request that is now this token's, or {} when none waits.
-local queue, token, worker, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local queue, token, worker, lease, known = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local at = now()
 
 local id = redis.call('GET', TOKEN .. token)
@@ -9,8 +9,11 @@ if id then
     return redis.call('HGETALL', REQUEST .. id)
 end
 
-id = redis.call('ZPOPMIN', WAITING .. queue)[1]
+id = redis.call('ZRANGE', WAITING .. queue, 0, 0)[1]
 if not id then return {} end
+-- In the middle of an upgrade: it waits for a worker that knows how to go on with it.
+if tonumber(redis.call('HGET', REQUEST .. id, 'version') or 0) > known then return {} end
+redis.call('ZREM', WAITING .. queue, id)
 -- Counted before the work, so that work which kills its worker is counted too.
 redis.call('HINCRBY', REQUEST .. id, 'attempt', 1)
 redis.call('HSET', REQUEST .. id, 'token', token, 'worker', worker, 'taken_at', at)
