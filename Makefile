@@ -14,7 +14,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format bench requirements openapi env-example readme clean
+.PHONY: help install demo run test check format bench requirements openapi env-example readme cli-reference clean
 
 help:
 	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
@@ -81,6 +81,9 @@ env-example: $(INSTALLED)
 
 readme: $(INSTALLED)
 	$(BIN)/python -m tests.ops.test_readme
+
+cli-reference: $(INSTALLED)
+	$(BIN)/python -m tests.ops.test_cli_reference
 
 clean:
 	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache

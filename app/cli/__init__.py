@@ -9,11 +9,16 @@ from typing import Annotated
 import typer
 
 from app.cli import doctor, generate, inspect, parts, requests, serve, weights
+from app.cli.exits import Exit
+
+TYPER_USAGE = 2
 
 cli = typer.Typer(
     name="zturbo",
     help="Self-hosted Z-Image-Turbo with ControlNet-Union and LoRA: a drop-in for the hosted endpoint.",
     no_args_is_help=True,
+    # Plain text: in the width of a terminal, rich's tables break every help text into six lines.
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
 )
 
@@ -29,7 +34,7 @@ def _common(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+            "--version", callback=_print_version, is_eager=True, help="Print the version: zturbo --version"
         ),
     ] = False,
 ) -> None:
@@ -41,4 +46,8 @@ for module in (serve, parts, weights, generate, requests, inspect, doctor):
 
 
 def main() -> None:
-    cli()
+    try:
+        cli()
+    except SystemExit as left:
+        # typer's own status for a flag or argument that it does not know.
+        raise SystemExit(Exit.USAGE if left.code == TYPER_USAGE else left.code) from None

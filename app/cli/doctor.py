@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import typer
 
 from app.cli.exits import Exit
-from app.cli.settings import read_settings
+from app.cli.settings import Model, read_settings
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -37,9 +37,12 @@ def register(cli: typer.Typer) -> None:
 
 
 def doctor(
-    model: Annotated[str | None, typer.Option("--model", help="Look at this model instead.")] = None,
+    model: Model = None,
 ) -> None:
-    """Tell what this machine has, what is missing, and where every setting comes from."""
+    """Tell what this machine has and lacks.
+
+    With each thing that is missing comes the command that mends it; then every setting, and where it is from.
+    """
     settings = read_settings(model=model)
     broken = 0
     for title, look in CHECKS.items():

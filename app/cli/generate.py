@@ -1,21 +1,22 @@
-"""`zturbo generate`: one picture on this machine; no server, no Redis and, given local files, no network."""
+"""`zturbo generate`: pictures made here; no server, no Redis and, given local files, no network."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.options import AsJson, Out, takes_input
+from app.cli.options import takes_input
+from app.cli.output import AsJson, Open, Out, check_out, destination, print_answer, show
 from app.cli.progress import RequestProgress
 from app.cli.requests import DEFAULT_MODEL_ID
-from app.cli.settings import read_settings
+from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_settings
 
 if TYPE_CHECKING:
     from app.config import Settings
+    from models.engine import Engine
     from models.inputs import ControlNetLoraInput
-    from models.job import Job, Picture
+    from models.job import Job, Picture, Step
 
 EXIT_BY_CODE = {
     "fetch_failed": Exit.DATA,
@@ -36,39 +37,45 @@ def register(cli: typer.Typer) -> None:
 @takes_input
 def generate(
     *,
-    body: dict[str, Any],
+    bodies: list[dict[str, Any]],
     out: Out = None,
+    open_it: Open = False,
     as_json: AsJson = False,
-    model: Annotated[
-        str | None, typer.Option("--model", help="auto, z-image-turbo, demo, a hub id, or a folder.")
-    ] = None,
-    controlnet: Annotated[
-        str | None, typer.Option("--controlnet", help="ControlNet unless --lora names one.")
-    ] = None,
-    lora_dir: Annotated[Path | None, typer.Option("--lora-dir", help="Folder of local LoRA files.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where the demo model is kept.")] = None,
+    model: Model = None,
+    controlnet: ControlNet = None,
+    lora_dir: LoraDir = None,
+    device: Device = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Make one picture here, without a server."""
+    """Make a picture for each seed here, without a server."""
     from models.errors import ModelError
+    from models.weights import model_choice
     from worker.errors import WorkerError
 
+    check_out(out, len(bodies))
     settings = read_settings(
         model=model, controlnet=controlnet, lora_dir=lora_dir, device=device, data_dir=data_dir
     )
-    checked = _check(body)
+    requests = [_check(body) for body in bodies]
     try:
-        job, picture = _make(checked, settings)
-        saved = _save(checked, job, picture, settings, out or Path())
+        # Chosen once, so that the stages agree.
+        settings = settings.model_copy(update={"model": model_choice(settings)})
+        engine = None
+        for place, request in enumerate(requests, 1):
+            with RequestProgress(f"{place} of {len(requests)}, " if len(requests) > 1 else "") as progress:
+                engine, job, picture = _make(request, settings, engine, progress)
+            saved = _save(request, job, picture, settings, out or Path())
+            for warning in picture.warnings:
+                typer.secho(warning, err=True, fg="yellow")
+            print_answer(_told(saved, picture), as_json, str(saved))
+            if open_it:
+                show(saved)
     except (ModelError, WorkerError) as error:
         fail(str(error), EXIT_BY_CODE.get(error.code, Exit.SOFTWARE))
     except OSError as error:
         fail(f"{error.filename} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
-    for warning in picture.warnings:
-        typer.secho(warning, err=True, fg="yellow")
-    typer.echo(json.dumps(_told(saved, picture), indent=2, ensure_ascii=False) if as_json else saved)
 
 
 def _check(body: dict[str, Any]) -> "ControlNetLoraInput":
@@ -87,40 +94,42 @@ def _check(body: dict[str, Any]) -> "ControlNetLoraInput":
     return checked
 
 
-def _make(checked: "ControlNetLoraInput", settings: "Settings") -> "tuple[Job, Picture]":
-    """Raises WorkerError and ModelError."""
-    from models.weights import model_choice
+def _make(
+    request: "ControlNetLoraInput", settings: "Settings", engine: "Engine | None", progress: RequestProgress
+) -> "tuple[Engine, Job, Picture]":
+    """One picture by `engine`, which is loaded once the request is known to be good.
+
+    Raises WorkerError and ModelError.
+    """
     from worker.stages import prepare
     from worker.storage import FolderStorage
 
-    # Chosen once, so that the stages agree.
-    settings = settings.model_copy(update={"model": model_choice(settings)})
-    with RequestProgress() as progress:
-        progress.show({"status": "preparing"})
-        job, control = prepare(checked, settings, FolderStorage(settings.outputs_path))
-        progress.show({"status": f"loading {settings.model}"})
+    progress.show({"status": "preparing"})
+    job, control = prepare(request, settings, FolderStorage(settings.outputs_path))
+    if engine is None:
         from models.engine import Engine
 
+        progress.show({"status": f"loading {settings.model}"})
         engine = Engine.load(settings)
-        picture = engine.generate(
-            job,
-            control,
-            lambda done: progress.show(
-                {
-                    "status": f"{engine.name} on {engine.device}",
-                    "progress": done.step / done.total,
-                    "step": done.step,
-                    "total_steps": done.total,
-                }
-            ),
+    loaded = engine
+
+    def on_step(done: "Step") -> None:
+        progress.show(
+            {
+                "status": f"{loaded.name} on {loaded.device}",
+                "progress": done.step / done.total,
+                "step": done.step,
+                "total_steps": done.total,
+            }
         )
-    return job, picture
+
+    return engine, job, engine.generate(job, control, on_step)
 
 
 def _save(
     checked: "ControlNetLoraInput", job: "Job", picture: "Picture", settings: "Settings", out: Path
 ) -> Path:
-    """Writes the picture at `out`, a file or a folder. Raises OSError."""
+    """Writes the picture at `out`. Raises OSError."""
     from worker.encode import encode
     from worker.metadata import describe
     from worker.storage import write_whole
@@ -128,7 +137,7 @@ def _save(
     body = checked.model_dump(mode="json")
     metadata = describe(DEFAULT_MODEL_ID, body, job, picture) if settings.embed_metadata else None
     encoded = encode(picture.image, checked.output_format, metadata)
-    saved = out / f"zturbo-{picture.seed}.{encoded.extension}" if out.is_dir() else out
+    saved = destination(out, f"zturbo-{picture.seed}.{encoded.extension}")
     write_whole(saved, encoded.data)
     return saved
 

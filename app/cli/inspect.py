@@ -8,10 +8,20 @@ import typer
 
 from app.cli.exits import Exit, fail
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A PNG, JPEG or WebP file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything the file says, as JSON.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A PNG, JPEG or WebP file: zturbo inspect picture.png")
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print everything the file says, as JSON: zturbo inspect picture.png --json"),
+]
 Request = Annotated[
-    bool, typer.Option("--request", help="Print the request body that makes the picture again, as JSON.")
+    bool,
+    typer.Option(
+        "--request",
+        help="Print the body that makes the picture again: "
+        "zturbo inspect picture.png --request | zturbo submit --input -",
+    ),
 ]
 
 
@@ -20,7 +30,10 @@ def register(cli: typer.Typer) -> None:
 
 
 def inspect(file: File, as_json: AsJson = False, request: Request = False) -> None:
-    """Print how a picture was made: its prompt, seed, settings, and the request behind it."""
+    """Print how a picture was made.
+
+    That is its prompt, seed, settings, and the request behind it.
+    """
     from worker.errors import ImageError
     from worker.metadata import read_metadata, request_body
 

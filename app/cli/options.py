@@ -1,4 +1,7 @@
-"""Command-line options that several commands share: the input's fields under their own names, the output."""
+"""Options that make a request: the input's fields under their own names, an image, a body.
+
+Every help text ends with its flag in use.
+"""
 
 import base64
 import json
@@ -16,21 +19,36 @@ from app.cli.exits import Exit, fail
 
 STDIN = "-"
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to save the picture.")]
+
+def _choices(field: str) -> Callable[[], list[str]]:
+    """What the shell completes a value with: the schema's own choices."""
+
+    def choices() -> list[str]:
+        from models.inputs import ControlNetLoraInput
+
+        allowed: list[str] = ControlNetLoraInput.model_json_schema()["properties"][field]["enum"]
+        return allowed
+
+    return choices
+
 
 INPUT_OPTIONS: dict[str, Any] = {
-    "prompt": Annotated[str | None, typer.Option("--prompt", help="What the picture shows.")],
+    "prompt": Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="TEXT", help="What the picture shows: --prompt 'A red ball'"),
+    ],
     "image": Annotated[
         str | None,
-        typer.Option("--image", metavar="FILE|URL|-", help="The image that guides; - reads it."),
+        typer.Option(
+            "--image", metavar="FILE|URL|-", help="The image that guides, - reads it: --image photo.jpg"
+        ),
     ],
     "lora": Annotated[
         list[str] | None,
         typer.Option(
             "--lora",
             metavar="PATH[:SCALE]",
-            help="A LoRA or ControlNet: URL, hub id or name. Up to three times.",
+            help="A LoRA or ControlNet: a URL, hub id or name, up to three times: --lora ink.safetensors:0.8",
         ),
     ],
     "image_size": Annotated[
@@ -38,47 +56,82 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--image-size",
             metavar="SIZE",
+            autocompletion=_choices("image_size"),
             help="auto (the image's own shape), square_hd, square, portrait_4_3, portrait_16_9, "
-            "landscape_4_3 or landscape_16_9.",
+            "landscape_4_3 or landscape_16_9: --image-size square",
         ),
     ],
     "control_scale": Annotated[
-        float | None, typer.Option("--control-scale", help="How strongly the image guides, 0 to 1.")
+        float | None,
+        typer.Option(
+            "--control-scale",
+            metavar="NUMBER",
+            help="How strongly the image guides, 0 to 1: --control-scale 0.6",
+        ),
     ],
     "control_start": Annotated[
-        float | None, typer.Option("--control-start", help="Fraction of the steps before control begins.")
+        float | None,
+        typer.Option(
+            "--control-start",
+            metavar="NUMBER",
+            help="Fraction of the steps before control begins: --control-start 0.1",
+        ),
     ],
     "control_end": Annotated[
-        float | None, typer.Option("--control-end", help="Fraction of the steps after which control ends.")
+        float | None,
+        typer.Option(
+            "--control-end",
+            metavar="NUMBER",
+            help="Fraction of the steps after which control ends: --control-end 0.8",
+        ),
     ],
     "preprocess": Annotated[
         str | None,
         typer.Option(
             "--preprocess",
             metavar="HOW",
-            help="How the control map is made from the image: none, canny, depth or pose.",
+            autocompletion=_choices("preprocess"),
+            help="How the control map is made from the image, by none, canny, depth or pose: "
+            "--preprocess canny",
         ),
     ],
     "num_inference_steps": Annotated[
-        int | None, typer.Option("--num-inference-steps", help="Denoising steps, 1 to 8.")
+        int | None,
+        typer.Option(
+            "--num-inference-steps", metavar="N", help="Denoising steps, 1 to 8: --num-inference-steps 4"
+        ),
     ],
     "seed": Annotated[
-        int | None, typer.Option("--seed", help="The same seed gives the same picture; -1 draws one.")
+        str | None,
+        typer.Option(
+            "--seed",
+            metavar="N[,N…]",
+            help="The same seed gives the same picture, -1 draws one, several make as many: --seed 1,2,3",
+        ),
     ],
     "enable_prompt_expansion": Annotated[
         bool | None,
         typer.Option(
             "--enable-prompt-expansion/--no-prompt-expansion",
-            help="Let the model write a more detailed prompt first.",
+            help="Let the model write a more detailed prompt first: --enable-prompt-expansion",
         ),
     ],
     "output_format": Annotated[
         str | None,
-        typer.Option("--output-format", metavar="FORMAT", help="png, jpeg or webp."),
+        typer.Option(
+            "--output-format",
+            metavar="FORMAT",
+            autocompletion=_choices("output_format"),
+            help="png, jpeg or webp: --output-format webp",
+        ),
     ],
     "input": Annotated[
         str | None,
-        typer.Option("--input", metavar="FILE|-", help="JSON body of the request; other options change it."),
+        typer.Option(
+            "--input",
+            metavar="FILE|-",
+            help="JSON body of the request, which the other options change, - reads it: --input body.json",
+        ),
     ],
 }
 """By parameter name; all but `image`, `lora` and `input` are fields of the input under their own names."""
@@ -87,8 +140,8 @@ MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image
 
 
 def takes_input(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command INPUT_OPTIONS before its own; it gets the request body that they make as `body`."""
-    own = [each for each in signature(command).parameters.values() if each.name != "body"]
+    """Gives a command INPUT_OPTIONS before its own; it gets the request bodies that they make as `bodies`."""
+    own = [each for each in signature(command).parameters.values() if each.name != "bodies"]
     given = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
         for name, kind in INPUT_OPTIONS.items()
@@ -96,24 +149,26 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**options: Any) -> None:
-        body = build_body(**{name: options.pop(name) for name in INPUT_OPTIONS})
-        command(body=body, **options)
+        bodies = build_bodies(**{name: options.pop(name) for name in INPUT_OPTIONS})
+        command(bodies=bodies, **options)
 
     # What typer reads to make the options.
     run.__signature__ = Signature([*given, *own])  # type: ignore[attr-defined]
     return run
 
 
-def build_body(
+def build_bodies(
     *,
     input: str | None = None,
     image: str | None = None,
     lora: list[str] | None = None,
+    seed: str | None = None,
     **fields: Any,
-) -> dict[str, Any]:
-    """The request body of these options; what is not given is not sent: the server's defaults hold."""
+) -> list[dict[str, Any]]:
+    """A request body for each seed; what is not given is not sent: the server's defaults hold."""
     if input == STDIN and image == STDIN:
         fail("Only one of --input and --image can be read from standard input.", Exit.USAGE)
+    seeds = [] if seed is None else _seeds(seed)
     body = _read_json(input) if input else {}
     if image is not None:
         body["image_url"] = image_url(image)
@@ -121,7 +176,8 @@ def build_body(
         body["loras"] = [_lora(text) for text in lora]
     # Required by the published schema, also when there are none.
     body.setdefault("loras", [])
-    return body | {name: value for name, value in fields.items() if value is not None}
+    body |= {name: value for name, value in fields.items() if value is not None}
+    return [body | {"seed": each} for each in seeds] or [body]
 
 
 def image_url(image: str) -> str:
@@ -138,6 +194,13 @@ def image_url(image: str) -> str:
     known = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
     kind = known or mimetypes.guess_type(image)[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        fail(f"--seed: {text!r} is not a whole number, nor several with commas between.", Exit.USAGE)
 
 
 def _lora(text: str) -> dict[str, Any]:

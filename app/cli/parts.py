@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.settings import read_settings
+from app.cli.settings import Host, Model, Port, RedisUrl, read_settings
 from app.logs import start_logging
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def register(cli: typer.Typer) -> None:
 
 
 def api(
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port to listen on.")] = None,
-    redis_url: Annotated[str | None, typer.Option("--redis-url", help="The Redis to use.")] = None,
+    host: Host = None,
+    port: Port = None,
+    redis_url: RedisUrl = None,
     listen_fd: Annotated[
         int | None, typer.Option("--listen-fd", hidden=True, help="A socket that `serve` listens on already.")
     ] = None,
@@ -58,9 +58,14 @@ def api(
 
 
 def worker(
-    kind: Annotated[Kind, typer.Argument(help="io: fetches, encodes, stores. gpu: makes the pictures.")],
-    redis_url: Annotated[str | None, typer.Option("--redis-url", help="The Redis to use.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="The model that a gpu worker loads.")] = None,
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            metavar="io|gpu", help="io fetches, encodes and stores, gpu makes the pictures: zturbo worker gpu"
+        ),
+    ],
+    redis_url: RedisUrl = None,
+    model: Model = None,
 ) -> None:
     """Run one worker until it is stopped."""
     from worker.runner import run_worker
@@ -75,9 +80,11 @@ def worker(
 
 
 def health(
-    part: Annotated[Part, typer.Argument(help="What runs on this machine or in this container.")],
+    part: Annotated[
+        Part, typer.Argument(metavar="api|worker", help="What runs on this machine: zturbo health api")
+    ],
 ) -> None:
-    """Exit 0 when the part that runs here is well; for health checks."""
+    """Exit 0 when the part that runs here is well."""
     settings = read_settings()
     fault = _api_fault(settings) if part == Part.api else _worker_fault(settings)
     if fault:

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 class RequestProgress:
     """`show` takes each status body; nothing is drawn where standard error is no terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
+        self.label = label
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -19,7 +20,7 @@ class RequestProgress:
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = self.bars.add_task("waiting", total=1.0, steps="")
+        self.task = self.bars.add_task(f"{label}waiting", total=1.0, steps="")
 
     def __enter__(self) -> Self:
         if self.bars.console.is_terminal:
@@ -34,7 +35,7 @@ class RequestProgress:
     def show(self, status: dict[str, Any]) -> None:
         self.bars.update(
             self.task,
-            description=describe(status),
+            description=self.label + describe(status),
             completed=status.get("progress") or 0.0,
             steps=f"step {status['step']}/{status['total_steps']}" if status.get("total_steps") else "",
         )

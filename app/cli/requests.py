@@ -1,6 +1,5 @@
 """`zturbo submit`, `status`, `result` and `cancel`: requests on a running server, whoever's it is."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,8 @@ from urllib.parse import urlsplit
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.options import AsJson, Out, takes_input
+from app.cli.options import takes_input
+from app.cli.output import AsJson, Open, Out, check_out, destination, print_answer, show
 from app.cli.progress import RequestProgress, describe
 
 if TYPE_CHECKING:
@@ -18,12 +18,37 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 
-BaseUrl = Annotated[str, typer.Option("--base-url", envvar="ZTURBO_BASE_URL", help="Where the server is.")]
-Token = Annotated[
-    str | None, typer.Option("--token", envvar="ZTURBO_TOKEN", show_envvar=True, help="A key of that server.")
+BaseUrl = Annotated[
+    str,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        envvar="ZTURBO_BASE_URL",
+        help="Where the server is: --base-url http://gpu-box:8000",
+    ),
 ]
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait at most.")]
-RequestId = Annotated[str, typer.Argument(metavar="REQUEST_ID")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="KEY",
+        envvar="ZTURBO_TOKEN",
+        help='A key of that server: --token "$(cat key.txt)"',
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Wait for each at most so long: --timeout 60"),
+]
+ModelId = Annotated[
+    str,
+    typer.Option(
+        "--model-id",
+        metavar="ID",
+        help="Which of its models to ask: --model-id tongyi-mai/z-image/turbo",
+    ),
+]
+RequestId = Annotated[str, typer.Argument(metavar="REQUEST_ID", help="Its id, as submit told it: 0f3c…")]
 
 EXIT_BY_STATUS = {
     None: Exit.UNAVAILABLE,
@@ -45,30 +70,48 @@ def register(cli: typer.Typer) -> None:
 @takes_input
 def submit(
     *,
-    body: dict[str, Any],
+    bodies: list[dict[str, Any]],
     out: Out = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the request's id and do not wait.")] = False,
+    open_it: Open = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the ids and do not wait: zturbo submit … --detach")
+    ] = False,
     as_json: AsJson = False,
-    model_id: Annotated[str, typer.Option("--model-id", help="Model to ask.")] = DEFAULT_MODEL_ID,
+    model_id: ModelId = DEFAULT_MODEL_ID,
     base_url: BaseUrl = "http://127.0.0.1:8000",
     token: Token = None,
     timeout: Timeout = None,
 ) -> None:
-    """Send a request, follow it and save the picture. Ctrl-C asks the server to cancel it."""
+    """Have a server make a picture for each seed.
+
+    Follows the requests and saves the pictures. Ctrl-C asks the server to cancel.
+    """
+    check_out(out, len(bodies))
+    unfinished: list[str] = []
     with server(base_url, token) as client:
-        submitted = client.submit(model_id, body)
-        for warning in submitted.get("warnings") or []:
-            typer.secho(warning, err=True, fg="yellow")
-        if detach:
-            _print(submitted, as_json, submitted["request_id"])
-            return
-        request_id = submitted["request_id"]
         try:
-            _report(client, follow(client, request_id, timeout), as_json, out or Path())
+            for body in bodies:
+                submitted = client.submit(model_id, body)
+                unfinished.append(submitted["request_id"])
+                for warning in submitted.get("warnings") or []:
+                    typer.secho(warning, err=True, fg="yellow")
+                if detach:
+                    print_answer(submitted, as_json, submitted["request_id"])
+            if detach:
+                return
+            succeeded = []
+            for place, request_id in enumerate(tuple(unfinished), 1):
+                label = f"{place} of {len(bodies)}, " if len(bodies) > 1 else ""
+                answer = follow(client, request_id, timeout, label)
+                unfinished.remove(request_id)
+                succeeded.append(_report(client, answer, as_json, out or Path(), open_it))
         except KeyboardInterrupt:
-            typer.secho(f"Asking the server to cancel {request_id} …", err=True)
-            typer.echo(describe(client.cancel(request_id, force=True)), err=True)
+            for request_id in unfinished:
+                typer.secho(f"Asking the server to cancel {request_id} …", err=True)
+                typer.echo(describe(client.cancel(request_id, force=True)), err=True)
             raise typer.Exit(Exit.INTERRUPTED) from None
+    if not all(succeeded):
+        raise typer.Exit(Exit.FAILED)
 
 
 def status(
@@ -80,35 +123,50 @@ def status(
     """Tell how a request fares."""
     with server(base_url, token) as client:
         body = client.status(request_id)
-        _print(body, as_json, describe(body))
+        print_answer(body, as_json, describe(body))
 
 
 def result(
     request_id: RequestId,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the request is done.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the request is done: zturbo result 0f3c… --wait")
+    ] = False,
     out: Out = None,
+    open_it: Open = False,
     as_json: AsJson = False,
     base_url: BaseUrl = "http://127.0.0.1:8000",
     token: Token = None,
     timeout: Timeout = None,
 ) -> None:
-    """Tell what became of a request, and save its picture where --out says."""
+    """Tell what became of a request.
+
+    Its picture is saved where --out says.
+    """
+    if open_it and out is None:
+        out = Path()
     with server(base_url, token) as client:
         body = follow(client, request_id, timeout) if wait else client.result(request_id)
-        _report(client, body, as_json, out)
+        _report(client, body, as_json, out, open_it)
+    if body["status"] in ("failed", "cancelled"):
+        raise typer.Exit(Exit.FAILED)
 
 
 def cancel(
     request_id: RequestId,
-    force: Annotated[bool, typer.Option("--force", help="Stop it also when it is running.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Stop it also when it is running: zturbo cancel 0f3c… --force")
+    ] = False,
     as_json: AsJson = False,
     base_url: BaseUrl = "http://127.0.0.1:8000",
     token: Token = None,
 ) -> None:
-    """Cancel a request that waits; with --force also one that runs."""
+    """Cancel a request that waits.
+
+    With --force also one that runs.
+    """
     with server(base_url, token) as client:
         body = client.cancel(request_id, force)
-        _print(body, as_json, f"{body['outcome'].replace('_', ' ')} ({describe(body)})")
+        print_answer(body, as_json, f"{body['outcome'].replace('_', ' ')} ({describe(body)})")
         if body["outcome"] != "cancelled":
             raise typer.Exit(Exit.FAILED)
 
@@ -125,37 +183,33 @@ def server(base_url: str, token: str | None) -> Iterator["Client"]:
         fail(str(error), EXIT_BY_STATUS.get(error.status, Exit.SOFTWARE))
 
 
-def follow(client: "Client", request_id: str, timeout: float | None) -> dict[str, Any]:
-    """The result once there is one, with a live bar on the way."""
+def follow(client: "Client", request_id: str, timeout: float | None, label: str = "") -> dict[str, Any]:
+    """The result once there is one, with a live bar on the way; `label` goes before its words."""
     from app.client import WaitTimeout
 
     try:
-        with RequestProgress() as progress:
+        with RequestProgress(label) as progress:
             return client.wait(request_id, progress.show, timeout)
     except WaitTimeout as error:
         fail(str(error), Exit.TRY_LATER)
 
 
-def _report(client: "Client", body: dict[str, Any], as_json: bool, out: Path | None) -> None:
-    """Print a result body; save its picture at `out`, a file or a folder."""
+def _report(client: "Client", body: dict[str, Any], as_json: bool, out: Path | None, open_it: bool) -> bool:
+    """Print a result body, save its picture at `out` and show it; whether it succeeded."""
     saved = None
     if out is not None and body["status"] == "succeeded":
         url = body["output"]["image"]
-        suffix = Path(urlsplit(url).path).suffix
-        saved = out / f"{body['request_id']}{suffix}" if out.is_dir() else out
         try:
+            saved = destination(out, body["request_id"] + Path(urlsplit(url).path).suffix)
             client.download(url, saved)
         except OSError as error:
-            fail(f"{saved} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
+            fail(f"{error.filename} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
     words = describe(body)
     if body["status"] == "succeeded":
         words = str(saved or body["output"]["image"])
     elif body["status"] == "failed":
         words = f"failed: {body['error']['message']}"
-    _print(body | ({"saved": str(saved)} if saved else {}), as_json, words)
-    if body["status"] in ("failed", "cancelled"):
-        raise typer.Exit(Exit.FAILED)
-
-
-def _print(body: dict[str, Any], as_json: bool, words: str) -> None:
-    typer.echo(json.dumps(body, indent=2, ensure_ascii=False) if as_json else words)
+    print_answer(body | ({"saved": str(saved)} if saved else {}), as_json, words)
+    if saved and open_it:
+        show(saved)
+    return bool(body["status"] == "succeeded")

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.settings import read_settings
+from app.cli.settings import (
+    ControlNet,
+    DataDir,
+    Device,
+    Host,
+    LoraDir,
+    Model,
+    Port,
+    RedisUrl,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -36,35 +46,35 @@ def register(cli: typer.Typer) -> None:
 
 
 def serve(
-    host: Annotated[
-        str | None, typer.Option("--host", help="Address to listen on; default 127.0.0.1.")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", help="Port; default 8000, 0 takes a free one.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Where everything this server writes is kept.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="auto, z-image-turbo, demo, a hub id, or a folder.")
-    ] = None,
-    controlnet: Annotated[
-        str | None, typer.Option("--controlnet", help="ControlNet for requests that name none.")
-    ] = None,
-    lora_dir: Annotated[Path | None, typer.Option("--lora-dir", help="Folder of local LoRA files.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    redis_url: Annotated[
-        str | None, typer.Option("--redis-url", help="A Redis that is there already; else one is started.")
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    model: Model = None,
+    controlnet: ControlNet = None,
+    lora_dir: LoraDir = None,
+    device: Device = None,
+    redis_url: RedisUrl = None,
     public_base_url: Annotated[
-        str | None, typer.Option("--public-base-url", help="Base of the URLs in answers.")
+        str | None,
+        typer.Option(
+            "--public-base-url",
+            metavar="URL",
+            help="Base of the URLs in answers, else the caller's own: --public-base-url https://pictures.lan",
+        ),
     ] = None,
     io_workers: Annotated[
         int | None,
-        typer.Option("--io-workers", help="CPU processes that fetch, encode and store; default 2."),
+        typer.Option(
+            "--io-workers",
+            metavar="N",
+            help="CPU processes that fetch, encode and store, else 2: --io-workers 4",
+        ),
     ] = None,
 ) -> None:
-    """Serve until stopped: a Redis of its own, the API, io workers, a worker for each GPU or the CPU."""
+    """Serve on this machine until stopped.
+
+    Starts a Redis of its own, the API, io workers, and a worker for each GPU or the CPU.
+    """
     from app.auth import check_exposure
     from app.errors import ConfigError
     from models.errors import ModelError

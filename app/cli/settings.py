@@ -1,11 +1,56 @@
 """The settings of a command: its flags, else ZTURBO_ variables, else .env, else the defaults."""
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from app.cli.exits import Exit, fail
 
 if TYPE_CHECKING:
     from app.config import Settings
+
+
+Host = Annotated[
+    str | None,
+    typer.Option("--host", metavar="ADDRESS", help="Address to listen on, else 127.0.0.1: --host 0.0.0.0"),
+]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", metavar="N", help="Port to listen on, else 8000; 0 takes a free one: --port 9000"),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Where all that is written is kept: --data-dir /srv/zturbo"
+    ),
+]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option("--redis-url", metavar="URL", help="A Redis that is there: --redis-url redis://box:6379/0"),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODEL", help="auto, z-image-turbo, demo, a hub id, or a folder: --model demo"
+    ),
+]
+ControlNet = Annotated[
+    str | None,
+    typer.Option(
+        "--controlnet",
+        metavar="PATH",
+        help="ControlNet of requests that name none: --controlnet union-2.1.safetensors",
+    ),
+]
+LoraDir = Annotated[
+    Path | None,
+    typer.Option("--lora-dir", metavar="DIR", help="Folder of LoRA files: --lora-dir ~/loras"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps: --device cuda:1"),
+]
 
 
 def read_settings(**flags: Any) -> "Settings":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.settings import read_settings
+from app.cli.settings import Model, read_settings
 
 if TYPE_CHECKING:
     from models.config import ModelSettings
@@ -22,16 +22,23 @@ def register(cli: typer.Typer) -> None:
 def pull(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[all|model|controlnet|detectors|OWNER/REPO[/FILE]]…", help="What to bring."),
+        typer.Argument(
+            metavar="[WHAT]…",
+            help="all, model, controlnet, detectors, OWNER/REPO or OWNER/REPO/FILE: zturbo pull detectors",
+        ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Another model than the settings name.")
-    ] = None,
+    model: Model = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only compare what is here with the hub, byte for byte.")
+        bool,
+        typer.Option(
+            "--check", help="Only compare what is here with the hub, all bytes: zturbo pull --check"
+        ),
     ] = False,
 ) -> None:
-    """Bring the weights, with progress; an interrupted pull goes on where it stopped."""
+    """Bring the weights to this machine.
+
+    An interrupted pull goes on where it stopped.
+    """
     from models.errors import ModelError
     from models.pull import EVERYTHING, plan
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -58,6 +59,26 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
     picture = Image.open(io.BytesIO(data))
     assert (picture.format, picture.size) == ("WEBP", (told["width"], told["height"])) == ("WEBP", (512, 512))
     assert read_metadata(data)["zturbo"]["request"]["prompt"] == "A lighthouse"
+
+
+def test_each_seed_makes_a_picture_by_the_same_engine(
+    run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
+    from models.engine import Engine
+
+    load = Mock(wraps=Engine.load)
+    monkeypatch.setattr(Engine, "load", load)
+    (tmp_path / "body.json").write_text('{"prompt": "A lighthouse", "control_scale": 0}')
+    ran = run(
+        *("--input", "body.json", "--image", str(photo), "--image-size", "square"),
+        *("--num-inference-steps", "1", "--seed", "1,2", "--out", "made"),
+    )
+    assert ran.exit_code == 0, ran.output
+    saved = ran.stdout.splitlines()
+    assert saved == ["made/zturbo-1.png", "made/zturbo-2.png"]
+    assert (tmp_path / saved[0]).read_bytes() != (tmp_path / saved[1]).read_bytes()
+    assert load.call_count == 1
 
 
 @pytest.mark.parametrize(

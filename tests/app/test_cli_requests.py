@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from app.cli import inspect
 from app.cli import requests as commands
 from app.cli.exits import Exit
-from app.cli.options import build_body, image_url
+from app.cli.options import build_bodies, image_url
 from app.cli.progress import RequestProgress, describe
 from app.client import Client
 from app.config import Settings
@@ -163,7 +164,7 @@ def _cli() -> typer.Typer:
 
 
 def test_what_is_not_given_is_left_to_the_server() -> None:
-    body = build_body(image="https://example.com/a.png", prompt="x", seed=None)
+    [body] = build_bodies(image="https://example.com/a.png", prompt="x", seed=None)
     assert body == {"prompt": "x", "image_url": "https://example.com/a.png", "loras": []}
 
 
@@ -179,7 +180,8 @@ def test_what_is_not_given_is_left_to_the_server() -> None:
     ],
 )
 def test_lora_scale_is_the_number_after_the_last_colon(text: str, entry: dict[str, Any]) -> None:
-    assert build_body(lora=[text])["loras"] == [entry]
+    [body] = build_bodies(lora=[text])
+    assert body["loras"] == [entry]
 
 
 def test_image_file_is_sent_as_a_data_uri(tmp_path: Path) -> None:
@@ -232,6 +234,42 @@ def test_warnings_go_to_standard_error(zturbo: Run) -> None:
     ran = zturbo("submit", "--detach", "--input", "-", stdin=json.dumps(DOCUMENTED_INPUT | {"stray": 1}))
     assert "'stray'" in ran.stderr
     assert "stray" not in ran.stdout
+
+
+@pytest.mark.usefixtures("worked_on")
+def test_each_seed_makes_a_picture_in_a_folder_that_is_made(
+    zturbo: Run, hands: WorkerHands, tmp_path: Path
+) -> None:
+    folder = tmp_path / "some" / "pictures"
+    ran = zturbo("submit", *MINIMAL, "--seed", "1,2,-1", "--out", str(folder))
+    assert ran.exit_code == 0, ran.output
+    saved = [Path(line) for line in ran.stdout.splitlines()]
+    assert [file.read_bytes() for file in saved] == [PNG] * 3
+    assert {file.parent for file in saved} == {folder}
+    assert [recorded(hands, file.stem)["seed"] for file in saved] == [1, 2, -1]
+
+
+def test_several_pictures_do_not_go_into_one_file(zturbo: Run, hands: WorkerHands) -> None:
+    assert zturbo("submit", *MINIMAL, "--seed", "1,2", "--out", "one.png").exit_code == Exit.USAGE
+    assert zturbo("submit", *MINIMAL, "--seed", "1;2").exit_code == Exit.USAGE
+    assert hands.client.zcard("zturbo:line") == 0
+
+
+@pytest.mark.usefixtures("worked_on")
+# Whoever opens a picture is left to itself.
+@pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
+def test_picture_is_opened_by_the_desktop(
+    zturbo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener = tmp_path / "xdg-open"
+    opener.write_text(
+        f'#!/bin/sh\necho "$1" > {tmp_path}/opened.part; mv {tmp_path}/opened.part {tmp_path}/opened'
+    )
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert zturbo("submit", *MINIMAL, "--out", str(tmp_path / "out.png"), "--open").exit_code == 0
+    wait_for((tmp_path / "opened").exists)
+    assert (tmp_path / "opened").read_text().strip() == str(tmp_path / "out.png")
 
 
 def test_status_result_and_cancel(

@@ -1,0 +1,55 @@
+"""What a command does with a picture and an answer: save, open, print."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.exits import Exit, fail
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON, one object an answer: zturbo submit … --json | jq .seed")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR|FILE",
+        help="Where pictures are saved, a folder unless it ends as a picture's file does: --out pictures",
+    ),
+]
+Open = Annotated[
+    bool, typer.Option("--open", help="Show each picture once it is saved: zturbo submit … --open")
+]
+
+
+def check_out(out: Path | None, pictures: int) -> None:
+    """Ends the command where several pictures would go into one file."""
+    if pictures > 1 and out is not None and _is_file(out):
+        fail(f"--out: {pictures} pictures do not go into one file; name a folder.", Exit.USAGE)
+
+
+def destination(out: Path, name: str) -> Path:
+    """`out` itself if it names a picture's file, else `name` in it, a folder that is made. Raises OSError."""
+    if _is_file(out):
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    return out / name
+
+
+def _is_file(out: Path) -> bool:
+    return out.suffix.lower() in PICTURE_SUFFIXES and not out.is_dir()
+
+
+def show(saved: Path) -> None:
+    """Opens a picture with what the desktop opens pictures with; a machine without one is no failure."""
+    if typer.launch(str(saved)) != 0:
+        typer.secho(f"{saved} is saved, but nothing here can show it.", err=True, fg="yellow")
+
+
+def print_answer(body: dict[str, Any], as_json: bool, words: str) -> None:
+    typer.echo(json.dumps(body, indent=2, ensure_ascii=False) if as_json else words)
