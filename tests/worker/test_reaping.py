@@ -1,12 +1,11 @@
 """Requests whose worker fell silent: who gets them, and when they are given up."""
 
 import threading
-import time
+from collections.abc import Callable
 
 import pytest
 import redis
 
-from worker.config import WorkerSettings
 from worker.errors import LeaseLost
 from worker.records import Reaped, Record, Records
 from worker.registry import Registry, WorkerInfo
@@ -14,13 +13,10 @@ from worker.requests import Requests
 
 pytestmark = pytest.mark.anyio
 
-LEASE = 0.2
-TURN = 0.001
+LEASE_SECONDS = 30
+"""Of every test here: none waits for its end, so that a busy machine changes nothing."""
 
-
-@pytest.fixture
-def settings(settings: WorkerSettings) -> WorkerSettings:
-    return settings.model_copy(update={"lease_seconds": LEASE})
+Reap = Callable[[], Reaped]
 
 
 @pytest.fixture
@@ -29,21 +25,31 @@ async def request_id(requests: Requests) -> str:
     return "a"
 
 
-def reap_until(records: Records, seconds: float) -> Reaped:
-    """As the reconcilers do: often, so that no gap is seen. The sum of what was done."""
-    handed_back = failed = 0
-    bells = {}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        reaped = records.reap(TURN)
-        if reaped:
-            handed_back, failed, bells = (
-                handed_back + reaped.handed_back,
-                failed + reaped.failed,
-                reaped.bells,
-            )
-        time.sleep(0.01)
-    return Reaped(handed_back, failed, bells)
+@pytest.fixture
+def reap(records: Records, client: redis.Redis) -> Reap:
+    def reap() -> Reaped:
+        client.delete("zturbo:turn")
+        reaped = records.reap(60)
+        assert reaped is not None
+        return reaped
+
+    return reap
+
+
+def milliseconds(client: redis.Redis) -> int:
+    """Redis's clock."""
+    seconds, micros = client.time()  # type: ignore[misc]
+    return int(seconds * 1000 + micros // 1000)
+
+
+def run_out(client: redis.Redis, request_id: str) -> None:
+    """The end of its lease is over."""
+    assert client.zadd("zturbo:leases", {request_id: milliseconds(client) - 1}, xx=True, ch=True) == 1
+
+
+def outage(client: redis.Redis) -> None:
+    """Nobody reaped for two leases."""
+    client.set("zturbo:reaped", milliseconds(client) - 2 * LEASE_SECONDS * 1000)
 
 
 def take(records: Records, queue: str, token: str, worker: str = "dead") -> Record:
@@ -58,13 +64,15 @@ def to_gpu(records: Records, request_id: str) -> None:
 
 
 async def test_request_of_a_silent_worker_is_first_again(
-    requests: Requests, records: Records, request_id: str
+    requests: Requests, records: Records, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     to_gpu(records, request_id)
     await requests.submit("b", "model", {}, "local", [])
     take(records, "gpu", "t1")
     assert await requests.position(request_id) is None
-    assert reap_until(records, 2 * LEASE)[:2] == (1, 0)
+    assert reap()[:2] == (0, 0)
+    run_out(client, request_id)
+    assert reap()[:2] == (1, 0)
     record = await requests.get(request_id)
     assert record is not None
     assert (record.state, record.position) == ("in_queue", 0)
@@ -75,26 +83,30 @@ async def test_request_of_a_silent_worker_is_first_again(
 
 
 async def test_reaping_rings_for_what_was_handed_back(
-    requests: Requests, records: Records, request_id: str, client: redis.Redis
+    records: Records, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     take(records, "io", "t1")
     client.delete("rq:queue:zturbo-io")
-    assert reap_until(records, 2 * LEASE).bells == {"io": 1, "gpu": 0}
+    run_out(client, request_id)
+    assert reap().bells == {"io": 1, "gpu": 0}
 
 
-async def test_beating_worker_keeps_its_request(records: Records, request_id: str) -> None:
+async def test_beating_worker_keeps_its_request(
+    records: Records, request_id: str, client: redis.Redis, reap: Reap
+) -> None:
     take(records, "io", "t1")
-    for _ in range(10):
-        assert records.beat(request_id, "t1") == "held"
-        assert reap_until(records, LEASE / 4)[:2] == (0, 0)
+    run_out(client, request_id)
+    assert records.beat(request_id, "t1") == "held"
+    assert reap()[:2] == (0, 0)
 
 
 async def test_request_that_two_workers_died_of_fails_and_says_so(
-    requests: Requests, records: Records, request_id: str
+    requests: Requests, records: Records, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     for token in ("t1", "t2"):
         take(records, "io", token)
-        reap_until(records, 2 * LEASE)
+        run_out(client, request_id)
+        reap()
     record = await requests.get(request_id)
     assert record is not None
     assert record.state == "failed"
@@ -105,13 +117,14 @@ async def test_request_that_two_workers_died_of_fails_and_says_so(
 
 
 async def test_request_whose_living_workers_lost_it_fails_after_max_attempts(
-    requests: Requests, records: Records, client: redis.Redis, request_id: str
+    requests: Requests, records: Records, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     registry = Registry(client, hold_seconds=60)
     registry.say(WorkerInfo(id="stuck", kind="io", state="busy"))
     for attempt in (1, 2, 3):
         assert take(records, "io", f"t{attempt}", "stuck").attempt == attempt
-        reap_until(records, 2 * LEASE)
+        run_out(client, request_id)
+        reap()
     record = await requests.get(request_id)
     assert record is not None
     assert record.error is not None
@@ -119,29 +132,33 @@ async def test_request_whose_living_workers_lost_it_fails_after_max_attempts(
     assert "3 times" in record.error["message"]
 
 
-async def test_nothing_is_taken_away_right_after_an_outage(records: Records, request_id: str) -> None:
+async def test_nothing_is_taken_away_right_after_an_outage(
+    records: Records, request_id: str, client: redis.Redis, reap: Reap
+) -> None:
     take(records, "io", "t1")
-    records.reap(TURN)
-    time.sleep(2 * LEASE)  # noqa: ASYNC251 - nobody could beat or reap
-    reaped = records.reap(TURN)
-    assert reaped is not None
-    assert reaped[:2] == (0, 0)
+    outage(client)
+    run_out(client, request_id)
+    assert reap()[:2] == (0, 0)
+    assert reap()[:2] == (0, 0)
     assert records.beat(request_id, "t1") == "held"
-    assert reap_until(records, LEASE * 0.8)[:2] == (0, 0)
 
 
 async def test_request_is_taken_away_once_the_grace_after_an_outage_is_over(
-    records: Records, request_id: str
+    records: Records, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     take(records, "io", "t1")
-    records.reap(TURN)
-    time.sleep(2 * LEASE)  # noqa: ASYNC251
-    assert reap_until(records, 2 * LEASE)[:2] == (1, 0)
+    outage(client)
+    run_out(client, request_id)
+    now = milliseconds(client)
+    assert reap()[:2] == (0, 0)
+    assert int(client.get("zturbo:quiet")) >= now + LEASE_SECONDS * 1000  # type: ignore[arg-type]
+    client.set("zturbo:quiet", now)
+    assert reap()[:2] == (1, 0)
 
 
 async def test_one_process_reaps_in_a_turn(records: Records) -> None:
-    assert records.reap(10) is not None
-    assert records.reap(10) is None
+    assert records.reap(60) is not None
+    assert records.reap(60) is None
 
 
 @pytest.mark.parametrize("round", range(20))
