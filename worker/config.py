@@ -23,7 +23,7 @@ class WorkerSettings(ModelSettings):
         gt=0,
         description="A picture without a step for this long is cut off, and its worker restarted.",
     )
-    max_attempts: int = Field(3, ge=1, description="Times a request is tried before it fails.")
+    max_attempts: int = Field(3, ge=1, description="Times a stage is tried before its request fails.")
     retention_days: float = Field(
         7.0, gt=0, description="Days after which a request and its files are deleted."
     )

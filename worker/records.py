@@ -26,9 +26,6 @@ Standing = Literal["held", "passed", "cancelled", "fenced"]
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
-MAX_CRASHES = 2
-"""Dead workers after which a request is taken for the cause."""
-
 RECORD_VERSION = 1
 """Of the records that this code submits. One without a version is 0, from before there was one; what differs
 between versions is told in docs/upgrades.md. A worker takes no request of a newer version than its own."""
@@ -190,9 +187,8 @@ class Records:
 
     def reap(self, turn_seconds: float) -> Reaped | None:
         """Takes requests from workers that fell silent; None when another process did so in this turn."""
-        answer = self._scripts.run(
-            "reap", self._lease_ms, self._settings.max_attempts, MAX_CRASHES, int(turn_seconds * 1000)
-        )
+        turn_ms = int(turn_seconds * 1000)
+        answer = self._scripts.run("reap", self._lease_ms, self._settings.max_attempts, turn_ms)
         if not answer:
             return None
         handed_back, failed, io, gpu = answer
@@ -201,7 +197,7 @@ class Records:
     def bury(self, queue: Queue, id_prefix: str) -> int:
         """A worker whose id begins so is known to be dead: its requests wait for no lease to run out.
 
-        Returns how many it held; they are handed back, and counted as a crash, at the next turn of `reap`.
+        Returns how many it held; they are handed back at the next turn of `reap`.
         """
         held: int = self._scripts.run("bury", queue, id_prefix)
         return held

@@ -65,7 +65,6 @@ class WorkerProcess:
         self._load_engine = load_engine
         self._bells = Bells(redis_url)
         self._storage = FolderStorage(settings.outputs_path)
-        # A registration must run out before the lease does, or a dead worker would count as a silent one.
         self._registry = Registry(connect(redis_url), hold_seconds=settings.lease_seconds / 2)
         self._reconciling = self._records()
         self._state: WorkerState = "starting"

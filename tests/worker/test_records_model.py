@@ -24,8 +24,7 @@ from hypothesis.stateful import (
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
 from worker.queue import Queue
-from worker.records import MAX_CRASHES, Records, Stage
-from worker.registry import Registry, WorkerInfo
+from worker.records import Records, Stage
 from worker.store import Scripts, connect
 
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
@@ -46,7 +45,6 @@ class Modelled:
     stage: str = "prepare"
     token: str | None = None
     attempt: int = 0
-    crashes: int = 0
     passed: str | None = None
     said: dict[str, Any] = field(default_factory=dict)
     """The field that tells the outcome, by its name."""
@@ -89,7 +87,6 @@ class Moves(RuleBasedStateMachine):
         )
         self.records = Records(self.client, settings)
         self.scripts = Scripts(self.client)
-        self.registry = Registry(self.client, 3600)
         self.model: dict[str, Modelled] = {}
         self.held: dict[str, tuple[str, str]] = {}
         """What each token was handed: a request and its stage."""
@@ -149,7 +146,7 @@ class Moves(RuleBasedStateMachine):
         if self._allowed(standing, lambda: self.records.advance(request_id, token, NEXT[stage], {})):
             request = self.model[request_id]
             request.stage, request.token, request.passed = NEXT[stage], None, f"{token}:advance"
-            request.attempt = request.crashes = 0
+            request.attempt = 0
 
     @rule(token=tokens)
     def finish(self, token: str) -> None:
@@ -201,37 +198,27 @@ class Moves(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from(["io", "gpu"]), worker=st.sampled_from(["1", "2"]))
     def die(self, queue: Queue, worker: str) -> None:
-        """The supervisor saw it; whoever reaps next counts a crash for what it held."""
+        """The supervisor saw it; whoever reaps next takes what it held."""
         worker_id = f"{queue}-{worker}"
         lost = [id for id, _ in self._held_by(worker_id)]
         assert self.records.bury(queue, worker_id) == len(lost)
-        self._reap(lost, crashed=True)
+        self._reap(lost)
 
-    @rule(token=tokens, alive=st.booleans())
-    def fall_silent(self, token: str, alive: bool) -> None:
-        """The lease runs out while its worker's process lives, or does not."""
-        request_id, stage = self.held[token]
+    @rule(token=tokens)
+    def fall_silent(self, token: str) -> None:
+        """The lease runs out."""
+        request_id, _ = self.held[token]
         if request_id not in self.model or self.model[request_id].token != token:
             return
-        worker = self.client.hget(f"zturbo:req:{request_id}", "worker")
-        queue = QUEUE[stage]
-        info = WorkerInfo(id=str(worker), kind=queue, state="busy")
-        if alive:
-            self.registry.say(info)
-        else:
-            self.registry.leave(info)
         self.client.zadd("zturbo:leases", {request_id: 0})
-        self._reap([request_id], crashed=not alive)
+        self._reap([request_id])
 
-    def _reap(self, lost: list[str], crashed: bool) -> None:
+    def _reap(self, lost: list[str]) -> None:
         while (reaped := self.records.reap(TURN)) is None:
             pass
         given_up = 0
         for request in (self.model[id] for id in lost):
-            request.crashes += crashed
-            # The scripts judge the crash first.
-            crashes = request.crashes if crashed else 0
-            if crashes >= MAX_CRASHES or request.attempt >= MAX_ATTEMPTS:
+            if request.attempt >= MAX_ATTEMPTS:
                 request.close("failed")
                 given_up += 1
             else:

@@ -6,7 +6,7 @@ local at = now()
 local answer = standing(id, token, 'advance')
 if answer == 'held' then
     local request = redis.call('HMGET', REQUEST .. id, 'sequence', 'taken_at')
-    redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0, 'crashes', 0)
+    redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0)
     drop_lease(id)
     wait(id, stage, tonumber(request[1]))
     if stage == 'finish' then

@@ -1,6 +1,6 @@
--- ARGV: lease (ms), most attempts, most dead workers, length of a turn (ms).
+-- ARGV: lease (ms), most attempts, length of a turn (ms).
 -- Returns {requests handed back, requests failed, bells missing on io, on gpu}; {} when another process has the turn.
-local lease, most_attempts, most_crashes, turn = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local lease, most_attempts, turn = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local at = now()
 
 if not redis.call('SET', TURN, 1, 'NX', 'PX', turn) then return {} end
@@ -11,7 +11,11 @@ local last = tonumber(redis.call('GET', REAPED) or at)
 redis.call('SET', REAPED, at)
 if at - last > lease / 3 then redis.call('SET', QUIET, at + lease) end
 
-local function failure(id, message)
+-- A worker that dies may have been killed from outside or by this very request; nobody can tell. So a death is
+-- an attempt like any other: a request that kills its workers ends all the same.
+local function give_up(id, attempts, stage)
+    local message = string.format('This request was tried %d times, and each time its worker died or fell silent '
+        .. '(stage: %s); it is not tried again.', attempts, stage)
     redis.call('HSET', REQUEST .. id, 'error', cjson.encode({type = 'worker_crashed', message = message}))
     close(id, 'failed', at)
 end
@@ -19,20 +23,10 @@ end
 local handed_back, failed = 0, 0
 if at >= tonumber(redis.call('GET', QUIET) or 0) then
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, 100)) do
-        local request = redis.call('HMGET', REQUEST .. id, 'stage', 'attempt', 'worker')
-        local stage, attempt = request[1], tonumber(request[2])
-        local crashes = 0
-        local seen = redis.call('ZSCORE', WORKERS .. QUEUE[stage], request[3])
-        if not seen or tonumber(seen) < at then
-            crashes = redis.call('HINCRBY', REQUEST .. id, 'crashes', 1)
-        end
-        if crashes >= most_crashes then
-            failure(id, string.format('%d workers died while they worked on this request (stage: %s); '
-                .. 'it is not tried again.', crashes, stage))
-            failed = failed + 1
-        elseif attempt >= most_attempts then
-            failure(id, string.format('This request was tried %d times and its worker fell silent each time '
-                .. '(stage: %s); it is not tried again.', attempt, stage))
+        local request = redis.call('HMGET', REQUEST .. id, 'attempt', 'stage')
+        local attempts = tonumber(request[1])
+        if attempts >= most_attempts then
+            give_up(id, attempts, request[2])
             failed = failed + 1
         else
             hand_back(id)

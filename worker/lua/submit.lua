@@ -13,7 +13,7 @@ end
 
 local sequence = redis.call('INCR', SEQUENCE)
 redis.call('HSET', REQUEST .. id, 'id', id, 'owner', owner, 'state', 'in_queue', 'stage', 'prepare',
-    'sequence', sequence, 'attempt', 0, 'crashes', 0, 'step', 0, 'created_at', at, unpack(ARGV, 4))
+    'sequence', sequence, 'attempt', 0, 'step', 0, 'created_at', at, unpack(ARGV, 4))
 redis.call('ZADD', OWNER .. owner, sequence, id)
 redis.call('ZADD', LINE, sequence, id)
 wait(id, 'prepare', sequence)
