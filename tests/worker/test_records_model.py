@@ -4,6 +4,7 @@
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,9 @@ from worker.records import Records, Stage
 from worker.store import Scripts, connect
 
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
-MAX_QUEUE = 3
+IDS = ("a", "b", "c", "x", "y", "z")
+OWNERS = dict.fromkeys(IDS[:3], "ann") | dict.fromkeys(IDS[3:], "bob")
+MAX_QUEUE = 5
 MAX_ATTEMPTS = 3
 TURN = 0.001
 
@@ -40,7 +43,9 @@ NEXT: dict[str, Stage] = {"prepare": "generate", "generate": "finish"}
 class Modelled:
     """A request as it should be."""
 
-    sequence: int
+    owner: str
+    place: tuple[int, int]
+    """Round and number of submission: the order of the line."""
     state: str = "in_queue"
     stage: str = "prepare"
     token: str | None = None
@@ -56,9 +61,6 @@ class Modelled:
     @property
     def waits(self) -> bool:
         return not self.final and self.token is None
-
-    def close(self, state: str, **said: Any) -> None:
-        self.state, self.token, self.said = state, None, said
 
     def hand_back(self) -> None:
         self.token = None
@@ -91,19 +93,23 @@ class Moves(RuleBasedStateMachine):
         self.held: dict[str, tuple[str, str]] = {}
         """What each token was handed: a request and its stage."""
         self.submitted = self.asked = 0
+        self.round = 0
+        self.rounds: dict[str, int] = {}
 
-    @rule(request_id=st.sampled_from("abcd"))
+    @rule(request_id=st.sampled_from(IDS))
     def submit(self, request_id: str) -> None:
         fields = ("model_id", "m", "input", "{}", "warnings", "[]")
-        answer = self.scripts.run("submit", request_id, MAX_QUEUE, "local", *fields)
+        owner = OWNERS[request_id]
+        answer = self.scripts.run("submit", request_id, MAX_QUEUE, owner, *fields)
         if request_id in self.model:
             assert answer[0] == "already"
         elif len(self._line()) >= MAX_QUEUE:
             assert answer[0] == "full"
         else:
-            assert answer[:2] == ["queued", len(self._line())]
             self.submitted += 1
-            self.model[request_id] = Modelled(self.submitted)
+            self.rounds[owner] = max(self.round, self.rounds.get(owner, -1) + 1)
+            self.model[request_id] = Modelled(owner, (self.rounds[owner], self.submitted))
+            assert answer[:2] == ["queued", self._line().index(request_id)]
 
     @rule(target=tokens, queue=st.sampled_from(["io", "gpu"]), worker=st.sampled_from(["1", "2"]))
     def take(self, queue: Queue, worker: str) -> Any:
@@ -114,12 +120,14 @@ class Moves(RuleBasedStateMachine):
         if not waiting:
             assert record is None
             return multiple()
-        expected, request = min(waiting, key=lambda one: (one[1].stage == "prepare", one[1].sequence))
+        expected, request = min(waiting, key=lambda one: (one[1].stage == "prepare", one[1].place))
         assert record is not None
         assert record.id == expected
         request.token, request.attempt = token, request.attempt + 1
         if request.stage == "generate":
             request.state = "in_progress"
+            self.round = max(self.round, request.place[0])
+            self._left_line(request)
         assert (record.attempt, record.state, record.stage) == (request.attempt, request.state, request.stage)
         self.held[token] = (expected, request.stage)
         return token
@@ -155,7 +163,7 @@ class Moves(RuleBasedStateMachine):
             return
         standing, output = self._standing(token, "close"), {"by": token}
         if self._allowed(standing, lambda: self.records.finish(request_id, token, output)):
-            self.model[request_id].close("succeeded", output=output)
+            self._close(self.model[request_id], "succeeded", output=output)
             self.model[request_id].passed = f"{token}:close"
 
     @rule(token=tokens)
@@ -163,7 +171,7 @@ class Moves(RuleBasedStateMachine):
         request_id, _ = self.held[token]
         standing = self._standing(token, "close")
         if self._allowed(standing, lambda: self.records.fail(request_id, token, "broken", token)):
-            self.model[request_id].close("failed", error={"type": "broken", "message": token})
+            self._close(self.model[request_id], "failed", error={"type": "broken", "message": token})
             self.model[request_id].passed = f"{token}:close"
 
     @rule(token=tokens)
@@ -176,7 +184,7 @@ class Moves(RuleBasedStateMachine):
             request.attempt, request.passed = request.attempt - 1, f"{token}:release"
             request.hand_back()
 
-    @rule(request_id=st.sampled_from("abcd"), force=st.booleans())
+    @rule(request_id=st.sampled_from(IDS), force=st.booleans())
     def cancel(self, request_id: str, force: bool) -> None:
         answer = self.scripts.run("cancel", request_id, "1" if force else "0")
         request = self.model.get(request_id)
@@ -184,11 +192,11 @@ class Moves(RuleBasedStateMachine):
             assert answer == []
             return
         if request.state == "in_queue" or (force and request.state == "in_progress"):
-            request.close("cancelled")
+            self._close(request, "cancelled")
         outcome = "cancelled" if request.state == "cancelled" else "not_cancellable"
         assert answer == [outcome, request.state]
 
-    @rule(request_id=st.sampled_from("abcd"))
+    @rule(request_id=st.sampled_from(IDS))
     def delete(self, request_id: str) -> None:
         answer = self.scripts.run("delete", request_id)
         request = self.model.get(request_id)
@@ -219,11 +227,21 @@ class Moves(RuleBasedStateMachine):
         given_up = 0
         for request in (self.model[id] for id in lost):
             if request.attempt >= MAX_ATTEMPTS:
-                request.close("failed")
+                self._close(request, "failed")
                 given_up += 1
             else:
                 request.hand_back()
         assert reaped[:2] == (len(lost) - given_up, given_up)
+
+    def _close(self, request: Modelled, state: str, **said: Any) -> None:
+        waited = request.state == "in_queue"
+        request.state, request.token, request.said = state, None, said
+        if waited:
+            self._left_line(request)
+
+    def _left_line(self, request: Modelled) -> None:
+        if all(self.model[id].owner != request.owner for id in self._line()):
+            self.rounds[request.owner] = self.round
 
     def _held_by(self, worker_id: str) -> Iterator[tuple[str, Modelled]]:
         for request_id, request in self.model.items():
@@ -244,12 +262,15 @@ class Moves(RuleBasedStateMachine):
         return standing == "held"
 
     def _line(self) -> list[str]:
-        waiting = [(each.sequence, id) for id, each in self.model.items() if each.state == "in_queue"]
+        waiting = [(each.place, id) for id, each in self.model.items() if each.state == "in_queue"]
         return [id for _, id in sorted(waiting)]
 
     @invariant()
     def records_are_as_modelled(self) -> None:
-        assert self.client.zrange("zturbo:line", 0, -1) == self._line()
+        line = self._line()
+        assert self.client.zrange("zturbo:line", 0, -1) == line
+        queued = Counter(self.model[id].owner for id in line)
+        assert self.client.hgetall("zturbo:queued") == {key: str(count) for key, count in queued.items()}
         for queue in ("io", "gpu"):
             waits = {id for id, each in self.model.items() if each.waits and QUEUE[each.stage] == queue}
             assert set(self.client.zrange(f"zturbo:waiting:{queue}", 0, -1)) == waits

@@ -5,12 +5,12 @@ local at = now()
 
 local answer = standing(id, token, 'advance')
 if answer == 'held' then
-    local request = redis.call('HMGET', REQUEST .. id, 'sequence', 'taken_at')
+    local taken_at = redis.call('HGET', REQUEST .. id, 'taken_at')
     redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0)
     drop_lease(id)
-    wait(id, stage, tonumber(request[1]))
+    wait(id, stage, place_of(id))
     if stage == 'finish' then
-        local took = at - request[2]
+        local took = at - taken_at
         local pace = tonumber(redis.call('GET', PACE) or took)
         redis.call('SET', PACE, math.floor(0.8 * pace + 0.2 * took))
     end

@@ -4,7 +4,10 @@
 local REQUEST = 'zturbo:req:'       -- hash of one request
 local WAITING = 'zturbo:waiting:'   -- sorted set by queue (io, gpu): ids that a worker may take
 local LEASES = 'zturbo:leases'      -- sorted set: ids in a worker's hands, by the end of the lease (ms)
-local LINE = 'zturbo:line'          -- sorted set: ids not yet taken by a GPU worker, by submission
+local LINE = 'zturbo:line'          -- sorted set: ids not yet taken by a GPU worker, by their place
+local QUEUED = 'zturbo:queued'      -- hash by owner: how many of their ids are in the line
+local ROUND = 'zturbo:round'        -- string: the latest round of which GPU workers took a request
+local ROUNDS = 'zturbo:rounds'      -- hash by owner: the latest round in which they have or had a request
 local DONE = 'zturbo:done'          -- sorted set: ids in a final state, by the time of it (ms)
 local OWNER = 'zturbo:owner:'       -- sorted set by owner: their ids, by submission
 local TOKEN = 'zturbo:token:'       -- string: the id that a token was handed
@@ -22,17 +25,46 @@ local WEBHOOKS = 'zturbo:webhooks'   -- sorted set: ids whose caller is to be to
 
 local BELLS = {io = KEYS[1], gpu = KEYS[2]}
 local QUEUE = {prepare = 'io', generate = 'gpu', finish = 'io'}
-local BEHIND_FINISH = 1e12          -- more than there will ever be submissions
+local PLACES = 65536                -- places in a round, more than there are owners; enough bits are left for rounds
+local BEHIND_FINISH = 1e12          -- more than two places in the line are ever apart
 
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Waiting requests keep the order of submission, so one that is handed back stands at the front again.
+-- Every owner with requests in the line has one in each round from the present one on, so an owner's many
+-- requests stand behind another's first; within a round, and for each owner, the order is that of submission.
+local function draw_place(owner, sequence)
+    local present = tonumber(redis.call('GET', ROUND) or 0)
+    local last = tonumber(redis.call('HGET', ROUNDS, owner) or -1)
+    local round = math.max(present, last + 1)
+    redis.call('HSET', ROUNDS, owner, round)
+    return round * PLACES + sequence % PLACES
+end
+
+local function place_of(id)
+    local request = redis.call('HMGET', REQUEST .. id, 'place', 'sequence')
+    return tonumber(request[1] or request[2]) -- version 0 has no place
+end
+
+local function join_line(id, owner, place)
+    if redis.call('ZADD', LINE, place, id) == 1 then redis.call('HINCRBY', QUEUED, owner, 1) end
+end
+
+local function leave_line(id, owner)
+    -- Below 0: a request of version 0, which was not counted.
+    if redis.call('ZREM', LINE, id) == 1 and redis.call('HINCRBY', QUEUED, owner, -1) <= 0 then
+        redis.call('HDEL', QUEUED, owner)
+        -- What was cancelled took no turn: whoever has nothing in the line any more starts from the present.
+        redis.call('HSET', ROUNDS, owner, redis.call('GET', ROUND) or 0)
+    end
+end
+
+-- Waiting requests keep their place, so one that is handed back stands at the front again.
 -- Finishing comes before preparing: it frees disk and lets a caller go.
-local function wait(id, stage, sequence)
-    local score = stage == 'prepare' and BEHIND_FINISH + sequence or sequence
+local function wait(id, stage, place)
+    local score = stage == 'prepare' and BEHIND_FINISH + place or place
     redis.call('ZADD', WAITING .. QUEUE[stage], score, id)
 end
 
@@ -43,23 +75,24 @@ end
 
 -- The work of the present stage is to be done again by somebody.
 local function hand_back(id)
-    local request = redis.call('HMGET', REQUEST .. id, 'stage', 'sequence')
+    local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner')
+    local place = place_of(id)
     drop_lease(id)
     if request[1] == 'generate' then
         redis.call('HSET', REQUEST .. id, 'state', 'in_queue', 'step', 0)
         redis.call('HDEL', REQUEST .. id, 'started_at')
-        redis.call('ZADD', LINE, request[2], id)
+        join_line(id, request[2], place)
         redis.call('DEL', PREVIEW .. id)
         redis.call('PUBLISH', CHANGED, id)
     end
-    wait(id, request[1], tonumber(request[2]))
+    wait(id, request[1], place)
 end
 
 local function close(id, state, at)
-    local stage = redis.call('HGET', REQUEST .. id, 'stage')
+    local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner')
     drop_lease(id)
-    redis.call('ZREM', WAITING .. QUEUE[stage], id)
-    redis.call('ZREM', LINE, id)
+    redis.call('ZREM', WAITING .. QUEUE[request[1]], id)
+    leave_line(id, request[2])
     redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', at)
     redis.call('ZADD', DONE, at, id)
     redis.call('DEL', PREVIEW .. id)

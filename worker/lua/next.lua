@@ -19,9 +19,12 @@ redis.call('HINCRBY', REQUEST .. id, 'attempt', 1)
 redis.call('HSET', REQUEST .. id, 'token', token, 'worker', worker, 'taken_at', at)
 redis.call('SET', TOKEN .. token, id, 'PX', lease)
 redis.call('ZADD', LEASES, at + lease, id)
-if redis.call('HGET', REQUEST .. id, 'stage') == 'generate' then
+local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner')
+if request[1] == 'generate' then
     redis.call('HSET', REQUEST .. id, 'state', 'in_progress', 'started_at', at)
-    redis.call('ZREM', LINE, id)
+    local round = math.floor(place_of(id) / PLACES)
+    if round > tonumber(redis.call('GET', ROUND) or 0) then redis.call('SET', ROUND, round) end
+    leave_line(id, request[2])
     redis.call('PUBLISH', CHANGED, id)
 end
 return redis.call('HGETALL', REQUEST .. id)

@@ -12,9 +12,10 @@ if redis.call('ZCARD', LINE) >= cap then
 end
 
 local sequence = redis.call('INCR', SEQUENCE)
+local place = draw_place(owner, sequence)
 redis.call('HSET', REQUEST .. id, 'id', id, 'owner', owner, 'state', 'in_queue', 'stage', 'prepare',
-    'sequence', sequence, 'attempt', 0, 'step', 0, 'created_at', at, unpack(ARGV, 4))
+    'sequence', sequence, 'place', place, 'attempt', 0, 'step', 0, 'created_at', at, unpack(ARGV, 4))
 redis.call('ZADD', OWNER .. owner, sequence, id)
-redis.call('ZADD', LINE, sequence, id)
-wait(id, 'prepare', sequence)
+join_line(id, owner, place)
+wait(id, 'prepare', place)
 return {'queued', redis.call('ZRANK', LINE, id), bells_missing('io', at)}
