@@ -42,7 +42,7 @@ from app.routes import (
 )
 from app.schemas import errors_answered
 from app.webhooks import Webhooks
-from worker.errors import KeyReused, QueueFull, RecordGone, StorageError, StoreUnavailable
+from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
 from worker.requests import Requests
 from worker.secret import Secret
 from worker.storage import FolderStorage
@@ -56,7 +56,7 @@ ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     ApiError: lambda error: error,
     RequestValidationError: lambda error: faults(error.errors()),
     HTTPException: lambda error: _routing_error(error),
-    QueueFull: lambda error: TooManyRequests(str(error), error.retry_after),
+    Refused: lambda error: TooManyRequests(str(error), error.retry_after),
     KeyReused: lambda error: BadInput(str(error)),
     RecordGone: lambda error: UnknownRequest(),
     StoreUnavailable: lambda error: Unavailable(str(error)),

@@ -83,7 +83,7 @@ class Submission:
         webhook: str | None,
         dialect: str,
     ) -> Taken:
-        """Puts a checked input in line. Raises QueueFull, KeyReused, and BadInput for the webhook's URL."""
+        """Puts a checked input in line. Raises Refused, KeyReused, and BadInput for the webhook's URL."""
         body = checked.model_dump(mode="json")
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         told = {"url": _checked(webhook), "base": self._links.base, "dialect": dialect} if webhook else None

@@ -13,7 +13,17 @@ class WorkerSettings(ModelSettings):
     redis_url: str | None = Field(
         None, description="`redis://…`, `rediss://…` or `unix://…`; without it `serve` starts its own server."
     )
-    max_queue: int = Field(1000, ge=1, description="Requests waiting at most; more are answered with 429.")
+    max_queue: int = Field(
+        1000,
+        ge=1,
+        description="Requests waiting at most; more are answered with 429, except a key's first.",
+    )
+    max_queue_per_key: int | None = Field(
+        None, ge=1, description="Requests of one key waiting at most; default: as many as wait at all."
+    )
+    max_submits_per_minute: int | None = Field(
+        None, ge=1, description="Requests that one key may submit in a minute; default: any number."
+    )
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its request.")
     drain_seconds: float = Field(
         20.0, ge=0, description="Time a stopping worker may take to end its stage before it hands it back."

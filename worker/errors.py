@@ -4,7 +4,7 @@ WorkerError                code
 ├── FetchError             fetch_failed          a caller's URL, data URI or upload could not be had
 ├── ImageError             image_invalid         the bytes are no picture that we take
 ├── StorageError           storage_failed        an output could not be kept
-├── QueueFull              queue_full            no more requests are taken for now
+├── Refused                refused               no more requests are taken for now, at all or from one key
 ├── KeyReused              key_reused            an Idempotency-Key came with another body before
 ├── RecordGone             record_gone           the request is unknown, deleted or expired
 ├── LeaseLost              lease_lost            another worker or a cancel took the request away
@@ -34,13 +34,13 @@ class StorageError(WorkerError):
     code = "storage_failed"
 
 
-class QueueFull(WorkerError):
-    code = "queue_full"
+class Refused(WorkerError):
+    code = "refused"
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        """Seconds until a place is likely to be free."""
+        """Seconds until the request is likely to be taken."""
 
 
 class KeyReused(WorkerError):

@@ -15,7 +15,7 @@ import redis.asyncio
 
 from worker.changes import Changes
 from worker.config import WorkerSettings
-from worker.errors import KeyReused, QueueFull
+from worker.errors import KeyReused, Refused
 from worker.queue import Bells, Queue
 from worker.records import (
     LINE_KEY,
@@ -110,7 +110,7 @@ class Requests:
         """Puts a request in line and returns how many are ahead of it.
 
         The same id again changes nothing, so a submit whose answer was lost can be repeated. `input` is JSON
-        as `model_dump(mode="json")` gives it. Raises QueueFull, and StorageError for a full disk.
+        as `model_dump(mode="json")` gives it. Raises Refused, and StorageError for a full disk.
         """
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")
@@ -118,18 +118,29 @@ class Requests:
         fields = ["version", str(RECORD_VERSION), "model_id", model_id]
         fields += ["input", json.dumps(slim), "warnings", json.dumps(warnings)]
         fields += ["webhook", json.dumps(webhook)] if webhook else []
+        limits = self._limits()
         with reaching_store():
-            answer = await self._scripts.run("submit", request_id, self._settings.max_queue, owner, *fields)
-        if answer[0] == "full":
+            taken, *answer = await self._scripts.run("submit", request_id, owner, *limits, *fields)
+        if taken not in ("queued", "already"):
             await asyncio.to_thread(self._workspace.remove, request_id)
-            raise QueueFull(
-                f"{self._settings.max_queue} requests are waiting already; try again in {answer[1]} s.",
-                retry_after=answer[1],
-            )
-        _, position, bells = answer
+            raise self._refused(taken, *answer)
+        position, bells = answer
         if bells:
             await self._ring("io")
         return int(position)
+
+    def _limits(self) -> tuple[int, int, int]:
+        settings = self._settings
+        return settings.max_queue, settings.max_queue_per_key or 0, settings.max_submits_per_minute or 0
+
+    def _refused(self, why: str, seconds: int) -> Refused:
+        most, most_of_key, most_in_minute = self._limits()
+        reason = {
+            "line_full": f"{most} requests are waiting already",
+            "share_full": f"{most_of_key} requests of this key are waiting already",
+            "too_fast": f"This key may submit {most_in_minute} requests a minute",
+        }[why]
+        return Refused(f"{reason}; try again in {seconds} s.", seconds)
 
     async def reserve(self, owner: str, key: str, body: str, request_id: str) -> str:
         """The id of the request that `key` stands for: `request_id` from now on, unless it has one already.

@@ -55,7 +55,7 @@ def doctor(
             broken += state == "missing"
     typer.secho("Settings", bold=True)
     for name, value, source in setting_rows(settings):
-        typer.echo(f"  ZTURBO_{name.upper():<20} {value:<40} {source}")
+        typer.echo(f"  ZTURBO_{name.upper():<23} {value:<40} {source}")
     if broken:
         raise typer.Exit(Exit.CONFIG)
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from worker.config import WorkerSettings
-from worker.errors import LeaseLost, QueueFull
+from worker.errors import LeaseLost
 from worker.queue import Bells
 from worker.records import Record, Records
 from worker.registry import Registry, WorkerInfo
@@ -78,18 +78,6 @@ async def test_unknown_request_is_none(sides: Sides) -> None:
 async def test_id_that_could_name_a_path_is_refused(requests: Requests) -> None:
     with pytest.raises(ValueError, match="request id"):
         await submit(requests, "../etc")
-
-
-async def test_full_queue_tells_when_to_come_back(sides: Sides, settings: WorkerSettings) -> None:
-    requests, _ = sides
-    requests._settings = settings.model_copy(update={"max_queue": 2})
-    await submit(requests, "a")
-    await submit(requests, "b")
-    with pytest.raises(QueueFull) as caught:
-        await submit(requests, "c")
-    assert 1 <= caught.value.retry_after <= 60
-    assert await requests.get("c") is None
-    assert await submit(requests, "b") == 1, "a repeated submit is answered also when the queue is full"
 
 
 async def test_a_request_goes_through_its_stages(sides: Sides) -> None:

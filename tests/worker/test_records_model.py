@@ -31,7 +31,8 @@ from worker.store import Scripts, connect
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
 IDS = ("a", "b", "c", "x", "y", "z")
 OWNERS = dict.fromkeys(IDS[:3], "ann") | dict.fromkeys(IDS[3:], "bob")
-MAX_QUEUE = 5
+MAX_QUEUE = 3
+MAX_PER_KEY = 2
 MAX_ATTEMPTS = 3
 TURN = 0.001
 
@@ -84,9 +85,7 @@ class Moves(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.client.flushall()
-        settings = WorkerSettings(
-            _env_file=None, max_queue=MAX_QUEUE, max_attempts=MAX_ATTEMPTS, lease_seconds=3600
-        )
+        settings = WorkerSettings(_env_file=None, max_attempts=MAX_ATTEMPTS, lease_seconds=3600)
         self.records = Records(self.client, settings)
         self.scripts = Scripts(self.client)
         self.model: dict[str, Modelled] = {}
@@ -100,11 +99,13 @@ class Moves(RuleBasedStateMachine):
     def submit(self, request_id: str) -> None:
         fields = ("model_id", "m", "input", "{}", "warnings", "[]")
         owner = OWNERS[request_id]
-        answer = self.scripts.run("submit", request_id, MAX_QUEUE, owner, *fields)
+        answer = self.scripts.run("submit", request_id, owner, MAX_QUEUE, MAX_PER_KEY, 0, *fields)
         if request_id in self.model:
             assert answer[0] == "already"
-        elif len(self._line()) >= MAX_QUEUE:
-            assert answer[0] == "full"
+        elif (queued := self._queued()[owner]) and len(self._line()) >= MAX_QUEUE:
+            assert answer[0] == "line_full"
+        elif queued >= MAX_PER_KEY:
+            assert answer[0] == "share_full"
         else:
             self.submitted += 1
             self.rounds[owner] = max(self.round, self.rounds.get(owner, -1) + 1)
@@ -265,12 +266,15 @@ class Moves(RuleBasedStateMachine):
         waiting = [(each.place, id) for id, each in self.model.items() if each.state == "in_queue"]
         return [id for _, id in sorted(waiting)]
 
+    def _queued(self) -> Counter[str]:
+        return Counter(self.model[id].owner for id in self._line())
+
     @invariant()
     def records_are_as_modelled(self) -> None:
-        line = self._line()
-        assert self.client.zrange("zturbo:line", 0, -1) == line
-        queued = Counter(self.model[id].owner for id in line)
-        assert self.client.hgetall("zturbo:queued") == {key: str(count) for key, count in queued.items()}
+        assert self.client.zrange("zturbo:line", 0, -1) == self._line()
+        assert self.client.hgetall("zturbo:queued") == {
+            owner: str(count) for owner, count in self._queued().items()
+        }
         for queue in ("io", "gpu"):
             waits = {id for id, each in self.model.items() if each.waits and QUEUE[each.stage] == queue}
             assert set(self.client.zrange(f"zturbo:waiting:{queue}", 0, -1)) == waits

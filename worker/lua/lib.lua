@@ -7,6 +7,7 @@ local LEASES = 'zturbo:leases'      -- sorted set: ids in a worker's hands, by t
 local LINE = 'zturbo:line'          -- sorted set: ids not yet taken by a GPU worker, by their place
 local QUEUED = 'zturbo:queued'      -- hash by owner: how many of their ids are in the line
 local ROUND = 'zturbo:round'        -- string: the latest round of which GPU workers took a request
+local SPENT = 'zturbo:spent:'       -- string by owner: until when their submits last at the permitted rate (ms)
 local ROUNDS = 'zturbo:rounds'      -- hash by owner: the latest round in which they have or had a request
 local DONE = 'zturbo:done'          -- sorted set: ids in a final state, by the time of it (ms)
 local OWNER = 'zturbo:owner:'       -- sorted set by owner: their ids, by submission
