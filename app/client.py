@@ -73,6 +73,9 @@ class Client:
         params = {"force": "true"} if force else {}
         return self._call("POST", _path(request_id, "cancel"), params=params)
 
+    def stats(self) -> dict[str, Any]:
+        return self._call("GET", "v1/stats")
+
     def wait(
         self,
         request_id: str,

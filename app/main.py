@@ -37,6 +37,7 @@ from app.routes import (
     playground,
     preprocess,
     requests,
+    stats,
     uploads,
     webhooks,
 )
@@ -70,6 +71,7 @@ _PRIVATE = (
     events.router,
     uploads.router,
     preprocess.router,
+    stats.router,
     fal.router,
     fal_proxy.router,
     webhooks.router,

@@ -210,6 +210,21 @@ class WorkerBody(Body):
     device: str | None = None
 
 
+class BusyWorkerBody(WorkerBody):
+    detail: str | None = Field(None, description="Why it takes no requests.")
+    memory_used: int | None = Field(None, description="Bytes in use on its GPU, whoever uses them.")
+    memory_total: int | None = None
+
+
+class StatsBody(Body):
+    in_line: int = Field(description="Requests not yet taken by a GPU worker.")
+    waiting: dict[str, int] = Field(description="Requests that wait for a worker, by its kind.")
+    running: int = Field(description="Requests in a worker's hands.")
+    finished_last_minute: int = Field(description="However they ended.")
+    generate_seconds: float | None = Field(None, description="Moving average of a GPU worker's part.")
+    workers: list[BusyWorkerBody]
+
+
 class ReadyBody(Body):
     ready: bool
     reasons: list[str] = Field(description="What is missing; empty when ready.")

@@ -29,6 +29,12 @@ def free_bytes(device: str) -> int:
     return host_free_bytes()
 
 
+def used_bytes(device: str) -> tuple[int, int]:
+    """Memory in use on a CUDA device, by anybody, and all that it has."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free, total
+
+
 def host_free_bytes() -> int:
     """Host memory that can still be had, within the container's limit if there is one."""
     if MEMINFO.exists():

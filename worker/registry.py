@@ -25,6 +25,9 @@ class WorkerInfo:
     device: str | None = None
     detail: str | None = None
     """Why the set-up failed."""
+    memory_used: int | None = None
+    """Bytes in use on its GPU, whoever uses them; CUDA only, as `memory_total`."""
+    memory_total: int | None = None
 
 
 class Registry:

@@ -44,6 +44,9 @@ LIST_BATCH = 100
 """Records read at once while a list looks for those in one state."""
 
 
+MINUTE = 60
+
+
 class Cancellation(NamedTuple):
     outcome: Outcome
     state: State
@@ -66,6 +69,8 @@ class Stats:
     """Requests not yet taken by a GPU worker."""
     running: int
     """Requests in a worker's hands, on either queue."""
+    finished_last_minute: int
+    """Requests that came to an end, whichever."""
     generate_seconds: float | None
     """Moving average of a generation."""
     workers: list[WorkerInfo]
@@ -244,18 +249,21 @@ class Requests:
 
     async def stats(self) -> Stats:
         with reaching_store():
+            seconds, _ = await self._client.time()
             pipe = self._client.pipeline(transaction=True)
             pipe.zcard("zturbo:waiting:io")
             pipe.zcard("zturbo:waiting:gpu")
             pipe.zcard(LINE_KEY)
             pipe.zcard("zturbo:leases")
+            pipe.zcount("zturbo:done", (seconds - MINUTE) * 1000, "+inf")
             pipe.get("zturbo:pace")
-            io, gpu, in_line, running, pace = await pipe.execute()
+            io, gpu, in_line, running, finished, pace = await pipe.execute()
             workers = await read_workers(self._client)
         return Stats(
             waiting={"io": io, "gpu": gpu},
             in_line=in_line,
             running=running,
+            finished_last_minute=finished,
             generate_seconds=int(pace) / 1000 if pace else None,
             workers=workers,
         )

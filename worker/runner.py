@@ -134,6 +134,7 @@ class WorkerProcess:
             time.sleep(SETUP_RETRY_SECONDS)
 
     def _describe(self) -> WorkerInfo:
+        used, total = self._memory()
         return WorkerInfo(
             id=self.id,
             kind=self._kind,
@@ -141,7 +142,17 @@ class WorkerProcess:
             model=self._engine.name if self._engine else None,
             device=self._engine.device if self._engine else None,
             detail=self._detail,
+            memory_used=used,
+            memory_total=total,
         )
+
+    def _memory(self) -> tuple[int, int] | tuple[None, None]:
+        """Bytes in use and in all on the GPU of a loaded engine."""
+        if self._engine is None or not self._engine.device.startswith("cuda"):
+            return None, None
+        from models.devices import used_bytes
+
+        return used_bytes(self._engine.device)
 
     def _sweep(self) -> None:
         while self._reconciling.forget_expired(EXPIRED_AT_ONCE) == EXPIRED_AT_ONCE:

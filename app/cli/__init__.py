@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import doctor, generate, inspect, parts, requests, serve, weights
+from app.cli import doctor, generate, inspect, parts, requests, serve, top, weights
 from app.cli.exits import Exit
 
 TYPER_USAGE = 2
@@ -41,7 +41,7 @@ def _common(
     pass
 
 
-for module in (serve, parts, weights, generate, requests, inspect, doctor):
+for module in (serve, parts, weights, generate, requests, top, inspect, doctor):
     module.register(cli)
 
 

@@ -1,0 +1,117 @@
+"""`zturbo top`: the queue, the workers, their GPUs' memory and the throughput of a server, live."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.output import AsJson, print_answer
+from app.cli.requests import BaseUrl, Token, server
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Client
+
+COLOURS = {"ready": "green", "busy": "cyan", "starting": "yellow"}
+"""Any other state of a worker is a fault."""
+MEMORY_CELLS = 10
+GIB = 2**30
+
+Interval = Annotated[
+    float,
+    typer.Option("--interval", metavar="SECONDS", min=0.1, help="Look so often: zturbo top --interval 0.5"),
+]
+
+
+def register(cli: typer.Typer) -> None:
+    cli.command()(top)
+
+
+def top(
+    interval: Interval = 1.0,
+    as_json: AsJson = False,
+    base_url: BaseUrl = "http://127.0.0.1:8000",
+    token: Token = None,
+) -> None:
+    """Show a server's queue and workers, live.
+
+    Where standard output is no terminal, and with --json, once.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with server(base_url, token) as client:
+        stats = client.stats()
+        if as_json:
+            print_answer(stats, as_json, "")
+        elif not console.is_terminal:
+            console.print(render(stats, base_url))
+        else:
+            with Live(render(stats, base_url), console=console, screen=True, auto_refresh=False) as live:
+                for drawn in _frames(client, base_url, interval):
+                    live.update(drawn, refresh=True)
+
+
+def _frames(client: "Client", base_url: str, interval: float) -> "Iterator[RenderableType]":
+    """What is to be seen every so often, until Ctrl-C; a server that is away for a while is waited for."""
+    from app.client import ClientError
+
+    while True:
+        try:
+            time.sleep(interval)
+            yield render(client.stats(), base_url)
+        except ClientError as error:
+            if not error.passing:
+                raise
+            yield f"{error}\nStill looking; Ctrl-C ends this."
+        except KeyboardInterrupt:
+            return
+
+
+def render(stats: dict[str, Any], base_url: str) -> "RenderableType":
+    """A body of /v1/stats for people."""
+    from rich.console import Group
+    from rich.table import Table
+
+    waiting = stats["waiting"]
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("[bold]server", f"{base_url}, {time.strftime('%H:%M:%S')}")
+    facts.add_row(
+        "[bold]queue",
+        f"{stats['in_line']} in line, {stats['running']} in hand; "
+        f"waiting for an io worker {waiting['io']}, for a gpu worker {waiting['gpu']}",
+    )
+    pace = stats.get("generate_seconds")
+    facts.add_row(
+        "[bold]pictures",
+        f"{stats['finished_last_minute']} requests finished in the last minute"
+        + (f", {pace:.2f} s each on a gpu worker" if pace else ""),
+    )
+    workers = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("worker", "state", "model", "device", "memory"):
+        workers.add_column(title, overflow="fold")
+    for worker in stats["workers"]:
+        state = worker["state"]
+        workers.add_row(
+            worker["id"],
+            f"[{COLOURS.get(state, 'red')}]{state.replace('_', ' ')}",
+            worker.get("model", ""),
+            worker.get("device", ""),
+            memory(worker.get("memory_used"), worker.get("memory_total")),
+        )
+    faults = [f"[red]{worker['id']}: {worker['detail']}" for worker in stats["workers"] if "detail" in worker]
+    if not stats["workers"]:
+        faults.append("[red]No worker is running; `zturbo worker io` and `zturbo worker gpu` start one each.")
+    return Group(facts, "", workers, *faults)
+
+
+def memory(used: int | None, total: int | None) -> str:
+    """A bar and its figures; nothing for a worker without a GPU."""
+    if used is None or not total:
+        return ""
+    filled = round(MEMORY_CELLS * used / total)
+    bar = "█" * filled + "░" * (MEMORY_CELLS - filled)
+    return f"{bar} {used / GIB:.1f} of {total / GIB:.1f} GiB"
