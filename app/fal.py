@@ -119,7 +119,7 @@ def status_body(record: Record, links: Links) -> dict[str, Any]:
     if failure := failure_of(record):
         body |= {"error": failure["message"], "error_type": failure["type"]}
     if record.output:
-        body["metrics"] = {"inference_time": sum(record.output.get("timings", {}).values())}
+        body["metrics"] = {"inference_time": record.gpu_seconds}
     return body
 
 

@@ -81,6 +81,9 @@ class ResultBody(Body):
     error: Failure | None = Field(None, description="Only with `failed`.")
     created_at: str
     finished_at: str | None = None
+    expires_at: str | None = Field(
+        None, description="When it is forgotten, and its picture with it; once it is finished."
+    )
     model_id: str
     seed: int | None = Field(None, description="The seed that was used.")
     model: str | None = Field(None, description="The weights that made the picture.")
@@ -90,7 +93,11 @@ class ResultBody(Body):
     loras: list[dict[str, Any]] | None = Field(
         None, description="What became of each LoRA: how many of its keys found a weight."
     )
-    timings: dict[str, float] | None = Field(None, description="Seconds by stage.")
+    timings: dict[str, float] | None = Field(None, description="Seconds by stage, as far as it came.")
+    gpu_seconds: float | None = Field(
+        None,
+        description="Seconds on a GPU, those of attempts that came to nothing included; once it is finished.",
+    )
     warnings: list[str] | None = None
     webhook: WebhookBody | None = Field(None, description="What came of telling the caller's own server.")
     cost: float | None = Field(None, description="Only with `include_cost=true`; always 0.")

@@ -142,13 +142,11 @@ class Life:
         return fail
 
     def _prepare(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
-        started = time.monotonic()
         request = AnyInput.model_validate(self._workspace.whole_input(record.id, record.input))
         job, control = prepare(request, self._settings, self._storage, lease.check)
         made = {
             "job": job.model_dump(mode="json"),
             "control": None if control is None else self._workspace.save(record.id, token, control),
-            "seconds": time.monotonic() - started,
         }
         return lambda: self._advance(record, token, "generate", made)
 
@@ -175,13 +173,11 @@ class Life:
         return lambda: self._advance(record, token, "finish", made)
 
     def _finish(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
-        started = time.monotonic()
         job = Job.model_validate(record.prepared["job"])
         picture = _picture(record.generated, lambda name: self._workspace.load(record.id, name))
         body = self._workspace.whole_input(record.id, record.input)
         file_ids = record.generated["file_ids"]
         output = finish(record.model_id, body, job, picture, file_ids, self._settings, self._storage)
-        output["timings"] |= {"prepare": record.prepared["seconds"], "finish": time.monotonic() - started}
 
         def close() -> None:
             try:

@@ -67,6 +67,10 @@ class Reconciler:
 
     def _look(self) -> None:
         self._registry.say(self._describe())
+        # Whoever has the turn below: a gpu worker, which sweeps nothing, may have it for hours.
+        if self._sweep and time.monotonic() - self._swept_at > SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
+            self._sweep()
         reaped = self._records.reap(self._tick)
         if reaped is None:
             return
@@ -79,6 +83,3 @@ class Reconciler:
             )
         for queue, missing in reaped.bells.items():
             self._bells.ring(queue, missing)
-        if self._sweep and time.monotonic() - self._swept_at > SWEEP_SECONDS:
-            self._swept_at = time.monotonic()
-            self._sweep()

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import redis
 
@@ -25,6 +25,8 @@ Standing = Literal["held", "passed", "cancelled", "fenced"]
 
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+DAY_SECONDS = 86_400
 
 RECORD_VERSION = 1
 """Of the records that this code submits. One without a version is 0, from before there was one; what differs
@@ -66,13 +68,37 @@ class Record:
     output: dict[str, Any] | None = None
     error: dict[str, str] | None = None
     """`type` and `message`, when the state is `failed`."""
+    version: int = 0
+    spent: dict[Stage, float] = field(default_factory=dict)
+    """Seconds that it was in a worker's hands at each stage, all attempts together; not before version 1."""
+    expires_at: float | None = None
+    """Unix seconds when it is forgotten, and its files with it; None until it is final."""
     webhook: dict[str, str] | None = None
     """`url`, and the `base` and `dialect` of what is sent there."""
     deliveries: tuple[dict[str, Any], ...] = ()
     """Each attempt to send it: `at` (Unix seconds), and `status` (HTTP) or `error`."""
 
+    @property
+    def gpu_seconds(self) -> float | None:
+        """Time on a GPU, that of attempts which came to nothing included; None while it is not final."""
+        return self.spent.get("generate", 0.0) if self.finished_at and self.version else None
 
-def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds by stage, as far as it came; once there is a picture, with the parts of its generation."""
+        parts: dict[str, float] = (self.output or {}).get("timings", {})
+        return {
+            stage: spent for stage, spent in self.spent.items() if not (parts and stage == "generate")
+        } | parts
+
+    @property
+    def file_ids(self) -> tuple[str, ...]:
+        """Files that the request made; those of its input may serve other requests too."""
+        made = [(self.output or {}).get(name) for name in ("image", "control_image")]
+        return tuple(file["file_id"] for file in made if file)
+
+
+def parse(fields: Mapping[str, str], retention_days: float, position: int | None = None) -> Record:
     """A record from its hash in Redis."""
 
     def seconds(name: str) -> float | None:
@@ -81,6 +107,7 @@ def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
     def data(name: str) -> Any:
         return json.loads(fields[name]) if name in fields else None
 
+    finished_at = seconds("finished_at")
     return Record(
         id=fields["id"],
         model_id=fields["model_id"],
@@ -95,7 +122,7 @@ def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
         total_steps=int(fields["total_steps"]) if "total_steps" in fields else None,
         created_at=int(fields["created_at"]) / 1000,
         started_at=seconds("started_at"),
-        finished_at=seconds("finished_at"),
+        finished_at=finished_at,
         position=position if fields["state"] == "in_queue" else None,
         prepared=data("prepared") or {},
         generated=data("generated") or {},
@@ -103,6 +130,9 @@ def parse(fields: Mapping[str, str], position: int | None = None) -> Record:
         error=data("error"),
         webhook=data("webhook"),
         deliveries=tuple(_deliveries(fields)),
+        version=int(fields.get("version", 0)),
+        spent={stage: spent for stage in get_args(Stage) if (spent := seconds(f"spent:{stage}")) is not None},
+        expires_at=finished_at + retention_days * DAY_SECONDS if finished_at else None,
     )
 
 
@@ -137,12 +167,15 @@ class Records:
 
     def get(self, request_id: str) -> Record | None:
         fields: dict[str, str] = self._client.hgetall(REQUEST_KEY + request_id)  # type: ignore[assignment]
-        return parse(fields) if fields else None
+        return self._parse(fields) if fields else None
+
+    def _parse(self, fields: Mapping[str, str]) -> Record:
+        return parse(fields, self._settings.retention_days)
 
     def next(self, queue: Queue, token: str, worker_id: str) -> Record | None:
         """Takes the first waiting request; the same token gets the same request again while it holds it."""
         fields = self._scripts.run("next", queue, token, worker_id, self._lease_ms, RECORD_VERSION)
-        return parse(pairs(fields)) if fields else None
+        return self._parse(pairs(fields)) if fields else None
 
     def beat(
         self, request_id: str, token: str, step: int = 0, total_steps: int = 0, preview: bytes = b""
@@ -202,13 +235,14 @@ class Records:
         held: int = self._scripts.run("bury", queue, id_prefix)
         return held
 
-    def forget_expired(self, limit: int) -> int:
-        """Deletes records that were closed longer ago than the retention; returns how many."""
-        retention_ms = int(self._settings.retention_days * 86_400_000)
-        expired: list[str] = self._scripts.run("expired", retention_ms, limit)
-        for request_id in expired:
+    def forget_expired(self, limit: int) -> list[Record]:
+        """Deletes records whose time is over, so many at most; their files are the caller's to delete."""
+        retention_ms = int(self._settings.retention_days * DAY_SECONDS * 1000)
+        ids: list[str] = self._scripts.run("expired", retention_ms, limit)
+        expired = [record for request_id in ids if (record := self.get(request_id))]
+        for request_id in ids:
             self._scripts.run("delete", request_id)
-        return len(expired)
+        return expired
 
 
 def _require(standing: Standing, request_id: str) -> None:

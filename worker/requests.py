@@ -214,7 +214,11 @@ class Requests:
         """Forgets a finished request; its files are the caller's to delete. False while it is unfinished."""
         with reaching_store():
             answer: str = await self._scripts.run("delete", request_id)
-        return answer != "active"
+        if answer == "active":
+            return False
+        # One that was cancelled has left its picture there.
+        await asyncio.to_thread(self._workspace.remove, request_id)
+        return True
 
     async def list_owned(
         self, owner: str, state: State | None = None, limit: int = 20, cursor: str | None = None
@@ -244,7 +248,9 @@ class Requests:
                 pipe.zrank(LINE_KEY, request_id)
             answers = await pipe.execute()
         return [
-            parse(fields, rank) for fields, rank in zip(answers[::2], answers[1::2], strict=True) if fields
+            parse(fields, self._settings.retention_days, rank)
+            for fields, rank in zip(answers[::2], answers[1::2], strict=True)
+            if fields
         ]
 
     async def stats(self) -> Stats:

@@ -20,7 +20,7 @@ from worker.config import WorkerSettings
 from worker.life import DEVICE_BROKEN_STATUS, Life
 from worker.queue import Bells, Queue, answer_bells
 from worker.reconciler import Reconciler
-from worker.records import FINAL_STATES, Records
+from worker.records import DAY_SECONDS, FINAL_STATES, Records
 from worker.registry import Registry, WorkerInfo, WorkerState
 from worker.stages import Engine
 from worker.storage import FolderStorage
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SETUP_RETRY_SECONDS = 30.0
 EXPIRED_AT_ONCE = 100
+ORPHAN_SECONDS = 3600.0
+"""A picture is older than its record, which is to go first, or with it."""
 ONE_STOP_SECONDS = 1.0
 """Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
 
@@ -155,11 +157,13 @@ class WorkerProcess:
         return used_bytes(self._engine.device)
 
     def _sweep(self) -> None:
-        while self._reconciling.forget_expired(EXPIRED_AT_ONCE) == EXPIRED_AT_ONCE:
-            pass
+        while expired := self._reconciling.forget_expired(EXPIRED_AT_ONCE):
+            for record in expired:
+                for file_id in record.file_ids:
+                    self._storage.delete(file_id)
         trim(self._settings.cache_path, self._settings.max_cache_bytes)
         Workspace(self._settings.work_path).sweep(self._is_over)
-        self._storage.sweep(self._settings.retention_days * 86_400)
+        self._storage.sweep(self._settings.retention_days * DAY_SECONDS + ORPHAN_SECONDS)
 
     def _is_over(self, request_id: str) -> bool:
         record = self._reconciling.get(request_id)

@@ -1,6 +1,5 @@
 """One request: how it fares, what became of it, stopping and forgetting it; and the caller's list of them."""
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -11,7 +10,7 @@ from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep
 from app.errors import NotFinished, UnknownRequest
 from app.schemas import CancelBody, DeletedBody, RequestBody, RequestsBody, ResultBody, StatusBody
-from worker.records import Record, State
+from worker.records import State
 
 MAX_PAGE = 100
 
@@ -74,14 +73,6 @@ async def delete_request(record: OwnRecord, requests: RequestsDep, storage: Stor
     """Forget a finished request and its pictures, at once; an unfinished one is to be cancelled first."""
     if not await requests.delete(record.id):
         raise NotFinished
-    for file_id in _files(record):
+    for file_id in record.file_ids:
         await run_in_threadpool(storage.delete, file_id)
     return DeletedBody(request_id=record.id)
-
-
-def _files(record: Record) -> Iterator[str]:
-    """Ids of what the request made; its input may serve other requests too."""
-    output = record.output or {}
-    for made in (*output.get("images", ()), output.get("image"), output.get("control_image")):
-        if made:
-            yield made["file_id"]

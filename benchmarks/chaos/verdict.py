@@ -72,7 +72,7 @@ def judge(client: redis.Redis, outputs: Path, tickets: list[Ticket], seen: dict[
 
 def _records(client: redis.Redis) -> list[Record]:
     keys = list(client.scan_iter(f"{REQUEST_KEY}*", count=1000))
-    return [parse(client.hgetall(key)) for key in keys]  # type: ignore[arg-type]
+    return [parse(client.hgetall(key), retention_days=7) for key in keys]  # type: ignore[arg-type]
 
 
 def _explained(record: Record, ticket: Ticket) -> bool:

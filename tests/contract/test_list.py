@@ -132,3 +132,13 @@ async def test_unfinished_request_is_not_deleted(http: httpx.AsyncClient, hands:
 
     await http.post(f"/v1/requests/{waiting}/cancel")
     assert (await http.delete(f"/v1/requests/{waiting}")).status_code == 200
+
+
+async def test_picture_sent_with_a_cancelled_request_is_deleted_with_it(
+    http: httpx.AsyncClient, settings: Settings
+) -> None:
+    request_id = await submit(http, image_url="data:image/png;base64," + "A" * 40_000)
+    assert (settings.work_path / request_id).is_dir()
+    await http.post(f"/v1/requests/{request_id}/cancel")
+    await http.delete(f"/v1/requests/{request_id}")
+    assert not (settings.work_path / request_id).exists()

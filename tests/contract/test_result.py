@@ -1,6 +1,7 @@
 """GET /v1/requests/{request_id}/result: 200 for every known id, in every state."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -36,17 +37,21 @@ async def test_succeeded_request_has_the_documented_fields_and_ours(
     assert answer.status_code == 200
     body = answer.json()
     created_at, finished_at = body.pop("created_at"), body.pop("finished_at")
+    expires_at = body.pop("expires_at")
+    assert {"prepare", "finish", "denoise"} == body.pop("timings").keys()
+    assert body.pop("gpu_seconds") >= 0
     assert body == {
         "request_id": request_id,
         "status": "succeeded",
         "output": {"image": f"http://localhost:8000/v1/files/{image['file_id']}/image.png"},
         "model_id": MODEL,
         "seed": 42,
-        "timings": {"denoise": 1.5},
     }
-    for time in (created_at, finished_at):
+    for time in (created_at, finished_at, expires_at):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time)
     assert finished_at >= created_at
+    kept = datetime.fromisoformat(expires_at) - datetime.fromisoformat(finished_at)
+    assert kept.days == settings.retention_days
 
 
 async def test_picture_is_fetched_without_a_token(

@@ -272,6 +272,33 @@ async def test_owner_lists_own_requests_newest_first_in_pages(sides: Sides) -> N
     assert [record.id for record in cancelled.records] == ["c"]
 
 
+async def test_time_at_each_stage_is_added_up_over_all_attempts(sides: Sides, client: redis.Redis) -> None:
+    requests, records = sides
+    await to_gpu(sides, "a")
+    for token, seconds in (("t1", 2), ("t2", 3)):
+        taken = take(records, "gpu", token)
+        client.hincrby("zturbo:req:a", "taken_at", -1000 * seconds)
+        assert (taken.gpu_seconds, set(taken.spent)) == (
+            None,
+            {"prepare"} if token == "t1" else {"prepare", "generate"},
+        )
+        if token == "t1":
+            records.release("a", token)
+    await requests.cancel("a", force=True)
+    record = await read(requests, "a")
+    assert 5 <= record.spent["generate"] < 60
+    assert record.gpu_seconds == record.spent["generate"]
+    assert record.timings == record.spent
+
+
+async def test_request_that_never_reached_a_gpu_spent_nothing_there(sides: Sides) -> None:
+    requests, _ = sides
+    await submit(requests, "a")
+    await requests.cancel("a")
+    record = await read(requests, "a")
+    assert (record.gpu_seconds, record.timings) == (0.0, {})
+
+
 async def test_expired_records_are_forgotten(sides: Sides, settings: WorkerSettings) -> None:
     requests, records = sides
     await submit(requests, "a")
@@ -279,7 +306,8 @@ async def test_expired_records_are_forgotten(sides: Sides, settings: WorkerSetti
     await requests.cancel("a")
     records._settings = settings.model_copy(update={"retention_days": 0.001 / 86_400})
     await anyio.sleep(0.01)
-    assert records.forget_expired(10) == 1
+    assert [record.id for record in records.forget_expired(10)] == ["a"]
+    assert records.forget_expired(10) == []
     assert await requests.get("a") is None
     assert (await read(requests, "b")).state == "in_queue"
 

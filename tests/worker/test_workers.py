@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import redis
 from PIL import Image
 
 from tests.redis_server import RedisServer
@@ -46,11 +47,29 @@ async def test_request_becomes_a_stored_picture(crew: Crew) -> None:
     assert path.parts[-2:] == (facts["file_id"], facts["name"])
     assert (facts["width"], facts["height"], facts["size"]) == (768, 1024, path.stat().st_size)
     assert record.output["seed"] == 200
-    assert set(record.output["timings"]) == {"prepare", "finish"}
+    assert set(record.spent) == {"prepare", "generate", "finish"}
+    # Eight steps of 20 ms.
+    assert (record.gpu_seconds or 0) >= 0.16
     assert (record.step, record.total_steps) == (8, 8)
     assert list(crew.settings.work_path.iterdir()) == []
     workers = await crew.workers("ready", 2)
     assert {(worker.kind, worker.model) for worker in workers} == {("io", None), ("gpu", "sleeping")}
+
+
+async def test_expired_request_goes_with_its_prompt_and_its_files(crew: Crew, client: redis.Redis) -> None:
+    crew.start("io")
+    crew.start("gpu")
+    await crew.submit("a", "a map of a secret place")
+    assert (await crew.until("a")).state == "succeeded"
+    assert len(crew.outputs()) == 2
+    # A worker clears away when it starts, and every five minutes.
+    crew.start("io", ZTURBO_RETENTION_DAYS="0.0000001")
+    end = time.monotonic() + 30
+    while await crew.requests.get("a") is not None or crew.outputs():
+        assert time.monotonic() < end, crew.log()
+        await anyio.sleep(0.05)
+    # The prompt stood in the record alone.
+    assert client.keys("zturbo:req:*") == []
 
 
 async def test_control_map_is_kept_beside_the_picture(crew: Crew) -> None:

@@ -6,8 +6,8 @@ local at = now()
 local answer = standing(id, token, 'advance')
 if answer == 'held' then
     local taken_at = redis.call('HGET', REQUEST .. id, 'taken_at')
+    drop_lease(id, at)
     redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0)
-    drop_lease(id)
     wait(id, stage, place_of(id))
     if stage == 'finish' then
         local took = at - taken_at

@@ -69,16 +69,19 @@ local function wait(id, stage, place)
     redis.call('ZADD', WAITING .. QUEUE[stage], score, id)
 end
 
-local function drop_lease(id)
-    redis.call('ZREM', LEASES, id)
+-- Takes the request out of its worker's hands; the time that it was there is added to that of its stage.
+local function drop_lease(id, at)
+    if redis.call('ZREM', LEASES, id) == 0 then return end
+    local request = redis.call('HMGET', REQUEST .. id, 'stage', 'taken_at')
+    redis.call('HINCRBY', REQUEST .. id, 'spent:' .. request[1], at - request[2])
     redis.call('HDEL', REQUEST .. id, 'token', 'worker')
 end
 
 -- The work of the present stage is to be done again by somebody.
-local function hand_back(id)
+local function hand_back(id, at)
     local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner')
     local place = place_of(id)
-    drop_lease(id)
+    drop_lease(id, at)
     if request[1] == 'generate' then
         redis.call('HSET', REQUEST .. id, 'state', 'in_queue', 'step', 0)
         redis.call('HDEL', REQUEST .. id, 'started_at')
@@ -91,7 +94,7 @@ end
 
 local function close(id, state, at)
     local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner')
-    drop_lease(id)
+    drop_lease(id, at)
     redis.call('ZREM', WAITING .. QUEUE[request[1]], id)
     leave_line(id, request[2])
     redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', at)

@@ -29,7 +29,7 @@ if at >= tonumber(redis.call('GET', QUIET) or 0) then
             give_up(id, attempts, request[2])
             failed = failed + 1
         else
-            hand_back(id)
+            hand_back(id, at)
             handed_back = handed_back + 1
         end
     end

@@ -6,6 +6,6 @@ local answer = standing(id, token, 'release')
 if answer == 'held' then
     redis.call('HINCRBY', REQUEST .. id, 'attempt', -1)
     redis.call('HSET', REQUEST .. id, 'passed', token .. ':release')
-    hand_back(id)
+    hand_back(id, now())
 end
 return answer
