@@ -1,5 +1,6 @@
-"""A small client of this server's HTTP contract, for the command line and the examples."""
+"""A small client of this server's HTTP contract, for the command line, the MCP server and the examples."""
 
+import base64
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ PATIENCE_SECONDS = 30.0
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 TERMINAL = ("completed", "cancelled")
+MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
 class ClientError(Exception):
@@ -76,6 +78,13 @@ class Client:
     def stats(self) -> dict[str, Any]:
         return self._call("GET", "v1/stats")
 
+    def list_requests(self, limit: int) -> dict[str, Any]:
+        """The caller's own, newest first."""
+        return self._call("GET", "v1/requests", params={"limit": limit})
+
+    def loras(self) -> dict[str, Any]:
+        return self._call("GET", "v1/loras")
+
     def wait(
         self,
         request_id: str,
@@ -123,6 +132,15 @@ class Client:
             part.unlink(missing_ok=True)
         return dest
 
+    def fetch(self, url: str) -> bytes:
+        """A file's content; no token is sent, as by `download`."""
+        try:
+            response = httpx.get(url, timeout=TIMEOUT)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ClientError(f"{url} could not be fetched: {error}") from error
+        _check(response)
+        return response.content
+
     def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         try:
             response = self.http.request(method, path, **request)
@@ -135,6 +153,14 @@ class Client:
                 f"{self.http.base_url} does not answer as this server does.", response.status_code
             )
         return body
+
+
+def data_uri(image: bytes) -> str:
+    """A picture in the way that it can be sent as `image_url`."""
+    kind = next(
+        (kind for magic, kind in MAGIC.items() if image.startswith(magic)), "application/octet-stream"
+    )
+    return f"data:{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _path(request_id: str, leaf: str) -> str:

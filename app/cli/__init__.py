@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import doctor, generate, inspect, parts, requests, serve, top, weights
+from app.cli import doctor, generate, inspect, mcp, parts, requests, serve, top, weights
 from app.cli.exits import Exit
 
 TYPER_USAGE = 2
@@ -41,7 +41,7 @@ def _common(
     pass
 
 
-for module in (serve, parts, weights, generate, requests, top, inspect, doctor):
+for module in (serve, parts, weights, generate, requests, top, inspect, mcp, doctor):
     module.register(cli)
 
 

@@ -3,9 +3,7 @@
 Every help text ends with its flag in use.
 """
 
-import base64
 import json
-import mimetypes
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -136,8 +134,6 @@ INPUT_OPTIONS: dict[str, Any] = {
 }
 """By parameter name; all but `image`, `lora` and `input` are fields of the input under their own names."""
 
-MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
-
 
 def takes_input(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command INPUT_OPTIONS before its own; it gets the request bodies that they make as `bodies`."""
@@ -182,6 +178,8 @@ def build_bodies(
 
 def image_url(image: str) -> str:
     """A URL as it is; a file, or standard input for `-`, as a data URI."""
+    from app.client import data_uri
+
     if image.startswith(("http://", "https://", "data:", "/v1/files/")):
         return image
     if image == STDIN:
@@ -191,9 +189,7 @@ def image_url(image: str) -> str:
             data = Path(image).read_bytes()
         except OSError as error:
             fail(f"--image: {image} cannot be read: {error.strerror}.", Exit.NO_INPUT)
-    known = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
-    kind = known or mimetypes.guess_type(image)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return data_uri(data)
 
 
 def _seeds(text: str) -> list[int]:

@@ -1,0 +1,222 @@
+"""The tools of `zturbo mcp`: a language model's way to a server, by the Model Context Protocol.
+
+Each tool is a call or two of `app.client`; what a request may hold is said by `models.fields`, as everywhere.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.to_thread import run_sync
+from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, TextContent
+from PIL import Image as PILImage
+from pydantic import Field
+from pydantic_core import to_json
+
+from app.client import TERMINAL, Client, ClientError, data_uri
+from models.fields import (
+    ControlEnd,
+    ControlScale,
+    ControlStart,
+    Expansion,
+    Format,
+    Loras,
+    PreprocessField,
+    Prompt,
+    Seed,
+    SizeField,
+    Steps,
+)
+
+T = TypeVar("T")
+
+WITH_IMAGE = "tongyi-mai/z-image/turbo/controlnet/lora"
+WITHOUT_IMAGE = "tongyi-mai/z-image/turbo/lora"
+
+POLL_SECONDS = 0.3
+WAIT_SECONDS = 50.0
+"""Public hosts give up on a tool after a minute."""
+CANCEL_SECONDS = 5.0
+
+SHOWN_PIXELS = 768
+SHOWN_QUALITY = 85
+"""Side and JPEG quality of the picture as the language model sees it: some 100 kB, where hosts allow 1 MB."""
+
+INSTRUCTIONS = (
+    "Makes pictures with Z-Image-Turbo on a server of the user's own. An image can guide the composition: "
+    "preprocess says how its control map is made (canny for outlines, depth for space, pose for people)."
+)
+
+ImageField = Annotated[
+    str | None,
+    Field(
+        description="The image that guides the picture: an https or http URL, or the path of a file here.",
+        examples=["/home/me/sketch.png"],
+    ),
+]
+RequestIdField = Annotated[str, Field(description="As generate or list_requests told it.")]
+WaitField = Annotated[
+    float,
+    Field(description="Return after so many seconds also when the picture is not done yet.", ge=0, le=600),
+]
+
+
+def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCPServer:
+    """Tools for the server at `base_url`; pictures are saved in the folder `out`, if one is given."""
+    mcp = MCPServer("zturbo", instructions=INSTRUCTIONS, log_level="WARNING")
+    client = Client(base_url, token)
+
+    @mcp.tool()
+    async def generate(
+        ctx: Context,
+        prompt: Prompt,
+        image: ImageField = None,
+        loras: Loras = [],  # noqa: B006 - read only
+        image_size: SizeField = "auto",
+        preprocess: PreprocessField = "none",
+        control_scale: ControlScale = 0.9,
+        control_start: ControlStart = 0.0,
+        control_end: ControlEnd = 0.4,
+        num_inference_steps: Steps = 8,
+        seed: Seed = -1,
+        enable_prompt_expansion: Expansion = False,
+        output_format: Format = "png",
+        wait_seconds: WaitField = WAIT_SECONDS,
+    ) -> CallToolResult:
+        """Make a picture. Answers with the picture, its URL and its seed.
+
+        One that is not done in time goes on; `status` answers with it later.
+        """
+        body = {
+            "prompt": prompt,
+            "loras": [lora.model_dump() for lora in loras],
+            "num_inference_steps": num_inference_steps,
+            "seed": seed,
+            "enable_prompt_expansion": enable_prompt_expansion,
+            "output_format": output_format,
+        }
+        if image is None:
+            body |= {"image_size": "square_hd" if image_size == "auto" else image_size}
+        else:
+            body |= {
+                "image_url": await run_sync(_read, image),
+                "image_size": image_size,
+                "preprocess": preprocess,
+                "control_scale": control_scale,
+                "control_start": control_start,
+                "control_end": control_end,
+            }
+        submitted = await _call(client.submit, WITH_IMAGE if image else WITHOUT_IMAGE, body)
+        request_id = str(submitted["request_id"])
+        try:
+            with anyio.move_on_after(wait_seconds):
+                await _follow(client, request_id, ctx)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(CANCEL_SECONDS, shield=True):
+                await _call(client.cancel, request_id, True)
+            raise
+        return await _answer(client, request_id, out)
+
+    @mcp.tool()
+    async def status(request_id: RequestIdField) -> CallToolResult:
+        """Tell how a request fares; the picture itself, once it is there."""
+        return await _answer(client, request_id, out)
+
+    @mcp.tool()
+    async def cancel(request_id: RequestIdField) -> dict[str, Any]:
+        """Stop a request that waits or runs."""
+        return await _call(client.cancel, request_id, True)
+
+    @mcp.tool()
+    async def list_requests(
+        limit: Annotated[int, Field(description="How many, the newest first.", ge=1, le=100)] = 10,
+    ) -> dict[str, Any]:
+        """List the requests so far: each with its state, prompt, and the picture's URL."""
+        page = await _call(client.list_requests, limit)
+        return {"requests": [_brief(request) for request in page["requests"]]}
+
+    @mcp.tool()
+    async def list_loras() -> dict[str, Any]:
+        """List the LoRAs on the server: styles and characters, with the words that trigger them."""
+        return await _call(client.loras)
+
+    return mcp
+
+
+async def _follow(client: Client, request_id: str, ctx: Context) -> None:
+    """Until the request is at its end, telling each step on the way."""
+    while True:
+        status = await _call(client.status, request_id)
+        if status["status"] in TERMINAL:
+            return
+        words = str(status["status"]).replace("_", " ")
+        await ctx.report_progress(status.get("step") or 0, status.get("total_steps"), words)
+        await anyio.sleep(POLL_SECONDS)
+
+
+async def _answer(client: Client, request_id: str, out: Path | None) -> CallToolResult:
+    """A result body, with the picture if there is one. A failed request is the tool's failure."""
+    result = await _call(client.result, request_id)
+    if result["status"] == "failed":
+        raise ToolError(f"Request {request_id} failed: {result['error']['message']}")
+    if result["status"] != "succeeded":
+        return CallToolResult(content=[_text(result)], structured_content=result)
+    url = str(result["output"]["image"])
+    data = await _call(client.fetch, url)
+    if out is not None:
+        saved = out / f"{request_id}{Path(urlsplit(url).path).suffix}"
+        await run_sync(_save, saved, data)
+        result = result | {"saved": str(saved)}
+    shown = Image(data=await run_sync(_shown, data), format="jpeg").to_image_content()
+    return CallToolResult(content=[_text(result), shown], structured_content=result)
+
+
+def _read(image: str) -> str:
+    """A URL as it is; a file of this machine as a data URI, if it is a picture."""
+    if "://" in image or image.startswith(("data:", "/v1/files/")):
+        return image
+    try:
+        uri = data_uri(Path(image).expanduser().read_bytes())
+    except OSError as error:
+        raise ToolError(f"image: {image} cannot be read: {error.strerror}.") from error
+    if not uri.startswith("data:image/"):
+        raise ToolError(f"image: {image} is no PNG, JPEG or WebP.")
+    return uri
+
+
+def _text(result: dict[str, Any]) -> TextContent:
+    return TextContent(type="text", text=to_json(result, indent=2).decode())
+
+
+def _brief(request: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {name: request[name] for name in ("request_id", "status", "created_at")}
+    told |= {"prompt": request["input"]["prompt"]} | request.get("output", {})
+    return told
+
+
+def _save(saved: Path, data: bytes) -> None:
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    saved.write_bytes(data)
+
+
+def _shown(data: bytes) -> bytes:
+    """A small JPEG of a picture."""
+    with PILImage.open(io.BytesIO(data)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    encoded = io.BytesIO()
+    small.save(encoded, "jpeg", quality=SHOWN_QUALITY)
+    return encoded.getvalue()
+
+
+async def _call(call: Callable[..., T], *arguments: Any) -> T:
+    """One call of the client on a thread; what the server refuses becomes the tool's own sentence."""
+    try:
+        return await run_sync(call, *arguments)
+    except ClientError as error:
+        raise ToolError(str(error)) from error
