@@ -3,7 +3,6 @@ workers that fell silent, and rings the bells that are missing."""
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
@@ -18,8 +17,6 @@ TICK_SECONDS = 1.0
 TICKS_PER_LEASE = 10
 """At least, for leases shorter than ten seconds."""
 
-SWEEP_SECONDS = 300.0
-
 
 class Reconciler:
     """A thread with a client of its own; start it once, stop it once."""
@@ -31,16 +28,13 @@ class Reconciler:
         bells: Bells,
         lease_seconds: float,
         describe: Callable[[], WorkerInfo],
-        sweep: Callable[[], None] | None,
     ) -> None:
-        """`describe` tells the worker's state, `sweep` clears away what is old (now and then, if given)."""
+        """`describe` tells the worker's state."""
         self._records = records
         self._registry = registry
         self._bells = bells
         self._tick = min(TICK_SECONDS, lease_seconds / TICKS_PER_LEASE)
         self._describe = describe
-        self._sweep = sweep
-        self._swept_at = float("-inf")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._redis_away = False
@@ -67,10 +61,6 @@ class Reconciler:
 
     def _look(self) -> None:
         self._registry.say(self._describe())
-        # Whoever has the turn below: a gpu worker, which sweeps nothing, may have it for hours.
-        if self._sweep and time.monotonic() - self._swept_at > SWEEP_SECONDS:
-            self._swept_at = time.monotonic()
-            self._sweep()
         reaped = self._records.reap(self._tick)
         if reaped is None:
             return

@@ -15,24 +15,20 @@ from redis.exceptions import RedisError
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
-from worker.cache import trim
 from worker.config import WorkerSettings
 from worker.life import DEVICE_BROKEN_STATUS, Life
 from worker.queue import Bells, Queue, answer_bells
 from worker.reconciler import Reconciler
-from worker.records import DAY_SECONDS, FINAL_STATES, Records
+from worker.records import Records
 from worker.registry import Registry, WorkerInfo, WorkerState
 from worker.stages import Engine
 from worker.storage import FolderStorage
 from worker.store import connect
-from worker.workspace import Workspace
+from worker.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
 SETUP_RETRY_SECONDS = 30.0
-EXPIRED_AT_ONCE = 100
-ORPHAN_SECONDS = 3600.0
-"""A picture is older than its record, which is to go first, or with it."""
 ONE_STOP_SECONDS = 1.0
 """Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
 
@@ -68,7 +64,6 @@ class WorkerProcess:
         self._bells = Bells(redis_url)
         self._storage = FolderStorage(settings.outputs_path)
         self._registry = Registry(connect(redis_url), hold_seconds=settings.lease_seconds / 2)
-        self._reconciling = self._records()
         self._state: WorkerState = "starting"
         self._detail: str | None = None
         self._engine: Engine | None = None
@@ -79,15 +74,14 @@ class WorkerProcess:
     def run(self) -> None:
         signal.signal(signal.SIGTERM, _leave)
         signal.signal(signal.SIGINT, _leave)
-        reconciler = Reconciler(
-            self._reconciling,
-            self._registry,
-            self._bells,
-            self._settings.lease_seconds,
-            self._describe,
-            self._sweep if self._kind == "io" else None,
-        )
-        reconciler.start()
+        lease_seconds = self._settings.lease_seconds
+        beside: list[Reconciler | Sweeper] = [
+            Reconciler(self._records(), self._registry, self._bells, lease_seconds, self._describe)
+        ]
+        if self._kind == "io":
+            beside.append(Sweeper(self._records(), self._storage, self._settings))
+        for thread in beside:
+            thread.start()
         try:
             if self._kind == "gpu":
                 self._engine = self._load()
@@ -112,7 +106,8 @@ class WorkerProcess:
                 self._on_signal,
             )
         finally:
-            reconciler.stop()
+            for thread in beside:
+                thread.stop()
             self._sign_off()
 
     def _records(self) -> Records:
@@ -155,25 +150,6 @@ class WorkerProcess:
         from models.devices import used_bytes
 
         return used_bytes(self._engine.device)
-
-    def _sweep(self) -> None:
-        while expired := self._reconciling.forget_expired(EXPIRED_AT_ONCE):
-            for record in expired:
-                for file_id in record.file_ids:
-                    self._storage.delete(file_id)
-        trim(self._settings.cache_path, self._settings.max_cache_bytes)
-        Workspace(self._settings.work_path).sweep(self._is_over)
-        self._storage.sweep(self._settings.retention_days * DAY_SECONDS + ORPHAN_SECONDS)
-
-    def _is_over(self, request_id: str) -> bool:
-        record = self._reconciling.get(request_id)
-        if record is None or record.state not in FINAL_STATES:
-            return record is None
-        if record.state != "succeeded" and record.generated:
-            # Its worker may have died between the files and the record.
-            for file_id in record.generated["file_ids"].values():
-                self._storage.delete(file_id)
-        return True
 
     def _on_signal(self) -> None:
         now = time.monotonic()

@@ -1,0 +1,71 @@
+"""Clears away what is old, now and then: requests whose time is over with all that belongs to them, what dead
+processes left unfinished, and downloads beyond their share of the disk.
+
+A thread of its own, in every io worker: however much there is to delete, no beat waits for it.
+"""
+
+import logging
+import threading
+
+from redis.exceptions import RedisError
+
+from worker.cache import trim
+from worker.config import WorkerSettings
+from worker.records import DAY_SECONDS, FINAL_STATES, Records
+from worker.storage import Storage
+from worker.workspace import Workspace
+
+SWEEP_SECONDS = 300.0
+EXPIRED_AT_ONCE = 100
+ORPHAN_SECONDS = 3600.0
+"""A picture is older than its record, which is to go first, or with it."""
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Start it once, stop it once. `records` is on a client of its own."""
+
+    def __init__(self, records: Records, storage: Storage, settings: WorkerSettings) -> None:
+        self._records = records
+        self._storage = storage
+        self._settings = settings
+        self._workspace = Workspace(settings.work_path)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._sweep()
+            except RedisError as error:
+                log.warning("nothing was swept, Redis does not answer: %s", error)
+            except Exception:
+                log.exception("the sweeper goes on after an error")
+            self._stopped.wait(SWEEP_SECONDS)
+
+    def _sweep(self) -> None:
+        while expired := self._records.forget_expired(EXPIRED_AT_ONCE):
+            for record in expired:
+                for file_id in record.file_ids:
+                    self._storage.delete(file_id)
+        trim(self._settings.cache_path, self._settings.max_cache_bytes)
+        self._workspace.sweep(self._is_over)
+        self._storage.sweep(self._settings.retention_days * DAY_SECONDS + ORPHAN_SECONDS)
+
+    def _is_over(self, request_id: str) -> bool:
+        record = self._records.get(request_id)
+        if record is None or record.state not in FINAL_STATES:
+            return record is None
+        if record.state != "succeeded" and record.generated:
+            # Its worker may have died between the files and the record.
+            for file_id in record.generated["file_ids"].values():
+                self._storage.delete(file_id)
+        return True
