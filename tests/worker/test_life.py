@@ -72,7 +72,7 @@ def live(
     """Submits, and lets one worker after the other work off its queue; the record at the end."""
     bells = Bells(settings.redis_url or "")
     fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
-    scripts.run("submit", "a", 10, "local", *fields)
+    scripts.run("submit", "a", "local", 10, 0, 0, *fields)
 
     def work(*queues: Queue, storage: FolderStorage) -> Record:
         for queue in queues:
