@@ -44,9 +44,10 @@ from app.routes import (
 from app.schemas import errors_answered
 from app.webhooks import Webhooks
 from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
+from worker.objects import open_objects
 from worker.requests import Requests
 from worker.secret import Secret
-from worker.storage import FolderStorage
+from worker.storage import Storage
 
 DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."
 API_VERSION = "1"
@@ -98,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.keys = keys
     app.state.requests = Requests.connect(settings)
-    app.state.storage = FolderStorage(settings.outputs_path)
+    app.state.storage = Storage(open_objects(settings))
     app.state.secret = Secret(settings.data_dir)
     app.state.webhooks = Webhooks(app.state.requests, settings, app.state.secret)
     if keys.open:

@@ -1,5 +1,6 @@
 """Fixtures for every layer: a real Redis, a hub and a language model's server on loopback."""
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ import redis
 from tests.hub import hub as hub
 from tests.prompt_server import prompt_server as prompt_server
 from tests.redis_server import RedisServer
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +33,28 @@ def redis_server() -> Iterator[RedisServer]:
     server = RedisServer()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def _shared_s3() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_server(_shared_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """An S3 server that does as it should; the AWS_ variables lead to it."""
+    _shared_s3.faults()
+    for name, value in _shared_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return _shared_s3
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """ZTURBO_STORAGE for an empty bucket."""
+    return s3_server.make_bucket(f"b{secrets.token_hex(8)}")
 
 
 @pytest.fixture

@@ -13,6 +13,14 @@ class WorkerSettings(ModelSettings):
     redis_url: str | None = Field(
         None, description="`redis://…`, `rediss://…` or `unix://…`; without it `serve` starts its own server."
     )
+    storage: str = Field(
+        "",
+        pattern=r"^(s3://[^/]+(/.*)?)?$",
+        description=(
+            "`s3://bucket/folder`: an S3-compatible store for pictures, uploads and what goes from stage to "
+            "stage, which workers on several machines share; default: DATA_DIR."
+        ),
+    )
     max_queue: int = Field(
         1000,
         ge=1,
@@ -48,16 +56,6 @@ class WorkerSettings(ModelSettings):
         description="Disk for LoRAs fetched from URLs; the longest unused ones go first.",
     )
     embed_metadata: bool = Field(True, description="Write prompt, seed and settings into the picture's file.")
-
-    @property
-    def outputs_path(self) -> Path:
-        """Finished pictures and uploads."""
-        return self.data_dir / "outputs"
-
-    @property
-    def work_path(self) -> Path:
-        """Pixels on their way from one stage to the next."""
-        return self.data_dir / "work"
 
     @property
     def cache_path(self) -> Path:

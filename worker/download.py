@@ -19,7 +19,7 @@ from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.fetch import Limits, fetch
 from worker.guard import AllowList
-from worker.storage import write_whole
+from worker.objects import write_whole
 
 LORA_SECONDS = 3600.0
 FRESH_SECONDS = 86_400

@@ -16,9 +16,11 @@ from redis.exceptions import RedisError
 from models.errors import Cancelled, DeviceBroken, ModelError
 from models.inputs import AnyInput
 from models.job import AppliedLora, Job, Picture, Pixels, Step
+from worker.adapters import Adapters
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost, WorkerError
 from worker.lease import Lease
+from worker.objects import Objects
 from worker.queue import Bells, Queue
 from worker.records import Record, Records, Stage
 from worker.stages import Engine, finish, prepare
@@ -60,7 +62,7 @@ class Life:
         beats: Records,
         bells: Bells,
         settings: WorkerSettings,
-        storage: Storage,
+        objects: Objects,
         engine: Engine | None,
         quit: Callable[[int, str], NoReturn],
     ) -> None:
@@ -76,10 +78,11 @@ class Life:
         self._beats = beats
         self._bells = bells
         self._settings = settings
-        self._storage = storage
+        self._storage = Storage(objects)
         self._engine = engine
         self._quit = quit
-        self._workspace = Workspace(settings.work_path)
+        self._workspace = Workspace(objects)
+        self._adapters = Adapters(objects, settings)
         self._token = _new_token()
 
     def drain(self, stopping: threading.Event) -> None:
@@ -146,6 +149,7 @@ class Life:
         job, control = prepare(request, self._settings, self._storage, lease.check)
         made = {
             "job": job.model_dump(mode="json"),
+            "sent": self._adapters.send(job),
             "control": None if control is None else self._workspace.save(record.id, token, control),
         }
         return lambda: self._advance(record, token, "generate", made)
@@ -153,6 +157,7 @@ class Life:
     def _generate(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         assert self._engine is not None  # noqa: S101 - only the gpu queue has this stage
         job = Job.model_validate(record.prepared["job"])
+        job = self._adapters.receive(job, record.prepared.get("sent", {}), lease.check)
         name = record.prepared["control"]
         control = self._workspace.load(record.id, name) if name else None
         silence = self._settings.stall_seconds

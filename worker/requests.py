@@ -16,6 +16,7 @@ import redis.asyncio
 from worker.changes import Changes
 from worker.config import WorkerSettings
 from worker.errors import KeyReused, Refused
+from worker.objects import open_objects
 from worker.queue import Bells, Queue
 from worker.records import (
     LINE_KEY,
@@ -84,7 +85,7 @@ class Requests:
         self._bells = bells
         self._settings = settings
         self._scripts = Scripts(client)
-        self._workspace = Workspace(settings.work_path)
+        self._workspace = Workspace(open_objects(settings))
         self.changes = Changes(client)
 
     @classmethod

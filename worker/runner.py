@@ -17,17 +17,19 @@ from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
 from worker.config import WorkerSettings
 from worker.life import DEVICE_BROKEN_STATUS, Life
+from worker.objects import open_objects
 from worker.queue import Bells, Queue, answer_bells
 from worker.reconciler import Reconciler
 from worker.records import Records
 from worker.registry import Registry, WorkerInfo, WorkerState
 from worker.stages import Engine
-from worker.storage import FolderStorage
 from worker.store import connect
 from worker.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
+STORAGE_SECONDS = 600.0
+"""What a worker has in hand waits so long for an S3 store that is away; then its request fails."""
 SETUP_RETRY_SECONDS = 30.0
 ONE_STOP_SECONDS = 1.0
 """Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
@@ -62,7 +64,7 @@ class WorkerProcess:
         self._redis_url = redis_url
         self._load_engine = load_engine
         self._bells = Bells(redis_url)
-        self._storage = FolderStorage(settings.outputs_path)
+        self._objects = open_objects(settings, STORAGE_SECONDS)
         self._registry = Registry(connect(redis_url), hold_seconds=settings.lease_seconds / 2)
         self._state: WorkerState = "starting"
         self._detail: str | None = None
@@ -79,7 +81,7 @@ class WorkerProcess:
             Reconciler(self._records(), self._registry, self._bells, lease_seconds, self._describe)
         ]
         if self._kind == "io":
-            beside.append(Sweeper(self._records(), self._storage, self._settings))
+            beside.append(Sweeper(self._records(), self._objects, self._settings))
         for thread in beside:
             thread.start()
         try:
@@ -92,7 +94,7 @@ class WorkerProcess:
                 self._records(),
                 self._bells,
                 self._settings,
-                self._storage,
+                self._objects,
                 self._engine,
                 self._quit,
             )

@@ -34,11 +34,7 @@ def read_source(url: str, field: str, settings: WorkerSettings, storage: Storage
 def _read_own_file(url: str, storage: Storage) -> bytes | None:
     """A file of ours, whatever host the caller knows us by: its id is proof enough, nobody guesses one."""
     match = _OWN_FILE.fullmatch(url)
-    stored = storage.open(match[1], match[2]) if match else None
-    if stored is None:
-        return None
-    with stored.file:
-        return stored.file.read()
+    return storage.read(match[1], match[2]) if match else None
 
 
 def _decode_data_uri(url: str, field: str, max_bytes: int) -> bytes:

@@ -9,8 +9,11 @@ import threading
 
 from redis.exceptions import RedisError
 
+from worker import adapters, storage
 from worker.cache import trim
 from worker.config import WorkerSettings
+from worker.errors import StorageError
+from worker.objects import Objects, sweep
 from worker.records import DAY_SECONDS, FINAL_STATES, Records
 from worker.storage import Storage
 from worker.workspace import Workspace
@@ -26,11 +29,12 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """Start it once, stop it once. `records` is on a client of its own."""
 
-    def __init__(self, records: Records, storage: Storage, settings: WorkerSettings) -> None:
+    def __init__(self, records: Records, objects: Objects, settings: WorkerSettings) -> None:
         self._records = records
-        self._storage = storage
+        self._objects = objects
+        self._storage = Storage(objects)
         self._settings = settings
-        self._workspace = Workspace(settings.work_path)
+        self._workspace = Workspace(objects)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -45,8 +49,8 @@ class Sweeper:
         while not self._stopped.is_set():
             try:
                 self._sweep()
-            except RedisError as error:
-                log.warning("nothing was swept, Redis does not answer: %s", error)
+            except (RedisError, StorageError) as error:
+                log.warning("what is old is swept later: %s", error)
             except Exception:
                 log.exception("the sweeper goes on after an error")
             self._stopped.wait(SWEEP_SECONDS)
@@ -57,8 +61,12 @@ class Sweeper:
                 for file_id in record.file_ids:
                     self._storage.delete(file_id)
         trim(self._settings.cache_path, self._settings.max_cache_bytes)
-        self._workspace.sweep(self._is_over)
-        self._storage.sweep(self._settings.retention_days * DAY_SECONDS + ORPHAN_SECONDS)
+        # One worker in turn: to list a million pictures in an S3 store takes a thousand calls.
+        if self._records.has_turn("sweep", SWEEP_SECONDS):
+            self._workspace.sweep(self._is_over)
+            for folder in (storage.FOLDER, adapters.FOLDER):
+                longest = self._settings.retention_days * DAY_SECONDS + ORPHAN_SECONDS
+                sweep(self._objects, folder, longest)
 
     def _is_over(self, request_id: str) -> bool:
         record = self._records.get(request_id)

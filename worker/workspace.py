@@ -1,23 +1,26 @@
-"""What a request needs on its way and is too large for its record, in `DATA_DIR/work/<request_id>/`.
+"""What a request needs on its way and is too large for its record, under `work/<request_id>/`.
 
 A picture sent in the request itself, and the pixels that one stage leaves for the next. The API and all
-workers of one server see the same folder. A file of pixels is named by the token of whoever wrote it, so a
-worker that lost its request never overwrites what its successor reads.
+workers of one server see the same. A file of pixels is named by the token of whoever wrote it, so a worker
+that lost its request never overwrites what its successor reads.
 """
 
 import io
-import shutil
+import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.job import Pixels
 from worker.errors import StorageError
-from worker.storage import write_whole
+from worker.objects import Objects
+
+log = logging.getLogger(__name__)
+
+FOLDER = "work"
 
 INLINE_CHARACTERS = 16_384
 """A data URI up to this long stays in the record."""
@@ -28,12 +31,12 @@ ASIDE = "(kept aside)"
 SOURCE_NAME = "image_url.txt"
 
 YOUNG_SECONDS = 600
-"""A folder is there before its record is; so long it is not taken for an orphan."""
+"""What is kept is there before its record is; so long it is not taken for an orphan."""
 
 
 class Workspace:
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
 
     def slim_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """The input as its record keeps it: read at every poll, so with no picture in it.
@@ -69,31 +72,32 @@ class Workspace:
         return pixels
 
     def _write(self, request_id: str, name: str, data: bytes) -> None:
-        folder = self._root / request_id
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / name, data)
-        except OSError as error:
-            raise StorageError(f"The request's data could not be kept: {error.strerror}.") from error
+        self._objects.put(f"{FOLDER}/{request_id}/{name}", data)
 
     def _read(self, request_id: str, name: str) -> bytes:
-        try:
-            return (self._root / request_id / name).read_bytes()
-        except OSError as error:
+        data = self._objects.get(f"{FOLDER}/{request_id}/{name}")
+        if data is None:
             raise StorageError(
-                "The request's data is gone; the API and the workers must share one ZTURBO_DATA_DIR."
-            ) from error
+                "The request's data is gone; the API and the workers must share one ZTURBO_DATA_DIR, "
+                "or one ZTURBO_STORAGE."
+            )
+        return data
 
     def remove(self, request_id: str) -> None:
-        shutil.rmtree(self._root / request_id, ignore_errors=True)
+        """Now if it can be, else at a later sweep."""
+        try:
+            self._objects.delete([found.key for found in self._objects.list(f"{FOLDER}/{request_id}")])
+        except StorageError as error:
+            log.warning("what request %s needed is cleared away later: %s", request_id, error)
 
     def sweep(self, is_over: Callable[[str], bool]) -> int:
-        """Removes the folders of requests that are over, cancelled ones for instance; returns how many."""
-        removed = 0
-        for folder in self._root.glob("*"):
-            # Another worker may be sweeping too.
-            with suppress(FileNotFoundError):
-                if time.time() - folder.stat().st_mtime > YOUNG_SECONDS and is_over(folder.name):
-                    self.remove(folder.name)
-                    removed += 1
-        return removed
+        """Removes what requests left that are over, cancelled ones for instance; returns how many did."""
+        touched_at: dict[str, float] = defaultdict(float)
+        for key, modified_at in self._objects.list(FOLDER):
+            request_id = key.split("/")[1]
+            touched_at[request_id] = max(touched_at[request_id], modified_at)
+        now = time.time()
+        over = [each for each, at in touched_at.items() if now - at > YOUNG_SECONDS and is_over(each)]
+        for request_id in over:
+            self.remove(request_id)
+        return len(over)

@@ -101,11 +101,12 @@ def _make(
 
     Raises WorkerError and ModelError.
     """
+    from worker.objects import open_objects
     from worker.stages import prepare
-    from worker.storage import FolderStorage
+    from worker.storage import Storage
 
     progress.show({"status": "preparing"})
-    job, control = prepare(request, settings, FolderStorage(settings.outputs_path))
+    job, control = prepare(request, settings, Storage(open_objects(settings)))
     if engine is None:
         from models.engine import Engine
 
@@ -132,7 +133,7 @@ def _save(
     """Writes the picture at `out`. Raises OSError."""
     from worker.encode import encode
     from worker.metadata import describe
-    from worker.storage import write_whole
+    from worker.objects import write_whole
 
     body = checked.model_dump(mode="json")
     metadata = describe(DEFAULT_MODEL_ID, body, job, picture) if settings.embed_metadata else None

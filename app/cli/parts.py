@@ -47,12 +47,13 @@ def api(
     from app.errors import ConfigError
     from app.main import create_app
     from app.server import server_config
+    from worker.errors import SetupError
 
     start_logging()
     settings = read_settings(host=host, port=port, redis_url=redis_url)
     try:
         server = uvicorn.Server(server_config(create_app(settings), settings))
-    except ConfigError as error:
+    except (ConfigError, SetupError) as error:
         fail(str(error), Exit.CONFIG)
     server.run(sockets=None if listen_fd is None else [socket.socket(fileno=listen_fd)])
 
@@ -68,6 +69,7 @@ def worker(
     model: Model = None,
 ) -> None:
     """Run one worker until it is stopped."""
+    from worker.errors import SetupError
     from worker.runner import run_worker
     from worker.store import DEFAULT_REDIS_URL
 
@@ -76,7 +78,10 @@ def worker(
     # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = read_settings(redis_url=redis_url, model=model)
-    run_worker(kind.value, settings, settings.redis_url or DEFAULT_REDIS_URL)
+    try:
+        run_worker(kind.value, settings, settings.redis_url or DEFAULT_REDIS_URL)
+    except SetupError as error:
+        fail(str(error), Exit.CONFIG)
 
 
 def health(

@@ -79,6 +79,7 @@ def serve(
     from app.errors import ConfigError
     from models.errors import ModelError
     from worker.errors import WorkerError
+    from worker.objects import open_objects
     from worker.supervisor import Supervisor
 
     settings = read_settings(
@@ -100,7 +101,11 @@ def serve(
             make_folder(settings.data_dir)
             listener = opened.enter_context(listen(settings))
             store = opened.enter_context(find_store(settings))
-            say(f"data: {settings.data_dir}")
+            # What is wrong with it would else be told by each part in turn.
+            open_objects(settings)
+            say(
+                f"data: {settings.data_dir}" + (f", pictures: {settings.storage}" if settings.storage else "")
+            )
             say(f"redis: {store.described}")
             if keys.open:
                 say(

@@ -92,8 +92,7 @@ def _answer(body: dict[str, Any], status: int, request_id: str) -> JSONResponse:
 
 def _data_uri(record: Record, storage: Storage) -> str | None:
     image = (record.output or {})["image"]
-    stored = storage.open(image["file_id"], image["name"])
-    if stored is None:
+    data = storage.read(image["file_id"], image["name"])
+    if data is None:
         return None
-    with stored.file as file:
-        return f"data:{image['content_type']};base64,{base64.b64encode(file.read()).decode()}"
+    return f"data:{image['content_type']};base64,{base64.b64encode(data).decode()}"

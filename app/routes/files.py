@@ -39,12 +39,10 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 def get_file(file_id: str, name: str, request: Request, storage: StorageDep) -> Response:
     """A picture. It needs no token: who knows the URL may see it."""
     content_type = CONTENT_TYPES.get(PurePath(name).suffix)
-    stored = storage.open(file_id, name) if content_type else None
-    if stored is None:
+    data = storage.read(file_id, name) if content_type else None
+    if data is None:
         raise NothingHere("This file is unknown, was deleted, or has expired.")
     headers = HEADERS | {"ETag": f'"{file_id}"'}
-    with stored.file as file:
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        # Read whole: a picture is some megabytes, and a caller who leaves halfway leaves no file open.
-        return Response(file.read(), headers=headers, media_type=content_type)
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type=content_type)

@@ -10,7 +10,7 @@ from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep
 from app.errors import NotFinished, UnknownRequest
 from app.schemas import CancelBody, DeletedBody, RequestBody, RequestsBody, ResultBody, StatusBody
-from worker.records import State
+from worker.records import FINAL_STATES, State
 
 MAX_PAGE = 100
 
@@ -71,8 +71,10 @@ async def get_request(record: OwnRecord, links: LinksDep) -> RequestBody:
 @router.delete("/{request_id}")
 async def delete_request(record: OwnRecord, requests: RequestsDep, storage: StorageDep) -> DeletedBody:
     """Forget a finished request and its pictures, at once; an unfinished one is to be cancelled first."""
-    if not await requests.delete(record.id):
+    if record.state not in FINAL_STATES:
         raise NotFinished
+    # Before the record: a store that is away makes this a 503, which the caller sends again.
     for file_id in record.file_ids:
         await run_in_threadpool(storage.delete, file_id)
+    await requests.delete(record.id)
     return DeletedBody(request_id=record.id)

@@ -27,6 +27,7 @@ from benchmarks.chaos.callers import Callers, Ticket
 from benchmarks.chaos.stage import Fsync, Server, staged
 from benchmarks.chaos.verdict import Verdict, judge
 from benchmarks.rows import percentiles, write_row
+from worker.objects import FolderObjects
 from worker.records import FINAL_STATES
 
 START_SECONDS = 120.0
@@ -126,7 +127,7 @@ def _run(server: Server, options: argparse.Namespace, story: Story) -> None:
     for ticket in callers.tickets:
         watcher.look(ticket)
     with redis.Redis.from_url(server.redis_url, decode_responses=True) as client:
-        story.verdict = judge(client, server.settings.outputs_path, callers.tickets, watcher.seen)
+        story.verdict = judge(client, FolderObjects(server.settings.data_dir), callers.tickets, watcher.seen)
 
 
 def _victims(options: argparse.Namespace, chance: random.Random) -> list[str]:

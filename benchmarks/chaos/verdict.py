@@ -1,17 +1,17 @@
-"""What became of every request, read from Redis, the folder of outputs and the callers' own memory."""
+"""What became of every request, read from Redis, the store of pictures and the callers' own memory."""
 
 import io
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import redis
 from PIL import Image
 
 from benchmarks.chaos.callers import Ticket
+from worker.objects import Objects
 from worker.records import FINAL_STATES, REQUEST_KEY, Record, parse
-from worker.storage import FolderStorage
+from worker.storage import FOLDER, file_key
 
 FAULTS = (
     "lost",
@@ -50,7 +50,7 @@ class Verdict:
         return not any(counts[fault] for fault in FAULTS)
 
 
-def judge(client: redis.Redis, outputs: Path, tickets: list[Ticket], seen: dict[str, set[str]]) -> Verdict:
+def judge(client: redis.Redis, objects: Objects, tickets: list[Ticket], seen: dict[str, set[str]]) -> Verdict:
     """`seen`: the final results that a watcher read of each request while the run went on."""
     records = {record.id: record for record in _records(client)}
     told = {ticket.request_id: ticket for ticket in tickets}
@@ -66,7 +66,7 @@ def judge(client: redis.Redis, outputs: Path, tickets: list[Ticket], seen: dict[
             verdict.wrong_state += 1
             print(f"wrong state: {ticket} ended as {record.state}: {record.error}")
     verdict.finished_twice = sum(len(results) > 1 for results in seen.values())
-    _judge_files(verdict, records, told, outputs)
+    _judge_files(verdict, records, told, objects)
     return verdict
 
 
@@ -84,26 +84,26 @@ def _explained(record: Record, ticket: Ticket) -> bool:
 
 
 def _judge_files(
-    verdict: Verdict, records: dict[str, Record], told: dict[str, Ticket], outputs: Path
+    verdict: Verdict, records: dict[str, Record], told: dict[str, Ticket], objects: Objects
 ) -> None:
-    storage = FolderStorage(outputs)
     expected = set()
     for record in records.values():
         if record.state != "succeeded" or record.output is None:
             continue
         facts = record.output["image"]
-        path = storage.path(facts["file_id"], facts["name"])
-        expected.add(path)
-        if path is None or not path.is_file() or path.stat().st_size != facts["size"]:
+        key = file_key(facts["file_id"], facts["name"])
+        expected.add(key)
+        data = objects.get(key)
+        if data is None or len(data) != facts["size"]:
             verdict.records_without_file += 1
-        elif record.id in told and not _shows(path, told[record.id].seed):
+        elif record.id in told and not _shows(data, told[record.id].seed):
             verdict.wrong_picture += 1
-    found = {path for path in outputs.rglob("*") if path.is_file()}
-    unfinished = {path for path in found if path.suffix == ".part"}
+    found = {entry.key for entry in objects.list(FOLDER)}
+    unfinished = {key for key in found if key.endswith(".part")}
     verdict.unfinished_files = len(unfinished)
     verdict.files_without_record = len(found - unfinished - expected)
 
 
-def _shows(path: Path, seed: int) -> bool:
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
+def _shows(data: bytes, seed: int) -> bool:
+    with Image.open(io.BytesIO(data)) as image:
         return bool((np.asarray(image) == seed % 256).all())

@@ -32,7 +32,8 @@ from tests.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
 from tests.processes import wait_for
 from worker.encode import encode
 from worker.metadata import describe as describe_picture
-from worker.storage import FolderStorage, new_file_id
+from worker.objects import open_objects
+from worker.storage import Storage, new_file_id
 
 Run = Callable[..., Result]
 MINIMAL = ("--prompt", "A lighthouse", "--image", "https://example.com/a.png")
@@ -61,7 +62,7 @@ def zturbo(base_url: str) -> Run:
 def picture(settings: Settings) -> dict[str, Any]:
     """An output as a worker records it, its file stored."""
     file_id = new_file_id()
-    FolderStorage(settings.outputs_path).put(file_id, "image.png", PNG)
+    Storage(open_objects(settings)).put(file_id, "image.png", PNG)
     return {"image": {"file_id": file_id, "name": "image.png"}, "seed": 7}
 
 

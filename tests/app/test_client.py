@@ -12,7 +12,8 @@ from app.config import Settings
 from app.main import create_app
 from tests.http_api import DOCUMENTED_INPUT, MODEL, PNG, WorkerHands, served
 from tests.redis_server import RedisServer
-from worker.storage import FolderStorage, new_file_id
+from worker.objects import open_objects
+from worker.storage import Storage, new_file_id
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_picture_is_followed_and_saved(
     client: Client, hands: WorkerHands, settings: Settings, tmp_path: Path
 ) -> None:
     file_id = new_file_id()
-    FolderStorage(settings.outputs_path).put(file_id, "image.png", PNG)
+    Storage(open_objects(settings)).put(file_id, "image.png", PNG)
     seen: list[dict[str, Any]] = []
 
     def move(status: dict[str, Any]) -> None:

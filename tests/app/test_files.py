@@ -5,14 +5,15 @@ import pytest
 
 from app.config import Settings
 from tests.http_api import PNG
-from worker.storage import FolderStorage, new_file_id
+from worker.objects import open_objects
+from worker.storage import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def storage(settings: Settings) -> FolderStorage:
-    return FolderStorage(settings.outputs_path)
+def storage(settings: Settings) -> Storage:
+    return Storage(open_objects(settings))
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ def storage(settings: Settings) -> FolderStorage:
     [("a.png", "image/png"), ("a.jpg", "image/jpeg"), ("a.jpeg", "image/jpeg"), ("a.webp", "image/webp")],
 )
 async def test_type_follows_the_name_not_the_bytes(
-    http: httpx.AsyncClient, storage: FolderStorage, name: str, content_type: str
+    http: httpx.AsyncClient, storage: Storage, name: str, content_type: str
 ) -> None:
     file_id = new_file_id()
     storage.put(file_id, name, b"<script>alert(1)</script>")
@@ -35,13 +36,13 @@ async def test_type_follows_the_name_not_the_bytes(
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
-async def test_large_file_arrives_whole(http: httpx.AsyncClient, storage: FolderStorage) -> None:
+async def test_large_file_arrives_whole(http: httpx.AsyncClient, storage: Storage) -> None:
     file_id, data = new_file_id(), bytes(range(256)) * 4000
     storage.put(file_id, "a.png", data)
     assert (await http.get(f"/v1/files/{file_id}/a.png")).content == data
 
 
-async def test_head_has_the_headers_alone(http: httpx.AsyncClient, storage: FolderStorage) -> None:
+async def test_head_has_the_headers_alone(http: httpx.AsyncClient, storage: Storage) -> None:
     file_id = new_file_id()
     storage.put(file_id, "a.png", PNG)
     answer = await http.head(f"/v1/files/{file_id}/a.png")
@@ -49,9 +50,7 @@ async def test_head_has_the_headers_alone(http: httpx.AsyncClient, storage: Fold
     assert answer.headers["content-length"] == str(len(PNG))
 
 
-async def test_file_that_the_caller_has_is_not_sent_again(
-    http: httpx.AsyncClient, storage: FolderStorage
-) -> None:
+async def test_file_that_the_caller_has_is_not_sent_again(http: httpx.AsyncClient, storage: Storage) -> None:
     file_id = new_file_id()
     storage.put(file_id, "a.png", PNG)
     etag = (await http.get(f"/v1/files/{file_id}/a.png")).headers["etag"]
@@ -60,7 +59,7 @@ async def test_file_that_the_caller_has_is_not_sent_again(
 
 
 @pytest.mark.parametrize("path", ["../../x.png", "%2e%2e%2fx.png", "0/a.png", "a.html", "a.svg", "a", ".png"])
-async def test_nothing_else_is_found(http: httpx.AsyncClient, storage: FolderStorage, path: str) -> None:
+async def test_nothing_else_is_found(http: httpx.AsyncClient, storage: Storage, path: str) -> None:
     file_id = new_file_id()
     storage.put(file_id, "a.png", PNG)
     answer = await http.get(f"/v1/files/{file_id}/{path}")

@@ -21,7 +21,8 @@ from app.config import Settings
 from app.main import create_app
 from tests.http_api import WorkerHands, served
 from tests.processes import wait_for
-from worker.storage import FolderStorage, new_file_id
+from worker.objects import open_objects
+from worker.storage import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,7 @@ def picture(settings: Settings) -> dict[str, Any]:
     encoded = io.BytesIO()
     Image.new("RGB", (1024, 512), "red").save(encoded, "png")
     file_id = new_file_id()
-    FolderStorage(settings.outputs_path).put(file_id, "image.png", encoded.getvalue())
+    Storage(open_objects(settings)).put(file_id, "image.png", encoded.getvalue())
     return {"image": {"file_id": file_id, "name": "image.png"}, "seed": 7}
 
 

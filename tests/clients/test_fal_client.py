@@ -129,12 +129,13 @@ def test_stream_tells_each_change_under_the_full_path_too(client: Any, base: str
 
 
 def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHands, settings: Any) -> None:
-    from worker.storage import FolderStorage, new_file_id
+    from worker.objects import open_objects
+    from worker.storage import Storage, new_file_id
 
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "PNG")
     file_id = new_file_id()
-    FolderStorage(settings.outputs_path).put(file_id, "image.png", file.getvalue())
+    Storage(open_objects(settings)).put(file_id, "image.png", file.getvalue())
     handle = client.submit(MODEL, ARGUMENTS | {"sync_mode": True})
     image = {"file_id": file_id, "name": "image.png", "content_type": "image/png", "width": 8, "height": 8,
              "size": len(file.getvalue())}  # fmt: skip

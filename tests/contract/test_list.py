@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from app.config import Settings
 from tests.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands, in_process
-from worker.storage import FolderStorage, new_file_id
+from worker.objects import open_objects
+from worker.storage import Storage, new_file_id
 from worker.workspace import ASIDE
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +107,7 @@ async def test_others_requests_are_not_listed(settings: Settings) -> None:
 async def test_deleted_request_and_its_pictures_are_gone(
     http: httpx.AsyncClient, hands: WorkerHands, settings: Settings
 ) -> None:
-    storage = FolderStorage(settings.outputs_path)
+    storage = Storage(open_objects(settings))
     files = [{"file_id": new_file_id(), "name": name} for name in ("image.png", "control.png")]
     for file in files:
         storage.put(file["file_id"], file["name"], PNG)
@@ -119,7 +120,7 @@ async def test_deleted_request_and_its_pictures_are_gone(
     assert answer.json() == {"request_id": request_id, "deleted": True}
     assert (await http.get(f"/v1/requests/{request_id}/result")).status_code == 404
     assert (await http.get("/v1/requests")).json()["requests"] == []
-    left: list[Path] = [path for path in settings.outputs_path.rglob("*") if path.is_file()]
+    left: list[Path] = [path for path in (settings.data_dir / "outputs").rglob("*") if path.is_file()]
     assert left == []
 
 
@@ -138,7 +139,7 @@ async def test_picture_sent_with_a_cancelled_request_is_deleted_with_it(
     http: httpx.AsyncClient, settings: Settings
 ) -> None:
     request_id = await submit(http, image_url="data:image/png;base64," + "A" * 40_000)
-    assert (settings.work_path / request_id).is_dir()
+    assert (settings.data_dir / "work" / request_id).is_dir()
     await http.post(f"/v1/requests/{request_id}/cancel")
     await http.delete(f"/v1/requests/{request_id}")
-    assert not (settings.work_path / request_id).exists()
+    assert not (settings.data_dir / "work" / request_id).exists()

@@ -9,7 +9,8 @@ import pytest
 
 from app.config import Settings
 from tests.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands
-from worker.storage import FolderStorage, new_file_id
+from worker.objects import open_objects
+from worker.storage import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ async def submitted(http: httpx.AsyncClient, **changes: Any) -> str:
 
 def stored(settings: Settings) -> dict[str, Any]:
     file_id = new_file_id()
-    FolderStorage(settings.outputs_path).put(file_id, "image.png", PNG)
+    Storage(open_objects(settings)).put(file_id, "image.png", PNG)
     return {"file_id": file_id, "name": "image.png", "content_type": "image/png", "size": len(PNG)}
 
 

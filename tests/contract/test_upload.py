@@ -10,8 +10,9 @@ from PIL import Image
 from app.config import Settings
 from app.main import create_app
 from tests.http_api import in_process
+from worker.objects import open_objects
 from worker.sources import read_source
-from worker.storage import FolderStorage
+from worker.storage import Storage
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ async def test_upload_is_read_as_image_url_without_a_round_trip(
     http: httpx.AsyncClient, settings: Settings
 ) -> None:
     url = (await upload(http, picture())).json()["url"]
-    storage = FolderStorage(settings.outputs_path)
+    storage = Storage(open_objects(settings))
     path = httpx.URL(url).path
     for image_url in (url, path, f"https://pictures.example/under/a/path{path}"):
         assert read_source(image_url, "image_url", settings, storage) == picture()
@@ -59,7 +60,7 @@ async def test_same_bytes_are_kept_once_for_an_owner(http: httpx.AsyncClient, se
     other = (await upload(http, picture(colour="red"))).json()
     assert first == again
     assert first["file_id"] != other["file_id"]
-    assert len([path for path in settings.outputs_path.rglob("*") if path.is_file()]) == 2
+    assert len([path for path in (settings.data_dir / "outputs").rglob("*") if path.is_file()]) == 2
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from tests.processes import wait_for
 from worker import leash
 from worker.config import WorkerSettings
 from worker.embedded import EmbeddedRedis, find_server, held
+from worker.objects import open_objects
 from worker.records import Records
 from worker.requests import Requests
 from worker.secret import Secret
-from worker.storage import FolderStorage, new_file_id
+from worker.storage import Storage, new_file_id
 from worker.store import connect
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +58,7 @@ async def fill(settings: WorkerSettings) -> str:
         await requests.submit(f"r{number}", "model", {"prompt": "a fox"}, "ann", [])
     await requests.close()
     file_id = new_file_id()
-    FolderStorage(settings.outputs_path).put(file_id, "image.png", b"pixels")
+    Storage(open_objects(settings)).put(file_id, "image.png", b"pixels")
     Secret(settings.data_dir).derive("webhook", "ann")
     (settings.cache_path / "files").mkdir(parents=True)
     (settings.cache_path / "files" / "a.safetensors").write_bytes(bytes(10))
@@ -73,10 +74,7 @@ def check(before: Path, restored: Path, file_id: str) -> None:
         taken = records.next("io", "token", "worker")
         assert taken is not None
         assert taken.id == "r0"
-    stored = FolderStorage(settings.outputs_path).open(file_id, "image.png")
-    assert stored is not None
-    with stored.file:
-        assert stored.file.read() == b"pixels"
+    assert Storage(open_objects(settings)).read(file_id, "image.png") == b"pixels"
     assert Secret(restored).derive("webhook", "ann") == Secret(before).derive("webhook", "ann")
     assert not settings.cache_path.exists()
 

@@ -37,13 +37,14 @@ IMAGE = _tiny_picture()
 class Crew:
     """Starts and ends workers; `close` ends what is left."""
 
-    def __init__(self, redis_url: str, data_dir: Path, lease_seconds: float = 1.5) -> None:
+    def __init__(self, redis_url: str, data_dir: Path, lease_seconds: float = 1.5, storage: str = "") -> None:
         self.settings = WorkerSettings(
             _env_file=None,
             data_dir=data_dir,
             redis_url=redis_url,
             model="demo",
             lease_seconds=lease_seconds,
+            storage=storage,
         )
         self.requests = Requests.connect(self.settings)
         self._processes: list[BaseProcess] = []
@@ -55,6 +56,7 @@ class Crew:
             "ZTURBO_DATA_DIR": str(self.settings.data_dir),
             "ZTURBO_REDIS_URL": str(self.settings.redis_url),
             "ZTURBO_LEASE_SECONDS": str(self.settings.lease_seconds),
+            "ZTURBO_STORAGE": self.settings.storage,
             "ZTURBO_MODEL": "demo",
         }
         process = _PROCESSES.Process(target=main, args=(kind, settings | env, self._log))
@@ -77,7 +79,7 @@ class Crew:
         return path.read_text().splitlines() if path.exists() else []
 
     def outputs(self) -> list[Path]:
-        return [path for path in self.settings.outputs_path.rglob("*") if path.is_file()]
+        return [path for path in (self.settings.data_dir / "outputs").rglob("*") if path.is_file()]
 
     async def submit(self, request_id: str, prompt: str = "a fox", **fields: Any) -> None:
         # The input as the API leaves it: checked, with every default written out.

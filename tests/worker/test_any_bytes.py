@@ -22,8 +22,9 @@ from models.errors import CheckpointError
 from worker.config import WorkerSettings
 from worker.errors import FetchError, ImageError
 from worker.images import FORMATS, MAX_SIDE, read_image
+from worker.objects import FolderObjects
 from worker.sources import read_source
-from worker.storage import FolderStorage
+from worker.storage import Storage
 
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "150"))
 quickly = profile(
@@ -85,7 +86,7 @@ def test_any_data_uri(tmp_path: Path, url: str) -> None:
     settings = WorkerSettings(_env_file=None, data_dir=tmp_path, max_image_bytes=10)
     url = "data:" + url
     try:
-        data = read_source(url, "image_url", settings, FolderStorage(tmp_path))
+        data = read_source(url, "image_url", settings, Storage(FolderObjects(tmp_path)))
     except FetchError as error:
         check_sentence(str(error), "image_url: ")
     else:

@@ -18,9 +18,10 @@ from worker import leash
 from worker.config import WorkerSettings
 from worker.embedded import EmbeddedRedis, find_server, held
 from worker.errors import StorageError, StoreUnavailable
+from worker.objects import FolderObjects
 from worker.records import Records
 from worker.requests import Requests
-from worker.storage import FolderStorage, new_file_id
+from worker.storage import Storage, new_file_id
 from worker.store import connect
 from worker.workspace import Workspace
 
@@ -32,18 +33,16 @@ def full(*_: object) -> None:
 
 
 def test_full_disk_is_told_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, file_id = FolderStorage(tmp_path), new_file_id()
+    objects = FolderObjects(tmp_path)
+    storage, file_id = Storage(objects), new_file_id()
     storage.put(file_id, "a.png", b"before")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left on device"):
         storage.put(file_id, "a.png", b"after")
     with pytest.raises(StorageError, match="No space left on device"):
-        Workspace(tmp_path / "work").slim_input("a", {"image_url": "data:" + "x" * 20_000})
+        Workspace(objects).slim_input("a", {"image_url": "data:" + "x" * 20_000})
     monkeypatch.undo()
-    stored = storage.open(file_id, "a.png")
-    assert stored is not None
-    with stored.file:
-        assert stored.file.read() == b"before"
+    assert storage.read(file_id, "a.png") == b"before"
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -54,7 +53,7 @@ async def test_request_fails_with_the_reason_when_its_picture_cannot_be_kept(cre
     assert (await crew.until("before")).state == "succeeded"
     (kept,) = crew.outputs()
     # A file where the folders should be: not even root can write below it.
-    outputs = crew.settings.outputs_path
+    outputs = crew.settings.data_dir / "outputs"
     outputs.rename(outputs.with_name("aside"))
     outputs.write_bytes(b"")
     await crew.submit("a")

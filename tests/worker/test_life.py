@@ -14,9 +14,9 @@ from models.job import Job, OnStep, Picture, Pixels, Step
 from tests.worker.crew import IMAGE, MODEL
 from worker.config import WorkerSettings
 from worker.life import Life
+from worker.objects import FolderObjects, Objects
 from worker.queue import Bells, Queue
 from worker.records import Record, Records
-from worker.storage import FolderStorage
 from worker.store import Scripts, connect
 
 BODY: dict[str, Any] = {
@@ -39,16 +39,17 @@ def never(status: int, reason: str) -> NoReturn:
     raise AssertionError(reason)
 
 
-class InterruptedStorage(FolderStorage):
+class InterruptedObjects(FolderObjects):
     """Something happens right after a picture is written, before its record says so."""
 
     def __init__(self, root: Path, then: Callable[[], object]) -> None:
         super().__init__(root)
         self._then = then
 
-    def put(self, file_id: str, name: str, data: bytes) -> None:
-        super().put(file_id, name, data)
-        self._then()
+    def put(self, key: str, data: bytes) -> None:
+        super().put(key, data)
+        if key.startswith("outputs/"):
+            self._then()
 
 
 class Died(BaseException):
@@ -74,10 +75,10 @@ def live(
     fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
     scripts.run("submit", "a", "local", 10, 0, 0, *fields)
 
-    def work(*queues: Queue, storage: FolderStorage) -> Record:
+    def work(*queues: Queue, objects: Objects) -> Record:
         for queue in queues:
             beats = Records(connect(settings.redis_url or ""), settings)
-            Life(queue, "w", records, beats, bells, settings, storage, GreyEngine(), never).drain(Event())
+            Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never).drain(Event())
         record = records.get("a")
         assert record is not None
         return record
@@ -86,7 +87,7 @@ def live(
 
 
 def files(settings: WorkerSettings) -> list[Path]:
-    return [path for path in settings.outputs_path.rglob("*") if path.is_file()]
+    return [path for path in (settings.data_dir / "outputs").rglob("*") if path.is_file()]
 
 
 def test_finish_that_is_done_twice_leaves_one_file(
@@ -96,11 +97,11 @@ def test_finish_that_is_done_twice_leaves_one_file(
         raise Died
 
     with pytest.raises(Died):
-        live("io", "gpu", "io", storage=InterruptedStorage(settings.outputs_path, die))
+        live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, die))
     (left,) = files(settings)
     scripts.run("bury", "io", "w")
     records.reap(0.001)
-    record = live("io", storage=FolderStorage(settings.outputs_path))
+    record = live("io", objects=FolderObjects(settings.data_dir))
     assert (record.state, files(settings)) == ("succeeded", [left])
     assert record.output is not None
     assert record.output["image"]["size"] == left.stat().st_size
@@ -109,8 +110,8 @@ def test_finish_that_is_done_twice_leaves_one_file(
 def test_request_cancelled_while_its_picture_is_written_leaves_no_file(
     live: Callable[..., Record], scripts: Scripts, settings: WorkerSettings
 ) -> None:
-    storage = InterruptedStorage(settings.outputs_path, lambda: scripts.run("cancel", "a", "1"))
-    record = live("io", "gpu", "io", storage=storage)
+    objects = InterruptedObjects(settings.data_dir, lambda: scripts.run("cancel", "a", "1"))
+    record = live("io", "gpu", "io", objects=objects)
     assert (record.state, record.output, files(settings)) == ("cancelled", None, [])
 
 
@@ -132,7 +133,7 @@ def test_no_prompt_and_no_url_is_logged_at_info(
 ) -> None:
     client.hset("zturbo:req:a", "input", json.dumps(BODY | {"prompt": "a secret fox"} | fields))
     with caplog.at_level("INFO"):
-        record = live("io", "gpu", "io", storage=FolderStorage(settings.outputs_path))
+        record = live("io", "gpu", "io", objects=FolderObjects(settings.data_dir))
     assert record.state == "failed"
     assert "request a failed in prepare" in caplog.text
     assert "secret" not in caplog.text

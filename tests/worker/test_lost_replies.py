@@ -11,10 +11,10 @@ from tests.reply_dropper import ReplyDropper
 from tests.worker.test_life import BODY, MODEL, GreyEngine, files, never
 from worker.config import WorkerSettings
 from worker.life import Life
+from worker.objects import open_objects
 from worker.queue import Bells, Queue
 from worker.records import Records
 from worker.requests import Requests
-from worker.storage import FolderStorage
 from worker.store import connect
 
 pytestmark = pytest.mark.anyio
@@ -35,10 +35,10 @@ def settings(settings: WorkerSettings, proxy: ReplyDropper) -> WorkerSettings:
 def work(settings: WorkerSettings, *queues: Queue) -> None:
     url = settings.redis_url or ""
     for queue in queues:
-        bells, storage = Bells(url), FolderStorage(settings.outputs_path)
+        bells, objects = Bells(url), open_objects(settings)
         with connect(url) as one, connect(url) as other:
             records, beats = Records(one, settings), Records(other, settings)
-            life = Life(queue, "w", records, beats, bells, settings, storage, GreyEngine(), never)
+            life = Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never)
             life.drain(threading.Event())
             # A lease is left without waiting for the answer to its last beat; its client is closed here.
             for thread in threading.enumerate():

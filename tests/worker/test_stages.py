@@ -18,8 +18,9 @@ from tests.prompt_server import PromptServer, completion
 from worker.config import WorkerSettings
 from worker.errors import FetchError, ImageError
 from worker.metadata import read_metadata
+from worker.objects import open_objects
 from worker.stages import finish, prepare
-from worker.storage import FolderStorage
+from worker.storage import Storage
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
 FILE_IDS = {"image": "a" * 32, "control_image": "b" * 32}
@@ -40,8 +41,8 @@ def settings(tmp_path: Path) -> WorkerSettings:
 
 
 @pytest.fixture
-def storage(settings: WorkerSettings) -> FolderStorage:
-    return FolderStorage(settings.outputs_path)
+def storage(settings: WorkerSettings) -> Storage:
+    return Storage(open_objects(settings))
 
 
 def asked(**fields: Any) -> ControlNetLoraInput:
@@ -50,7 +51,7 @@ def asked(**fields: Any) -> ControlNetLoraInput:
     )
 
 
-def test_everything_asked_for_is_in_the_job(settings: WorkerSettings, storage: FolderStorage) -> None:
+def test_everything_asked_for_is_in_the_job(settings: WorkerSettings, storage: Storage) -> None:
     job, control = prepare(
         asked(num_inference_steps=6, seed=5, control_start=0.1, enable_prompt_expansion=True),
         settings,
@@ -69,7 +70,7 @@ def test_everything_asked_for_is_in_the_job(settings: WorkerSettings, storage: F
 
 @pytest.mark.parametrize("preprocess", ["none", "canny", "depth", "pose"])
 def test_control_pixels_have_the_outputs_size(
-    settings: WorkerSettings, storage: FolderStorage, preprocess: str
+    settings: WorkerSettings, storage: Storage, preprocess: str
 ) -> None:
     job, control = prepare(asked(image_size="portrait_16_9", preprocess=preprocess), settings, storage)
     assert (job.width, job.height) == (576, 1024)
@@ -77,7 +78,7 @@ def test_control_pixels_have_the_outputs_size(
 
 
 def test_canny_is_done_here_and_the_other_detectors_are_not(
-    settings: WorkerSettings, storage: FolderStorage
+    settings: WorkerSettings, storage: Storage
 ) -> None:
     plain_job, plain = prepare(asked(), settings, storage)
     job, control = prepare(asked(preprocess="canny"), settings, storage)
@@ -87,9 +88,7 @@ def test_canny_is_done_here_and_the_other_detectors_are_not(
     assert prepare(asked(preprocess="depth"), settings, storage)[0].preprocess == "depth"
 
 
-def test_controlnet_entrys_scale_multiplies_control_scale(
-    settings: WorkerSettings, storage: FolderStorage
-) -> None:
+def test_controlnet_entrys_scale_multiplies_control_scale(settings: WorkerSettings, storage: Storage) -> None:
     entry = {"path": DEFAULT_CONTROLNET, "scale": 0.5}
     job, _ = prepare(asked(loras=[entry], control_scale=0.8), settings, storage)
     assert job.control_scale == pytest.approx(0.4)
@@ -101,14 +100,14 @@ def test_controlnet_entrys_scale_multiplies_control_scale(
     [{"control_scale": 0.0}, {"control_start": 0.4}, {"loras": [{"path": DEFAULT_CONTROLNET, "scale": 0.0}]}],
 )
 def test_no_controlnet_is_asked_for_when_none_would_run(
-    settings: WorkerSettings, storage: FolderStorage, fields: dict[str, Any]
+    settings: WorkerSettings, storage: Storage, fields: dict[str, Any]
 ) -> None:
     job, _ = prepare(asked(**fields), settings, storage)
     assert (job.controlnet, job.controlnet_name) == (None, None)
 
 
 def test_window_without_a_whole_step_guides_nothing_and_says_so(
-    settings: WorkerSettings, storage: FolderStorage
+    settings: WorkerSettings, storage: Storage
 ) -> None:
     job, _ = prepare(asked(num_inference_steps=2), settings, storage)
     assert job.controlnet is None
@@ -121,7 +120,7 @@ def test_window_without_a_whole_step_guides_nothing_and_says_so(
 
 
 def test_prompt_is_rewritten_here_when_a_server_does_it(
-    settings: WorkerSettings, storage: FolderStorage, prompt_server: PromptServer
+    settings: WorkerSettings, storage: Storage, prompt_server: PromptServer
 ) -> None:
     settings.prompt_llm_url = prompt_server.url
     prompt_server.answer = completion("a red fox in deep snow")
@@ -140,20 +139,20 @@ def test_prompt_is_rewritten_here_when_a_server_does_it(
     assert len(prompt_server.asked) == 2
 
 
-def test_controlnet_without_an_image_is_refused(settings: WorkerSettings, storage: FolderStorage) -> None:
+def test_controlnet_without_an_image_is_refused(settings: WorkerSettings, storage: Storage) -> None:
     body = asked(loras=[{"path": DEFAULT_CONTROLNET}], image_size="square").model_dump(exclude={"image_url"})
     with pytest.raises(ControlNetError, match="needs an image_url"):
         prepare(AnyInput.model_validate(body), settings, storage)
 
 
-def test_seed_minus_one_is_drawn(settings: WorkerSettings, storage: FolderStorage) -> None:
+def test_seed_minus_one_is_drawn(settings: WorkerSettings, storage: Storage) -> None:
     drawn = {prepare(asked(seed=-1), settings, storage)[0].seed for _ in range(5)}
     assert len(drawn) > 1
     assert all(0 <= seed < 2**32 for seed in drawn)
     assert prepare(asked(seed=0), settings, storage)[0].seed == 0
 
 
-def test_faults_of_the_image_name_the_field(settings: WorkerSettings, storage: FolderStorage) -> None:
+def test_faults_of_the_image_name_the_field(settings: WorkerSettings, storage: Storage) -> None:
     with pytest.raises(ImageError, match=r"^image_url: this is no picture"):
         prepare(asked(image_url="data:text/plain;base64,aGVsbG8="), settings, storage)
     with pytest.raises(FetchError, match=r"^image_url: "):
@@ -166,7 +165,7 @@ def test_faults_of_the_image_name_the_field(settings: WorkerSettings, storage: F
     ("output_format", "pillow_format"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")]
 )
 def test_finished_picture_is_kept_in_the_format_asked_for(
-    settings: WorkerSettings, storage: FolderStorage, output_format: str, pillow_format: str
+    settings: WorkerSettings, storage: Storage, output_format: str, pillow_format: str
 ) -> None:
     request = asked(output_format=output_format, seed=5)
     job, _ = prepare(request, settings, storage)
@@ -174,10 +173,8 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     picture = Picture(image=image, model="demo (untrained)", seed=5, prompt="a fox", timings={"denoise": 0.5})
     output = finish(MODEL, request.model_dump(mode="json"), job, picture, FILE_IDS, settings, storage)
     facts = output["image"]
-    stored = storage.open(facts["file_id"], facts["name"])
-    assert stored is not None
-    with stored.file:
-        data = stored.file.read()
+    data = storage.read(facts["file_id"], facts["name"])
+    assert data is not None
     assert (facts["size"], facts["content_type"]) == (len(data), f"image/{output_format}")
     assert (facts["width"], facts["height"]) == (640, 512)
     with Image.open(io.BytesIO(data)) as kept:
@@ -186,13 +183,12 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     assert read_metadata(data)["zturbo"]["seed"] == 5
 
 
-def test_metadata_can_be_left_out(settings: WorkerSettings, storage: FolderStorage) -> None:
+def test_metadata_can_be_left_out(settings: WorkerSettings, storage: Storage) -> None:
     bare = settings.model_copy(update={"embed_metadata": False})
     request = asked()
     job, control = prepare(request, bare, storage)
     picture = Picture(image=control, model="demo (untrained)", seed=0, prompt="a fox")
     output = finish(MODEL, request.model_dump(mode="json"), job, picture, FILE_IDS, bare, storage)
-    stored = storage.open(output["image"]["file_id"], output["image"]["name"])
-    assert stored is not None
-    with stored.file:
-        assert b"a fox" not in stored.file.read()
+    data = storage.read(output["image"]["file_id"], output["image"]["name"])
+    assert data is not None
+    assert b"a fox" not in data

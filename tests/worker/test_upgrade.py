@@ -10,6 +10,7 @@ import redis
 from tests.redis_server import RedisServer
 from tests.worker.crew import Crew
 from worker.config import WorkerSettings
+from worker.objects import open_objects
 from worker.records import RECORD_VERSION, Records
 from worker.requests import Requests
 from worker.store import connect
@@ -80,7 +81,7 @@ async def test_older_requests_are_brought_to_an_end(
         finishing = await crew.get(made["finishing"])
         pixels = np.zeros((512, 512, 3), np.uint8)
         # The pixels lay in the data folder, beside the append-only file.
-        Workspace(crew.settings.work_path).save(finishing.id, "token", pixels)
+        Workspace(open_objects(crew.settings)).save(finishing.id, "token", pixels)
         # The file grows older than any retention.
         crew.start("io", ZTURBO_RETENTION_DAYS="100000")
         crew.start("gpu")

@@ -51,7 +51,7 @@ async def test_request_becomes_a_stored_picture(crew: Crew) -> None:
     # Eight steps of 20 ms.
     assert (record.gpu_seconds or 0) >= 0.16
     assert (record.step, record.total_steps) == (8, 8)
-    assert list(crew.settings.work_path.iterdir()) == []
+    assert list((crew.settings.data_dir / "work").iterdir()) == []
     workers = await crew.workers("ready", 2)
     assert {(worker.kind, worker.model) for worker in workers} == {("io", None), ("gpu", "sleeping")}
 

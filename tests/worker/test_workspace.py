@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from worker.errors import StorageError
+from worker.objects import FolderObjects
 from worker.workspace import INLINE_CHARACTERS, Workspace
 
 LONG = "data:image/png;base64," + "A" * INLINE_CHARACTERS
@@ -14,7 +15,7 @@ LONG = "data:image/png;base64," + "A" * INLINE_CHARACTERS
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "work")
+    return Workspace(FolderObjects(tmp_path))
 
 
 def test_pixels_come_back_as_they_were(workspace: Workspace) -> None:
@@ -50,12 +51,12 @@ def test_short_input_stays_in_the_record(workspace: Workspace, url: str, tmp_pat
     assert not (tmp_path / "work").exists()
 
 
-def test_sweeping_removes_only_old_folders_of_requests_that_are_over(
+def test_sweeping_removes_only_what_is_old_and_of_requests_that_are_over(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     for request_id in ("over", "running", "submitted just now"):
         workspace.slim_input(request_id, {"image_url": LONG})
     for request_id in ("over", "running"):
-        os.utime(tmp_path / "work" / request_id, (0, 0))
+        os.utime(tmp_path / "work" / request_id / "image_url.txt", (0, 0))
     assert workspace.sweep(lambda request_id: request_id != "running") == 1
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["running", "submitted just now"]

@@ -1,0 +1,73 @@
+"""Three machines with a data folder each: the API's, one that prepares and finishes, one with the GPU.
+
+They share Redis and an S3 store, and nothing else. `python -m benchmarks.machines` has real networks.
+"""
+
+import base64
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from tests.s3_server import S3Server
+from tests.worker.crew import Crew
+from worker.objects import open_objects
+from worker.storage import Storage
+from worker.workspace import INLINE_CHARACTERS
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def crew(redis_url: str, tmp_path: Path, bucket: str) -> AsyncIterator[Crew]:
+    crew = Crew(redis_url, tmp_path / "api", storage=bucket)
+    yield crew
+    await crew.close()
+
+
+def large_picture() -> str:
+    noise = np.random.default_rng(1).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    assert len(uri) > INLINE_CHARACTERS
+    return uri
+
+
+async def test_machines_need_no_common_folder_and_outlast_a_broken_store(
+    crew: Crew, tmp_path: Path, s3_server: S3Server
+) -> None:
+    loras = tmp_path / "io" / "loras"
+    loras.mkdir(parents=True)
+    layer = "transformer.layers.0.attention.to_q"
+    weights = {f"{layer}.lora_{side}.weight": np.ones((4, 4), np.float32) for side in "AB"}
+    save_file(weights, loras / "style.safetensors")
+    (tmp_path / "gpu").mkdir()
+    for kind in ("io", "gpu"):
+        crew.start(kind, **s3_server.environment, ZTURBO_DATA_DIR=str(tmp_path / kind))
+    await crew.workers("ready", 2)
+
+    names = [f"r{number}" for number in range(12)]
+    for name in names:
+        path = [{"path": "style", "scale": 1.0}] if name == "r0" else []
+        await crew.submit(name, image_url=large_picture(), loras=path)
+        if name == "r4":
+            s3_server.faults(status=500, only="PUT")
+            await anyio.sleep(0.5)
+            s3_server.faults()
+    for name in names:
+        record = await crew.until(name)
+        assert record.state == "succeeded", record.error
+        assert record.output is not None
+        image = record.output["image"]
+        picture = Storage(open_objects(crew.settings)).read(image["file_id"], image["name"])
+        assert picture is not None
+        assert len(picture) == image["size"]
+    left = {path.name for kind in ("api", "io", "gpu") for path in (tmp_path / kind).iterdir()}
+    assert left <= {"workers.log", "engine.log", "loras", "cache"}
+    assert list(open_objects(crew.settings).list("work")) == []
