@@ -17,6 +17,7 @@ from models.errors import Cancelled, DeviceBroken, ModelError
 from models.inputs import AnyInput
 from models.job import AppliedLora, Job, Picture, Pixels, Step
 from worker.adapters import Adapters
+from worker.affinity import NO_WEIGHTS, Weights, needed_by
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost, WorkerError
 from worker.lease import Lease
@@ -84,13 +85,14 @@ class Life:
         self._workspace = Workspace(objects)
         self._adapters = Adapters(objects, settings)
         self._token = _new_token()
+        self._held = NO_WEIGHTS
 
     def drain(self, stopping: threading.Event) -> None:
         """Takes requests until none waits, it is time to stop, or the bell was answered long enough."""
         end = time.monotonic() + DRAIN_SECONDS
         while not stopping.is_set() and time.monotonic() < end:
             # Kept when this raises: the request that was handed out by a lost reply is then asked for again.
-            record = self._records.next(self._queue, self._token, self._worker_id)
+            record = self._records.next(self._queue, self._token, self._worker_id, self._held)
             token, self._token = self._token, _new_token()
             if record is None:
                 return
@@ -152,12 +154,14 @@ class Life:
             "sent": self._adapters.send(job),
             "control": None if control is None else self._workspace.save(record.id, token, control),
         }
-        return lambda: self._advance(record, token, "generate", made)
+        needed = needed_by(job, self._settings.controlnet)
+        return lambda: self._advance(record, token, "generate", made, needed)
 
     def _generate(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         assert self._engine is not None  # noqa: S101 - only the gpu queue has this stage
         job = Job.model_validate(record.prepared["job"])
         job = self._adapters.receive(job, record.prepared.get("sent", {}), lease.check)
+        self._held = self._held.after(needed_by(job, self._settings.controlnet))
         name = record.prepared["control"]
         control = self._workspace.load(record.id, name) if name else None
         silence = self._settings.stall_seconds
@@ -197,8 +201,10 @@ class Life:
 
         return close
 
-    def _advance(self, record: Record, token: str, stage: Stage, made: dict[str, Any]) -> None:
-        bells = self._records.advance(record.id, token, stage, made)
+    def _advance(
+        self, record: Record, token: str, stage: Stage, made: dict[str, Any], needed: Weights | None = None
+    ) -> None:
+        bells = self._records.advance(record.id, token, stage, made, needed)
         queue: Queue = "gpu" if stage == "generate" else "io"
         try:
             self._bells.ring(queue, bells)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import redis
 
+from worker.affinity import NO_WEIGHTS, Weights
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
 from worker.queue import Queue
@@ -172,9 +173,14 @@ class Records:
     def _parse(self, fields: Mapping[str, str]) -> Record:
         return parse(fields, self._settings.retention_days)
 
-    def next(self, queue: Queue, token: str, worker_id: str) -> Record | None:
-        """Takes the first waiting request; the same token gets the same request again while it holds it."""
-        fields = self._scripts.run("next", queue, token, worker_id, self._lease_ms, RECORD_VERSION)
+    def next(self, queue: Queue, token: str, worker_id: str, held: Weights = NO_WEIGHTS) -> Record | None:
+        """Takes a waiting request; the same token gets the same request again while it holds it.
+
+        It is the first, or on the gpu queue one of the first, for which a worker that holds these weights has
+        the least to load.
+        """
+        known = RECORD_VERSION
+        fields = self._scripts.run("next", queue, token, worker_id, self._lease_ms, known, "/".join(held))
         return self._parse(pairs(fields)) if fields else None
 
     def beat(
@@ -192,13 +198,22 @@ class Records:
         """Whether somebody follows the request and would look at a preview."""
         return bool(self._client.exists(WATCHED_KEY + request_id))
 
-    def advance(self, request_id: str, token: str, stage: Stage, made: dict[str, Any]) -> int:
+    def advance(
+        self,
+        request_id: str,
+        token: str,
+        stage: Stage,
+        made: dict[str, Any],
+        weights: Weights | None = None,
+    ) -> int:
         """Hands the request on to `stage` with what this stage made; returns the bells to ring there.
 
-        Raises LeaseLost when the token no longer holds the request.
+        `weights` are what the next stage needs, if that is known. Raises LeaseLost when the token no longer
+        holds the request.
         """
         field = {"generate": "prepared", "finish": "generated"}[stage]
-        standing, bells = self._scripts.run("advance", request_id, token, stage, field, json.dumps(made))
+        fields = [field, json.dumps(made), *(["weights", "/".join(weights)] if weights else [])]
+        standing, bells = self._scripts.run("advance", request_id, token, stage, *fields)
         _require(standing, request_id)
         return int(bells)
 

@@ -22,6 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from benchmarks.affinity import Waiting, choose
+from worker.affinity import NO_WEIGHTS, Weights
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
 from worker.queue import Queue
@@ -31,9 +33,11 @@ from worker.store import Scripts, connect
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
 IDS = ("a", "b", "c", "x", "y", "z")
 OWNERS = dict.fromkeys(IDS[:3], "ann") | dict.fromkeys(IDS[3:], "bob")
-MAX_QUEUE = 3
-MAX_PER_KEY = 2
+MAX_QUEUE = 5
+MAX_PER_KEY = 3
 MAX_ATTEMPTS = 3
+LATE_SECONDS = 60
+WEIGHTS = [NO_WEIGHTS, Weights("union", ""), Weights("union", "ink"), Weights("", "ink")]
 TURN = 0.001
 
 QUEUE: dict[str, Queue] = {"prepare": "io", "generate": "gpu", "finish": "io"}
@@ -47,6 +51,9 @@ class Modelled:
     owner: str
     place: tuple[int, int]
     """Round and number of submission: the order of the line."""
+    created: float = 0.0
+    """Seconds after the others."""
+    needs: Weights = NO_WEIGHTS
     state: str = "in_queue"
     stage: str = "prepare"
     token: str | None = None
@@ -112,16 +119,26 @@ class Moves(RuleBasedStateMachine):
             self.model[request_id] = Modelled(owner, (self.rounds[owner], self.submitted))
             assert answer[:2] == ["queued", self._line().index(request_id)]
 
-    @rule(target=tokens, queue=st.sampled_from(["io", "gpu"]), worker=st.sampled_from(["1", "2"]))
-    def take(self, queue: Queue, worker: str) -> Any:
+    @rule(
+        target=tokens,
+        queue=st.sampled_from(["io", "gpu"]),
+        worker=st.sampled_from(["1", "2"]),
+        held=st.sampled_from(WEIGHTS),
+    )
+    def take(self, queue: Queue, worker: str, held: Weights) -> Any:
         self.asked += 1
         token = f"t{self.asked}"
-        record = self.records.next(queue, token, f"{queue}-{worker}")
+        record = self.records.next(queue, token, f"{queue}-{worker}", held)
         waiting = [(id, each) for id, each in self.model.items() if each.waits and QUEUE[each.stage] == queue]
         if not waiting:
             assert record is None
             return multiple()
-        expected, request = min(waiting, key=lambda one: (one[1].stage == "prepare", one[1].place))
+        if queue == "io":
+            expected, request = min(waiting, key=lambda one: (one[1].stage == "prepare", one[1].place))
+        else:
+            line = sorted(Waiting(*each.place, each.created, each.needs) for _, each in waiting)
+            chosen = choose(line, held)
+            expected, request = next(one for one in waiting if one[1].place == chosen[:2])
         assert record is not None
         assert record.id == expected
         request.token, request.attempt = token, request.attempt + 1
@@ -146,14 +163,21 @@ class Moves(RuleBasedStateMachine):
     def beat(self, token: str) -> None:
         assert self.records.beat(self.held[token][0], token) == self._standing(token, "beat")
 
-    @rule(token=tokens)
-    def advance(self, token: str) -> None:
+    @rule(request_id=st.sampled_from(IDS))
+    def come_late(self, request_id: str) -> None:
+        if request_id in self.model:
+            self.model[request_id].created += LATE_SECONDS
+            self.client.hincrby(f"zturbo:req:{request_id}", "created_at", 1000 * LATE_SECONDS)
+
+    @rule(token=tokens, needs=st.sampled_from(WEIGHTS))
+    def advance(self, token: str, needs: Weights) -> None:
         request_id, stage = self.held[token]
         if stage not in NEXT:
             return
         standing = self._standing(token, "advance")
-        if self._allowed(standing, lambda: self.records.advance(request_id, token, NEXT[stage], {})):
+        if self._allowed(standing, lambda: self.records.advance(request_id, token, NEXT[stage], {}, needs)):
             request = self.model[request_id]
+            request.needs = needs
             request.stage, request.token, request.passed = NEXT[stage], None, f"{token}:advance"
             request.attempt = 0
 

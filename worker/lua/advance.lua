@@ -1,4 +1,4 @@
--- ARGV: id, token, the next stage, the field that keeps what this stage made, its JSON.
+-- ARGV: id, token, the next stage, the field that keeps what this stage made, its JSON, further fields and values.
 -- Returns {standing, bells missing on the next stage's queue}.
 local id, token, stage, field, made = unpack(ARGV)
 local at = now()
@@ -7,7 +7,8 @@ local answer = standing(id, token, 'advance')
 if answer == 'held' then
     local taken_at = redis.call('HGET', REQUEST .. id, 'taken_at')
     drop_lease(id, at)
-    redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0)
+    redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0,
+        unpack(ARGV, 6))
     wait(id, stage, place_of(id))
     if stage == 'finish' then
         local took = at - taken_at

@@ -1,7 +1,13 @@
--- ARGV: queue, a token never used before, worker id, lease (ms), newest version of a record that the worker knows.
+-- ARGV: queue, a token never used before, worker id, lease (ms), newest version of a record that the worker knows,
+-- the weights that it holds beside the model: 'controlnet/loras'.
 -- Returns the fields of the request that is now this token's, or {} when none waits.
 local queue, token, worker, lease, known = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local held = ARGV[6]
 local at = now()
+
+local AHEAD = 8 * PLACES    -- how far in the line a request may be taken before its turn
+local LOOKED_AT = 32        -- requests to choose from
+local PASSED_OVER = 10000   -- ms
 
 local id = redis.call('GET', TOKEN .. token)
 if id then
@@ -9,7 +15,32 @@ if id then
     return redis.call('HGETALL', REQUEST .. id)
 end
 
-id = redis.call('ZRANGE', WAITING .. queue, 0, 0)[1]
+-- What a worker must load for a request, 0 to 3: a ControlNet is a larger load than LoRAs.
+local function loads(needs)
+    local controlnet, loras = string.match(needs, '^(.*)/(.*)$')
+    local held_controlnet, held_loras = string.match(held, '^(.*)/(.*)$')
+    return (controlnet ~= '' and controlnet ~= held_controlnet and 2 or 0) + (loras ~= held_loras and 1 or 0)
+end
+
+-- Of those that are about due the one with the least to load. A request is passed over for one at most that came
+-- no later than PASSED_OVER after it. benchmarks/affinity.py tells what this is worth.
+local function choose()
+    local first, place = unpack(redis.call('ZRANGE', WAITING .. queue, 0, 0, 'WITHSCORES'))
+    if not first or queue == 'io' then return first end
+    local chosen, least, oldest = first, 4, math.huge
+    local due = redis.call('ZRANGEBYSCORE', WAITING .. queue, place, place + AHEAD, 'LIMIT', 0, LOOKED_AT)
+    for _, id in ipairs(due) do
+        local request = redis.call('HMGET', REQUEST .. id, 'weights', 'created_at')
+        local created, load = tonumber(request[2]), loads(request[1] or '/')
+        if load < least and created - oldest <= PASSED_OVER then
+            chosen, least = id, load
+        end
+        oldest = math.min(oldest, created)
+    end
+    return chosen
+end
+
+id = choose()
 if not id then return {} end
 -- In the middle of an upgrade: it waits for a worker that knows how to go on with it.
 if tonumber(redis.call('HGET', REQUEST .. id, 'version') or 0) > known then return {} end
