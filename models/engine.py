@@ -32,6 +32,7 @@ class Engine:
 
         self.name = name
         self.device = rig.placement.device
+        self.shortages = rig.shortages
         self._rig = rig
         self._loras = LoraStack(rig.transformer)
         self._detectors = Detectors(settings, self.device)

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 SHORT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 """In messages of plain RuntimeErrors: the driver's, cuBLAS's and the CPU's way to say it."""
+GIVE_UP = "give_up"
 BROKEN = ("CUDA error", "cuDNN error", "CUDA driver error")
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,20 @@ def fit(rig: Rig, refusal: str, work: Callable[[], T]) -> T:
                 raise
         # Out here the frames that held the failed part's tensors are gone, and with them their memory.
         rig.free_cache()
-        if freed and not rig.shrink():
+        rung = _shrink(rig) if freed else "free_cache"
+        rig.shortages[rung] += 1
+        if rung == GIVE_UP:
             raise OutOfMemory(refusal)
         freed = True
         log.warning("memory ran out on %s; trying again as %s", rig.placement.device, rig.placement)
+
+
+def _shrink(rig: Rig) -> str:
+    """The rung that was stepped down to."""
+    before = rig.placement.mode
+    if not rig.shrink():
+        return GIVE_UP
+    return "tiled_decode" if rig.placement.mode == before else rig.placement.mode
 
 
 def is_out_of_memory(error: Exception) -> bool:

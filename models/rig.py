@@ -4,6 +4,7 @@ Each part is handed out in a `with` block, within which its weights are on the d
 """
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -37,6 +38,8 @@ class Rig:
 
     def __init__(self, components: Components, placement: Placement, controlnet: Path | None) -> None:
         self.placement = placement
+        self.shortages: Counter[str] = Counter()
+        """Times the device's memory ran out, by what was done about it (models.memory)."""
         self.tokenizer = components.tokenizer
         self.scheduler = components.scheduler
         self.transformer = components.transformer

@@ -13,6 +13,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
+from worker.counters import count
 from worker.errors import FetchError
 from worker.guard import AllowList, Deadline, GuardedBackend, Refused
 
@@ -44,6 +45,20 @@ def fetch(
 
     `field` is where the URL came from, for the message. Raises FetchError.
     """
+    outcome = "stopped"
+    try:
+        _fetch(url, field, limits, allowed, on_chunk)
+        outcome = "fetched"
+    except FetchError:
+        outcome = "failed"
+        raise
+    finally:
+        count("fetch", "lora" if field.startswith("loras") else "image", outcome)
+
+
+def _fetch(
+    url: str, field: str, limits: Limits, allowed: AllowList, on_chunk: Callable[[bytes], object]
+) -> None:
     deadline = Deadline(limits.seconds)
     backend = GuardedBackend(allowed, deadline)
     try:

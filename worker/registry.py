@@ -1,7 +1,7 @@
 """The workers that are alive: each says so once a second, and is forgotten soon after it falls silent."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import redis
@@ -28,6 +28,8 @@ class WorkerInfo:
     memory_used: int | None = None
     """Bytes in use on its GPU, whoever uses them; CUDA only, as `memory_total`."""
     memory_total: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    """What its process counted since it began, as worker.counters tells it."""
 
 
 class Registry:
@@ -53,4 +55,9 @@ async def read_workers(client: redis.asyncio.Redis) -> list[WorkerInfo]:
         ids: Any = await client.zrange(f"zturbo:workers:{queue}", 0, -1)
         if ids:
             entries += await client.mget([f"zturbo:worker:{worker}" for worker in ids])
-    return [WorkerInfo(**json.loads(entry)) for entry in entries if entry]
+    return [_parse(json.loads(entry)) for entry in entries if entry]
+
+
+def _parse(said: dict[str, Any]) -> WorkerInfo:
+    # A newer worker may say more than this code knows.
+    return WorkerInfo(**{each.name: said[each.name] for each in fields(WorkerInfo) if each.name in said})

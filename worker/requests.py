@@ -75,6 +75,8 @@ class Stats:
     generate_seconds: float | None
     """Moving average of a generation."""
     workers: list[WorkerInfo]
+    counts: dict[str, int]
+    """What the scripts counted since ever: `name|label|label` -> how many."""
 
 
 class Requests:
@@ -264,7 +266,8 @@ class Requests:
             pipe.zcard("zturbo:leases")
             pipe.zcount("zturbo:done", (seconds - MINUTE) * 1000, "+inf")
             pipe.get("zturbo:pace")
-            io, gpu, in_line, running, finished, pace = await pipe.execute()
+            pipe.hgetall("zturbo:metrics")
+            io, gpu, in_line, running, finished, pace, counts = await pipe.execute()
             workers = await read_workers(self._client)
         return Stats(
             waiting={"io": io, "gpu": gpu},
@@ -273,4 +276,5 @@ class Requests:
             finished_last_minute=finished,
             generate_seconds=int(pace) / 1000 if pace else None,
             workers=workers,
+            counts={name: int(count) for name, count in counts.items()},
         )

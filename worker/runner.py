@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
 from worker.config import WorkerSettings
+from worker.counters import counted
 from worker.life import DEVICE_BROKEN_STATUS, Life
 from worker.objects import open_objects
 from worker.queue import Bells, Queue, answer_bells
@@ -143,7 +144,11 @@ class WorkerProcess:
             detail=self._detail,
             memory_used=used,
             memory_total=total,
+            counts=counted() | {f"oom|{rung}": times for rung, times in self._shortages().items()},
         )
+
+    def _shortages(self) -> Mapping[str, int]:
+        return self._engine.shortages if self._engine else {}
 
     def _memory(self) -> tuple[int, int] | tuple[None, None]:
         """Bytes in use and in all on the GPU of a loaded engine."""

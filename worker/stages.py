@@ -34,6 +34,10 @@ class Engine(Protocol):
     name: str
     device: str
 
+    @property
+    def shortages(self) -> Mapping[str, int]:
+        """Times its memory ran out, by what was done about it."""
+
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture: ...
 
 

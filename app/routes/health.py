@@ -1,19 +1,17 @@
 """For whoever watches this server: is it alive, can it make pictures, how much is it doing. No token."""
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from app.deps import RequestsDep
 from app.errors import Unavailable
+from app.metrics import CONTENT_TYPE, exposition
 from app.schemas import HealthBody, ReadyBody, WorkerBody
 from worker.errors import StoreUnavailable
 from worker.queue import QUEUES, Queue
 from worker.registry import WorkerInfo
-from worker.requests import Stats
 
 WORKING = ("ready", "busy")
 
@@ -51,13 +49,13 @@ async def readyz(requests: RequestsDep) -> ReadyBody | JSONResponse:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(requests: RequestsDep) -> PlainTextResponse:
-    """Gauges in Prometheus's text format, read from Redis at this moment."""
+async def metrics(requests: RequestsDep) -> Response:
+    """Metrics in Prometheus's text format, read from Redis at this moment."""
     try:
-        lines = [*_redis_up(1), *_gauges(await requests.stats())]
+        stats = await requests.stats()
     except StoreUnavailable:
-        lines = [*_redis_up(0)]
-    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        stats = None
+    return Response(exposition(stats), media_type=CONTENT_TYPE)
 
 
 def missing(kind: Queue, workers: list[WorkerInfo]) -> str | None:
@@ -71,32 +69,3 @@ def missing(kind: Queue, workers: list[WorkerInfo]) -> str | None:
     if details:
         return f"No {kind} worker could be set up: {details[0]}"
     return f"No {kind} worker is running; `zturbo worker {kind}` starts one."
-
-
-def _redis_up(up: int) -> Iterator[str]:
-    return _gauge("zturbo_redis_up", "Whether Redis answers.", {"": up})
-
-
-def _gauges(stats: Stats) -> Iterator[str]:
-    yield from _gauge(
-        "zturbo_requests_in_queue", "Requests not yet taken by a GPU worker.", {"": stats.in_line}
-    )
-    yield from _gauge(
-        "zturbo_requests_waiting",
-        "Requests that wait for a worker, by queue.",
-        {f'{{queue="{queue}"}}': count for queue, count in stats.waiting.items()},
-    )
-    yield from _gauge("zturbo_requests_running", "Requests in a worker's hands.", {"": stats.running})
-    if stats.generate_seconds is not None:
-        yield from _gauge(
-            "zturbo_generate_seconds", "Moving average of a generation.", {"": stats.generate_seconds}
-        )
-    workers = Counter(f'{{kind="{worker.kind}",state="{worker.state}"}}' for worker in stats.workers)
-    yield from _gauge("zturbo_workers", "Workers, by kind and state.", workers)
-
-
-def _gauge(name: str, help_text: str, values: dict[str, float] | dict[str, int]) -> Iterator[str]:
-    yield f"# HELP {name} {help_text}"
-    yield f"# TYPE {name} gauge"
-    for labels, value in values.items():
-        yield f"{name}{labels} {value}"

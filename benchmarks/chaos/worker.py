@@ -5,6 +5,7 @@ The picture is one grey, the request's seed modulo 256, so that its file tells w
 
 import logging
 import time
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ FAILS = "this one fails"
 class SleepingEngine:
     name = "sleeping"
     device = "none"
+    shortages: ClassVar[dict[str, int]] = {}
 
     def __init__(self, settings: ModelSettings) -> None:
         """Nothing is loaded."""

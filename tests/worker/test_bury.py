@@ -1,5 +1,7 @@
 """The supervisor sees a worker die at once, and says so; nobody waits for its lease."""
 
+import json
+
 import anyio
 import pytest
 import redis
@@ -69,3 +71,10 @@ async def test_request_that_killed_a_worker_at_each_attempt_is_failed(sides: Sid
     assert failed is not None
     assert failed.error is not None
     assert failed.error["type"] == "worker_crashed"
+
+
+async def test_what_a_newer_worker_says_besides_is_skipped(requests: Requests, client: redis.Redis) -> None:
+    Registry(client, 30).say(WorkerInfo("gpu-1", "gpu", "ready"))
+    said = json.loads(client.get("zturbo:worker:gpu-1"))  # type: ignore[arg-type]
+    client.set("zturbo:worker:gpu-1", json.dumps(said | {"of_a_newer_version": 1}))
+    assert (await requests.stats()).workers == [WorkerInfo("gpu-1", "gpu", "ready")]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ BODY: dict[str, Any] = {
 class GreyEngine:
     name = "grey"
     device = "none"
+    shortages: ClassVar[dict[str, int]] = {}
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
         on_step(Step(1, 1))

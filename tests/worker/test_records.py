@@ -346,3 +346,30 @@ def test_no_script_is_left_out_of_the_wheel_or_fails_to_load(client: redis.Redis
     for name in names:
         client.script_load(store.script_source(name))
     assert Scripts(client).run("expired", 1, 1) == []
+
+
+async def test_what_is_counted_is_counted_once_though_a_script_is_sent_twice(
+    sides: Sides, client: redis.Redis
+) -> None:
+    requests, records = sides
+    await to_gpu(sides, "a")
+    take(records, "gpu", "t1")
+    records.release("a", "t1")
+    take(records, "gpu", "t2")
+    records.advance("a", "t2", "finish", {})
+    take(records, "io", "t3")
+    records.finish("a", "t3", {"image": {}})
+    await submit(requests, "b")
+    await requests.cancel("b")
+    await requests.delivered("a", 1, {"at": 0, "status": 204}, None)
+    counted = {
+        name: int(count)
+        for name, count in client.hgetall("zturbo:metrics").items()  # type: ignore[union-attr]
+        if "seconds" not in name
+    }
+    assert counted == {
+        "submits|queued": 2, "requests|succeeded|": 1, "requests|cancelled|": 1,
+        "attempts|generate|released": 1, "webhooks|2xx": 1,
+    }  # fmt: skip
+    pictures = [name for name in client.hkeys("zturbo:metrics") if name.startswith("generate_seconds")]  # type: ignore[union-attr]
+    assert len(pictures) == 2

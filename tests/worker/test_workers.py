@@ -72,6 +72,16 @@ async def test_expired_request_goes_with_its_prompt_and_its_files(crew: Crew, cl
     assert client.keys("zturbo:req:*") == []
 
 
+async def test_worker_tells_what_it_fetched(crew: Crew) -> None:
+    crew.start("io")
+    await crew.submit("a", image_url="http://127.0.0.1:9/a.png")
+    assert (await crew.until("a")).state == "failed"
+    end = time.monotonic() + 30
+    while (await crew.workers("ready"))[0].counts != {"fetch|image|failed": 1}:
+        assert time.monotonic() < end
+        await anyio.sleep(0.05)
+
+
 async def test_control_map_is_kept_beside_the_picture(crew: Crew) -> None:
     crew.start("io")
     crew.start("gpu")

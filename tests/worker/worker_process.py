@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from worker.runner import run_worker
 class SleepingEngine:
     name = "sleeping"
     device = "none"
+    shortages: ClassVar[dict[str, int]] = {}
 
     def __init__(self, settings: ModelSettings) -> None:
         if settings.device == "cuda":

@@ -5,13 +5,14 @@ local at = now()
 
 local answer = standing(id, token, 'advance')
 if answer == 'held' then
-    local taken_at = redis.call('HGET', REQUEST .. id, 'taken_at')
+    local request = redis.call('HMGET', REQUEST .. id, 'taken_at', 'model_id', 'total_steps')
     drop_lease(id, at)
     redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0,
         unpack(ARGV, 6))
     wait(id, stage, place_of(id))
     if stage == 'finish' then
-        local took = at - taken_at
+        local took = at - request[1]
+        observe(took, 'generate_seconds', request[2], request[3] or 0)
         local pace = tonumber(redis.call('GET', PACE) or took)
         redis.call('SET', PACE, math.floor(0.8 * pace + 0.2 * took))
     end

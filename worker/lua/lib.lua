@@ -22,6 +22,7 @@ local QUIET = 'zturbo:quiet'        -- string: no lease is taken away before thi
 local CHANGED = 'zturbo:changed'     -- channel: id of a request whose state changed, and with it perhaps the line
 local STEPPED = 'zturbo:stepped'     -- channel: id of a request that did a step
 local PREVIEW = 'zturbo:preview:'   -- string by id: JPEG of the picture as it is now, base64
+local METRICS = 'zturbo:metrics'     -- hash: what was counted, 'name|label|…', and for a histogram '…|bound' and '…|sum' (ms)
 local WEBHOOKS = 'zturbo:webhooks'   -- sorted set: ids whose caller is to be told of the end, by when next (ms)
 
 local BELLS = {io = KEYS[1], gpu = KEYS[2]}
@@ -32,6 +33,28 @@ local BEHIND_FINISH = 1e12          -- more than two places in the line are ever
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Told by /metrics; names and labels are those of app/metrics.py.
+local function count(by, ...)
+    redis.call('HINCRBY', METRICS, table.concat({...}, '|'), by)
+end
+
+local BOUNDS = {0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600} -- seconds
+
+local function observe(ms, ...)
+    local bound = '+Inf'
+    for _, seconds in ipairs(BOUNDS) do
+        if ms <= seconds * 1000 then
+            bound = seconds
+            break
+        end
+    end
+    local labels = {...}
+    table.insert(labels, bound)
+    count(1, unpack(labels))
+    labels[#labels] = 'sum'
+    count(ms, unpack(labels))
 end
 
 -- Every owner with requests in the line has one in each round from the present one on, so an owner's many
@@ -74,6 +97,7 @@ local function drop_lease(id, at)
     if redis.call('ZREM', LEASES, id) == 0 then return end
     local request = redis.call('HMGET', REQUEST .. id, 'stage', 'taken_at')
     redis.call('HINCRBY', REQUEST .. id, 'spent:' .. request[1], at - request[2])
+    count(at - request[2], 'stage_seconds', request[1])
     redis.call('HDEL', REQUEST .. id, 'token', 'worker')
 end
 
@@ -98,6 +122,8 @@ local function close(id, state, at)
     redis.call('ZREM', WAITING .. QUEUE[request[1]], id)
     leave_line(id, request[2])
     redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', at)
+    local error = state == 'failed' and cjson.decode(redis.call('HGET', REQUEST .. id, 'error')).type or ''
+    count(1, 'requests', state, error)
     redis.call('ZADD', DONE, at, id)
     redis.call('DEL', PREVIEW .. id)
     if redis.call('HEXISTS', REQUEST .. id, 'webhook') == 1 then redis.call('ZADD', WEBHOOKS, at, id) end

@@ -46,12 +46,13 @@ if not id then return {} end
 if tonumber(redis.call('HGET', REQUEST .. id, 'version') or 0) > known then return {} end
 redis.call('ZREM', WAITING .. queue, id)
 -- Counted before the work, so that work which kills its worker is counted too.
-redis.call('HINCRBY', REQUEST .. id, 'attempt', 1)
+local attempt = redis.call('HINCRBY', REQUEST .. id, 'attempt', 1)
 redis.call('HSET', REQUEST .. id, 'token', token, 'worker', worker, 'taken_at', at)
 redis.call('SET', TOKEN .. token, id, 'PX', lease)
 redis.call('ZADD', LEASES, at + lease, id)
-local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner')
+local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner', 'created_at')
 if request[1] == 'generate' then
+    if attempt == 1 then observe(at - request[3], 'queue_seconds') end
     redis.call('HSET', REQUEST .. id, 'state', 'in_progress', 'started_at', at)
     local round = math.floor(place_of(id) / PLACES)
     if round > tonumber(redis.call('GET', ROUND) or 0) then redis.call('SET', ROUND, round) end

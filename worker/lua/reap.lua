@@ -22,9 +22,12 @@ end
 
 local handed_back, failed = 0, 0
 if at >= tonumber(redis.call('GET', QUIET) or 0) then
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, 100)) do
+    local lost = redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, 100, 'WITHSCORES')
+    for place = 1, #lost, 2 do
+        local id = lost[place]
         local request = redis.call('HMGET', REQUEST .. id, 'attempt', 'stage')
         local attempts = tonumber(request[1])
+        count(1, 'attempts', request[2], lost[place + 1] == '0' and 'worker_died' or 'lease_expired')
         if attempts >= most_attempts then
             give_up(id, attempts, request[2])
             failed = failed + 1
@@ -34,4 +37,6 @@ if at >= tonumber(redis.call('GET', QUIET) or 0) then
         end
     end
 end
-return {handed_back, failed, bells_missing('io', at), bells_missing('gpu', at)}
+local io, gpu = bells_missing('io', at), bells_missing('gpu', at)
+if io + gpu > 0 then count(io + gpu, 'doorbells_topped_up') end
+return {handed_back, failed, io, gpu}

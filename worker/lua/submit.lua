@@ -16,19 +16,25 @@ local function seconds_until(places)
     return math.max(1, math.ceil(places * pace / workers('gpu', at) / 1000))
 end
 
+local function refused(why, seconds)
+    count(1, 'submits', why)
+    return {why, seconds}
+end
+
 -- An owner with nothing in line is let in whoever has filled it.
 local queued = tonumber(redis.call('HGET', QUEUED, owner) or 0)
-if queued > 0 and redis.call('ZCARD', LINE) >= most then return {'line_full', seconds_until(1)} end
+if queued > 0 and redis.call('ZCARD', LINE) >= most then return refused('line_full', seconds_until(1)) end
 if most_of_owner > 0 and queued >= most_of_owner then
-    return {'share_full', seconds_until(redis.call('HLEN', QUEUED))}
+    return refused('share_full', seconds_until(redis.call('HLEN', QUEUED)))
 end
 if most_in_minute > 0 then
     -- The generic cell rate algorithm: the time until which what was submitted lasts at the permitted pace.
     local spent = math.max(at, tonumber(redis.call('GET', SPENT .. owner) or 0)) + 60000 / most_in_minute
-    if spent > at + 60000 then return {'too_fast', math.ceil((spent - at - 60000) / 1000)} end
+    if spent > at + 60000 then return refused('too_fast', math.ceil((spent - at - 60000) / 1000)) end
     redis.call('SET', SPENT .. owner, spent, 'PX', math.ceil(spent - at))
 end
 
+count(1, 'submits', 'queued')
 local sequence = redis.call('INCR', SEQUENCE)
 local place = draw_place(owner, sequence)
 redis.call('HSET', REQUEST .. id, 'id', id, 'owner', owner, 'state', 'in_queue', 'stage', 'prepare',
