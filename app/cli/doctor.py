@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import typer
 
-from app.cli.exits import Exit
+from app.cli.exits import Exit, fail
 from app.cli.settings import Model, read_settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def doctor(
     With each thing that is missing comes the command that mends it; then every setting, and where it is from.
     """
     settings = read_settings(model=model)
-    broken = 0
+    missing = 0
     for title, look in CHECKS.items():
         typer.secho(title, bold=True)
         for state, what, mend in look(settings):
@@ -52,12 +52,13 @@ def doctor(
             typer.secho(f"  {mark} {what}", fg=colour if state != "ok" else None)
             if mend:
                 typer.echo(f"      → {mend}")
-            broken += state == "missing"
+            missing += state == "missing"
     typer.secho("Settings", bold=True)
     for name, value, source in setting_rows(settings):
         typer.echo(f"  ZTURBO_{name.upper():<23} {value:<40} {source}")
-    if broken:
-        raise typer.Exit(Exit.CONFIG)
+    if missing:
+        fail(f"{missing} of these must be mended before `zturbo serve` can make pictures.", Exit.CONFIG)
+    typer.secho("Everything that `zturbo serve` needs is here.", fg="green")
 
 
 def setting_rows(settings: "Settings") -> Iterator[tuple[str, str, str]]:
@@ -85,26 +86,31 @@ def _env_file() -> dict[str, str]:
 def _machine(settings: "Settings") -> Iterator[Finding]:
     from worker.gpus import describe_gpus
 
-    yield Finding("ok", f"zturbo {version('zturbo')}, Python {platform.python_version()}, {sys.executable}")
+    python = f"Python {platform.python_version()} ({sys.executable})"
+    yield Finding("ok", f"This is zturbo {version('zturbo')} on {python}.")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield Finding(
-        "ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB memory"
+        "ok",
+        f"The machine has {os.cpu_count()} cores and {memory:.0f} GiB of memory, under "
+        f"{platform.system()} on {platform.machine()}.",
     )
     gpus = describe_gpus()
-    yield from (Finding("ok", f"GPU: {gpu}") for gpu in gpus)
+    yield from (Finding("ok", f"It has a GPU: {gpu}.") for gpu in gpus)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        yield Finding("ok", "GPU: Apple's own, by MPS")
+        yield Finding("ok", "It has Apple's own GPU, used by MPS.")
     elif not gpus:
-        yield Finding("note", "no NVIDIA GPU: the real model would take many minutes for a picture")
+        yield Finding("note", "It has no GPU: the real model would take many minutes for a picture.")
     missing = [name for name in GPU_PACKAGES if find_spec(name) is None]
     if missing:
         yield Finding(
             "note",
-            f"no {', '.join(missing)}: this installation can serve, not make pictures",
+            f"It lacks {', '.join(missing)}, so it can serve, but make no pictures.",
             "pip install 'zturbo[gpu]'",
         )
     else:
-        yield Finding("ok", f"torch {version('torch')}, diffusers {version('diffusers')}")
+        yield Finding(
+            "ok", f"Pictures are made by torch {version('torch')} and diffusers {version('diffusers')}."
+        )
 
 
 def _redis(settings: "Settings") -> Iterator[Finding]:
@@ -119,17 +125,19 @@ def _redis(settings: "Settings") -> Iterator[Finding]:
                 info = client.info()
         except (redis.RedisError, ValueError) as error:
             yield Finding(
-                "missing", f"the Redis of ZTURBO_REDIS_URL: {error}", "unset it to run one of our own"
+                "missing",
+                f"The Redis of ZTURBO_REDIS_URL does not answer: {error}.",
+                "unset it to run one of our own",
             )
             return
-        yield Finding("ok", f"the Redis of ZTURBO_REDIS_URL answers, version {info['redis_version']}")
+        yield Finding("ok", f"The Redis of ZTURBO_REDIS_URL answers; it is version {info['redis_version']}.")
         if not info.get("aof_enabled"):
             yield Finding(
-                "note", "it keeps no append-only file: a restart of it loses requests", "appendonly yes"
+                "note", "It keeps no append-only file, so a restart of it loses requests.", "appendonly yes"
             )
         return
     try:
-        yield Finding("ok", str(find_server()))
+        yield Finding("ok", f"`serve` runs a Redis of its own: {find_server()}.")
     except SetupError as error:
         yield Finding("missing", str(error))
 
@@ -142,12 +150,10 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
 
     chosen = model_choice(settings)
     if chosen == DEMO:
-        yield Finding(
-            "note", "model: demo, untrained", "zturbo pull brings the real one; ZTURBO_MODEL names another"
-        )
+        yield Finding("note", "The model is the small demo model, for trying things out.", "zturbo pull")
     else:
         try:
-            yield Finding("ok", f"model: {chosen}, {resolve_model(settings)}")
+            yield Finding("ok", f"The model is {chosen}, in {resolve_model(settings)}.")
         except ModelError as error:
             yield Finding("missing", str(error), "zturbo pull")
     yield _room("hub cache", constants.HF_HUB_CACHE, 0 if chosen == DEMO else WEIGHTS_GB)
@@ -156,7 +162,7 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
 def _folders(settings: "Settings") -> Iterator[Finding]:
     yield _room("data folder", str(settings.data_dir), 1)
     loras = len(list(settings.loras_path.rglob("*.safetensors"))) if settings.loras_path.is_dir() else 0
-    yield Finding("ok", f"LoRA folder {settings.loras_path}: {loras} files")
+    yield Finding("ok", f"The LoRA folder {settings.loras_path} has {loras} files.")
 
 
 def _keys(settings: "Settings") -> Iterator[Finding]:
@@ -171,11 +177,11 @@ def _keys(settings: "Settings") -> Iterator[Finding]:
     if keys.open:
         yield Finding(
             "note",
-            "no key: any token is taken, but from this machine only",
+            "There is no key, so any token is taken, but from this machine only.",
             "ZTURBO_API_KEYS=me:$(openssl rand -hex 24)",
         )
     else:
-        yield Finding("ok", f"{len(keys)} keys")
+        yield Finding("ok", f"There {'is 1 key' if len(keys) == 1 else f'are {len(keys)} keys'}.")
 
 
 def _room(name: str, folder: str, needed_gb: int) -> Finding:
@@ -185,11 +191,10 @@ def _room(name: str, folder: str, needed_gb: int) -> Finding:
         there = there.parent
     free = shutil.disk_usage(there).free / 1e9
     if not os.access(there, os.W_OK):
-        return Finding("missing", f"{name} {folder} cannot be written", f"chown -R $USER {there}")
+        return Finding("missing", f"The {name} {folder} cannot be written.", f"chown -R $USER {there}")
     state: Literal["ok", "note"] = "ok" if free >= needed_gb else "note"
-    return Finding(
-        state, f"{name} {folder}: {free:.0f} GB free" + ("" if state == "ok" else f" of {needed_gb} wanted")
-    )
+    wanted = "" if state == "ok" else f", where {needed_gb} GB are wanted"
+    return Finding(state, f"The {name} {folder} has {free:.0f} GB of free disk{wanted}.")
 
 
 CHECKS: dict[str, Callable[["Settings"], Iterator[Finding]]] = {

@@ -74,6 +74,7 @@ def _frames(client: "Client", base_url: str, interval: float) -> "Iterator[Rende
 def render(stats: dict[str, Any], base_url: str) -> "RenderableType":
     """A body of /v1/stats for people."""
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
     waiting = stats["waiting"]
@@ -98,11 +99,15 @@ def render(stats: dict[str, Any], base_url: str) -> "RenderableType":
         workers.add_row(
             worker["id"],
             f"[{COLOURS.get(state, 'red')}]{state.replace('_', ' ')}",
-            worker.get("model", ""),
+            escape(worker.get("model", "")),
             worker.get("device", ""),
             memory(worker.get("memory_used"), worker.get("memory_total")),
         )
-    faults = [f"[red]{worker['id']}: {worker['detail']}" for worker in stats["workers"] if "detail" in worker]
+    faults = [
+        f"[red]{worker['id']}: {escape(worker['detail'])}"
+        for worker in stats["workers"]
+        if "detail" in worker
+    ]
     if not stats["workers"]:
         faults.append("[red]No worker is running; `zturbo worker io` and `zturbo worker gpu` start one each.")
     return Group(facts, "", workers, *faults)

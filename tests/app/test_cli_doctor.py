@@ -1,11 +1,13 @@
 """`zturbo doctor` tells what there is, and no secret."""
 
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from app.cli import cli
+from app.cli.doctor import MARKS
 from app.config import Settings
 
 
@@ -56,4 +58,12 @@ def test_what_is_missing_ends_it_with_a_status_and_a_way_out(
 def test_machine_with_all_it_needs_is_well(runner: CliRunner) -> None:
     done = runner.invoke(cli, ["doctor"])
     assert done.exit_code == 0, done.output
-    assert "untrained" in done.output
+    assert "The model is the small demo model" in done.output
+    assert done.output.splitlines()[-1] == "Everything that `zturbo serve` needs is here."
+
+
+def test_findings_are_sentences(runner: CliRunner) -> None:
+    marks = {mark for mark, _ in MARKS.values()}
+    found = [line for line in runner.invoke(cli, ["doctor"]).output.splitlines() if line[2:3] in marks]
+    assert found
+    assert [line for line in found if not re.fullmatch(r"  . [A-Z`].*\.", line)] == []
