@@ -15,6 +15,7 @@ CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
 }
 """What is served. Not left to the machine's own table of types, which may say that a script is text."""
 

@@ -34,6 +34,16 @@ def test_request_runs_to_a_picture_with_its_facts(page: Page) -> None:
     assert re.fullmatch(r"zturbo-\w{8}\.png", download.value.suggested_filename)
 
 
+def test_example_is_a_picture_by_one_click(page: Page) -> None:
+    page.get_by_role("button", name="Run an example").click()
+    stage_is(page, "done")
+    body = request_of(page)
+    assert body["preprocess"] == "canny"
+    assert "/v1/files/" in body["image_url"]
+    page.get_by_role("tab", name="Form").click()
+    expect(page.get_by_alt_text("Control map")).to_be_visible()
+
+
 def test_ctrl_enter_runs_and_the_same_button_stops(page: Page) -> None:
     fill(page, image_size="square_hd", num_inference_steps=8)
     page.get_by_label("Prompt", exact=True).press("Control+Enter")

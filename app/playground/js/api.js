@@ -59,6 +59,14 @@ export class Api {
     return this.json("POST", path, body, signal);
   }
 
+  /** A file's URL on this server; without the route for it, a data URI. */
+  async upload(file) {
+    if (!this.has("/v1/files")) return readAsDataUri(file);
+    const form = new FormData();
+    form.append("file", file);
+    return (await this.post("v1/files", form)).url;
+  }
+
   delete(path) {
     return this.json("DELETE", path);
   }
@@ -113,6 +121,15 @@ export class Api {
   showable(url) {
     return url.startsWith("data:image/") ? url : this.ownFile(url);
   }
+}
+
+function readAsDataUri(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
 }
 
 async function readError(answer) {

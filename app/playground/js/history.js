@@ -69,8 +69,8 @@ export class History extends EventTarget {
   }
 }
 
-/** URL of an entry's picture as this page may load it, or null. */
-export function pictureOf(entry, api) {
-  const url = entry.output?.image ?? entry.output?.images?.[0];
-  return url ? api.ownFile(url) : null;
+/** The pictures of an entry or result: `{url, shown, seed}`, `shown` the URL under which this page may load it. */
+export function picturesOf({ output, seed, seeds }, api) {
+  const urls = output?.images ?? (output?.image ? [output.image] : []);
+  return urls.map((url, index) => ({ url, shown: api.ownFile(url) ?? url, seed: seeds?.[index] ?? seed }));
 }

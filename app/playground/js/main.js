@@ -10,6 +10,7 @@ import "./elements/key.js";
 import "./elements/model.js";
 import "./elements/runner.js";
 import "./elements/stage.js";
+import { fillExample } from "./example.js";
 import { History } from "./history.js";
 import { Run } from "./run.js";
 import { readFields } from "./schema.js";
@@ -49,6 +50,15 @@ async function start() {
   const input = draft.body();
   await carryOut(input, (each) => each.submit(draft.modelId, input));
   return undefined;
+}
+
+async function runExample() {
+  try {
+    await fillExample(api, draft);
+  } catch (error) {
+    return explain(error);
+  }
+  return start();
 }
 
 /** Follows a run on the stage to its end; `input` is its body, null when that is not known. */
@@ -153,6 +163,7 @@ async function boot() {
   addEventListener("hashchange", () => showView(viewOfHash()));
   stage.setup({
     api,
+    onExample: runExample,
     onLockSeed: (seed) => draft.set("seed", seed),
     onReuse: (url) => draft.set("image_url", url),
     onRestore: ({ input, result }) => restore({ input, result, model_id: result.model_id }),

@@ -4,12 +4,15 @@
 export function snippets({ base, modelId, values, withKey }) {
   const url = `${base}v1/models/${modelId}`;
   const extension = { jpeg: "jpg" }[values.output_format] ?? values.output_format ?? "png";
-  const facts = { url, values, file: `picture.${extension}`, withKey };
+  const facts = { url, values, extension, many: (values.num_images ?? 1) > 1, withKey };
   return { curl: curl(facts), Python: python(facts), JavaScript: javascript(facts) };
 }
 
-function curl({ url, values, file, withKey }) {
+function curl({ url, values, extension, many, withKey }) {
   const key = withKey ? ' -H "Authorization: Bearer $ZTURBO_TOKEN"' : "";
+  const save = many
+    ? `n=0; for url in $(echo "$result" | sed 's/.*"images":\\[\\([^]]*\\)\\].*/\\1/' | tr ',"' '  '); do n=$((n + 1)); curl -sS -o picture-$n.${extension} "$url"; done`
+    : `curl -sS -o picture.${extension} "$(echo "$result" | sed 's/.*"image":"\\([^"]*\\)".*/\\1/')"`;
   return `result_url=$(curl -sS '${url}'${key} \\
   -H 'Content-Type: application/json' --data-binary @- <<'JSON' | sed 's/.*"result_url":"\\([^"]*\\)".*/\\1/'
 ${JSON.stringify(values, null, 2)}
@@ -17,12 +20,15 @@ JSON
 )
 until result=$(curl -sS${key} "$result_url") && ! echo "$result" | grep -q '"status":"in_'; do sleep 1; done
 echo "$result"
-curl -sS -o ${file} "$(echo "$result" | sed 's/.*"image":"\\([^"]*\\)".*/\\1/')"
+${save}
 `;
 }
 
-function python({ url, values, file, withKey }) {
+function python({ url, values, extension, many, withKey }) {
   const key = withKey ? '\nhttp.headers["Authorization"] = f"Bearer {os.environ[\'ZTURBO_TOKEN\']}"' : "";
+  const save = many
+    ? `for number, url in enumerate(result["output"]["images"], 1):\n    Path(f"picture-{number}.${extension}").write_bytes(http.get(url).content)`
+    : `Path("picture.${extension}").write_bytes(http.get(result["output"]["image"]).content)`;
   return `${withKey ? "import os\n" : ""}import time
 from pathlib import Path
 
@@ -36,12 +42,15 @@ request = http.post(
 while (result := http.get(request["result_url"]).json())["status"].startswith("in_"):
     time.sleep(1)
 print(result["status"], result.get("error", ""))
-Path("${file}").write_bytes(http.get(result["output"]["image"]).content)
+${save}
 `;
 }
 
-function javascript({ url, values, file, withKey }) {
+function javascript({ url, values, extension, many, withKey }) {
   const key = withKey ? ", Authorization: `Bearer ${process.env.ZTURBO_TOKEN}`" : "";
+  const save = many
+    ? `for (const [index, url] of result.output.images.entries()) {\n  const picture = await fetch(url);\n  await writeFile(\`picture-\${index + 1}.${extension}\`, Buffer.from(await picture.arrayBuffer()));\n}`
+    : `const picture = await fetch(result.output.image);\nawait writeFile("picture.${extension}", Buffer.from(await picture.arrayBuffer()));`;
   return `import { writeFile } from "node:fs/promises";
 
 const headers = { "Content-Type": "application/json"${key} };
@@ -55,8 +64,7 @@ do {
   result = await (await fetch(result_url, { headers })).json();
 } while (result.status.startsWith("in_"));
 console.log(result.status, result.error ?? "");
-const picture = await fetch(result.output.image);
-await writeFile("${file}", Buffer.from(await picture.arrayBuffer()));
+${save}
 `;
 }
 

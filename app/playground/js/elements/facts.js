@@ -12,6 +12,7 @@ export function facts(result, input, { lockSeed }) {
     ["LoRAs", result.loras?.length ? result.loras.map(loraLine) : null],
     ["ControlNet", result.controlnet ? [result.controlnet] : null],
     ["Model", result.model ? [result.model] : null],
+    ["Kept until", result.expires_at ? [day(result.expires_at)] : null],
     ["Notes", result.warnings?.length ? result.warnings.map((text) => h("span", { class: "warning" }, text)) : null],
   ];
   const list = h("dl", { class: "facts" });
@@ -19,10 +20,14 @@ export function facts(result, input, { lockSeed }) {
   return [list, raw(result)];
 }
 
-/** Stages as parts of a line as long as the whole took. */
+const ORDER = ["prepare", "encode", "preprocess", "control", "denoise", "decode", "generate", "finish"];
+
+/** Stages, in the order in which they happen, as parts of a line as long as the whole took. */
 function timings(seconds) {
   if (!seconds) return null;
-  const parts = Object.entries(seconds).filter(([, each]) => each > 0);
+  const parts = Object.entries(seconds).filter(([, each]) => each >= 0.0005);
+  const place = (name) => (ORDER.indexOf(name) + 1 || Infinity);
+  parts.sort(([one], [other]) => place(one) - place(other));
   const total = parts.reduce((sum, [, each]) => sum + each, 0);
   const line = h("span", { class: "stages", "aria-hidden": "true" });
   for (const [, each] of parts) {
@@ -36,6 +41,10 @@ function timings(seconds) {
 
 export function duration(seconds) {
   return seconds < 0.0995 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
+}
+
+function day(timestamp) {
+  return new Date(timestamp).toLocaleDateString(undefined, { weekday: "long", month: "long", day: "numeric" });
 }
 
 function loraLine({ path, name, scale, matched, unmatched }) {

@@ -1,7 +1,7 @@
 /** The history twice: a strip of the latest under the picture, and a gallery with search. */
 
-import { announce, confirmed, h, icon, iconButton } from "../dom.js";
-import { pictureOf } from "../history.js";
+import { announce, confirmed, h, iconButton } from "../dom.js";
+import { picturesOf } from "../history.js";
 
 const LATEST = 12;
 const WORDS = { in_queue: "in line", in_progress: "running", failed: "failed", cancelled: "stopped", succeeded: "" };
@@ -17,8 +17,8 @@ class HistoryView extends HTMLElement {
 
   /** The picture of an entry, or what became of it. */
   thumbnail(entry) {
-    const url = pictureOf(entry, this.api);
-    if (url) return h("img", { src: url, alt: "", loading: "lazy", decoding: "async" });
+    const [picture] = picturesOf(entry, this.api);
+    if (picture) return h("img", { src: picture.shown, alt: "", loading: "lazy", decoding: "async" });
     return h("span", { class: `no-picture ${entry.status}` }, WORDS[entry.status] ?? entry.status);
   }
 }
@@ -89,7 +89,7 @@ export class Gallery extends HistoryView {
         "div",
         { class: "card-line" },
         h("time", { class: "note", dateTime: entry.created_at }, when(entry.created_at)),
-        h("button", { type: "button", class: "quiet small", "aria-label": `Restore settings: ${name}`, onclick: () => this.onRestore(entry) }, icon("restore"), "Restore"),
+        iconButton("restore", `Restore settings: ${name}`, () => this.onRestore(entry)),
         remove,
       ),
     );

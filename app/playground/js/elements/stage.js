@@ -1,12 +1,13 @@
 /** Where the picture comes to be: nothing yet, a preview with its progress, the picture, or why there is none. */
 
 import { h, icon } from "../dom.js";
+import { picturesOf } from "../history.js";
 import { aspectOf } from "../sizes.js";
 import "./compare.js";
 import { facts } from "./facts.js";
 import "./progress.js";
 
-/** `context`: {api, onLockSeed(seed), onReuse(url), onRestore(shown)}. */
+/** `context`: {api, onExample(), onLockSeed(seed), onReuse(url), onRestore(shown)}. */
 export class Stage extends HTMLElement {
   setup(context) {
     Object.assign(this, context);
@@ -32,7 +33,14 @@ export class Stage extends HTMLElement {
   rest() {
     this.state("rest");
     this.frame.replaceChildren(
-      h("div", { class: "rest" }, icon("image"), h("p", {}, "Your picture appears here."), h("p", { class: "note" }, "Write a prompt, add a control image, and run.")),
+      h(
+        "div",
+        { class: "rest" },
+        icon("image"),
+        h("p", {}, "Your picture appears here."),
+        h("p", { class: "note" }, "Write a prompt, add a control image, and run."),
+        h("button", { type: "button", class: "quiet", onclick: () => this.onExample() }, icon("spark"), "Run an example"),
+      ),
     );
     this.facts.replaceChildren();
   }
@@ -65,12 +73,14 @@ export class Stage extends HTMLElement {
     else this.showEnd("This did not work", result.error?.message ?? "The request failed.", shown);
   }
 
-  showPicture({ result, input }) {
+  /** One of the request's pictures, the first unless another is picked. */
+  showPicture({ result, input }, picked = 0) {
     this.state("done");
-    const url = this.api.ownFile(result.output.image ?? result.output.images[0]) ?? result.output.image;
+    const pictures = picturesOf(result, this.api);
+    const { url, shown, seed } = pictures[picked];
     const source = result.control_image ?? input?.image_url;
     const compare = h("zt-compare", {});
-    compare.show({ under: url, over: source ? this.api.showable(source) : null, alt: input?.prompt ? `Made of: ${input.prompt}` : "The picture" });
+    compare.show({ under: shown, over: source ? this.api.showable(source) : null, alt: input?.prompt ? `Made of: ${input.prompt}` : "The picture" });
     compare.picture.addEventListener("load", () => (this.aspect = compare.picture.naturalWidth / compare.picture.naturalHeight));
     this.frame.replaceChildren(compare);
     const toggle = h("button", { type: "button", class: "quiet", "aria-pressed": "false", hidden: !compare.comparable }, "Compare");
@@ -79,14 +89,31 @@ export class Stage extends HTMLElement {
       toggle.setAttribute("aria-pressed", String(compare.comparing));
       if (compare.comparing) compare.slider.focus();
     });
-    const name = `zturbo-${result.request_id.slice(0, 8)}.${url.split(".").at(-1)}`;
+    const number = pictures.length > 1 ? `-${picked + 1}` : "";
+    const name = `zturbo-${result.request_id.slice(0, 8)}${number}.${shown.split(".").at(-1)}`;
     this.actions.replaceChildren(
+      ...(pictures.length > 1 ? [this.picker(pictures, picked, { result, input })] : []),
       toggle,
-      h("a", { class: "quiet", href: url, download: name }, icon("download"), "Download"),
-      h("button", { type: "button", class: "quiet", onclick: () => this.onReuse(result.output.image) }, icon("reuse"), "Use as control image"),
+      h("a", { class: "quiet", href: shown, download: name }, icon("download"), "Download"),
+      h("button", { type: "button", class: "quiet", onclick: () => this.onReuse(url) }, icon("reuse"), "Use as control image"),
       this.restoreButton({ result, input }),
     );
-    this.facts.replaceChildren(...facts(result, input, { lockSeed: this.onLockSeed }));
+    this.facts.replaceChildren(...facts({ ...result, seed }, input, { lockSeed: this.onLockSeed }));
+  }
+
+  picker(pictures, picked, request) {
+    const pick = (index) => {
+      this.showPicture(request, index);
+      this.actions.querySelectorAll(".thumb")[index].focus();
+    };
+    const thumbs = pictures.map(({ shown, seed }, index) =>
+      h(
+        "button",
+        { type: "button", class: "thumb", "aria-label": `Picture ${index + 1} of ${pictures.length}, seed ${seed}`, "aria-current": String(index === picked), onclick: () => pick(index) },
+        h("img", { src: shown, alt: "", decoding: "async" }),
+      ),
+    );
+    return h("div", { class: "picks", role: "group", "aria-label": "Pictures" }, ...thumbs);
   }
 
   restoreButton(shown) {

@@ -60,20 +60,13 @@ export class ImageField extends Field {
     if (!file) return;
     this.pair.classList.add("busy");
     try {
-      this.value = await this.upload(file);
+      this.value = await this.api.upload(file);
       announce("The control image is in place.");
     } catch (error) {
       this.draft.setFaults([[this.field.name, error.message]]);
     } finally {
       this.pair.classList.remove("busy");
     }
-  }
-
-  async upload(file) {
-    if (!this.api.has("/v1/files")) return readAsDataUri(file);
-    const form = new FormData();
-    form.append("file", file);
-    return (await this.api.post("v1/files", form)).url;
   }
 
   refresh() {
@@ -144,15 +137,6 @@ export class ImageField extends Field {
 /** A URL that is being typed is not worth asking about. */
 function looksWhole(url) {
   return url.startsWith("data:image/") || url.includes("/v1/files/") || /^https?:\/\/[^/]+\.[^/]+\/.+/.test(url);
-}
-
-function readAsDataUri(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
 }
 
 customElements.define("zt-image", ImageField);
