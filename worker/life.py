@@ -66,6 +66,7 @@ class Life:
         objects: Objects,
         engine: Engine | None,
         quit: Callable[[int, str], NoReturn],
+        on_picture: Callable[[], None],
     ) -> None:
         """`beats` is on a client of its own, for the lease's thread; `engine` is for the gpu queue.
 
@@ -82,6 +83,7 @@ class Life:
         self._storage = Storage(objects)
         self._engine = engine
         self._quit = quit
+        self._on_picture = on_picture
         self._workspace = Workspace(objects)
         self._adapters = Adapters(objects, settings)
         self._token = _new_token()
@@ -176,6 +178,7 @@ class Life:
                 lease.on_step(step)
 
             picture = self._engine.generate(job, control, on_step)
+        self._on_picture()
         made = _facts(picture) | {"image": self._workspace.save(record.id, token, picture.image)}
         if picture.control_image is not None:
             made["control_image"] = self._workspace.save(record.id, token, picture.control_image, "control")

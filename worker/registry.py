@@ -10,7 +10,7 @@ import redis.asyncio
 from worker.queue import QUEUES, Queue
 from worker.store import Scripts
 
-WorkerState = Literal["starting", "ready", "busy", "setup_failed"]
+WorkerState = Literal["starting", "ready", "busy", "setup_failed", "quarantined"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class WorkerInfo:
     """Name of the loaded model; GPU workers only, as `device`."""
     device: str | None = None
     detail: str | None = None
-    """Why the set-up failed."""
+    """Why the set-up failed, or its GPU is left alone."""
     memory_used: int | None = None
     """Bytes in use on its GPU, whoever uses them; CUDA only, as `memory_total`."""
     memory_total: int | None = None

@@ -19,6 +19,7 @@ from worker.config import WorkerSettings
 from worker.counters import counted
 from worker.life import DEVICE_BROKEN_STATUS, Life
 from worker.objects import open_objects
+from worker.quarantine import FAILURES, REST_SECONDS, Trial
 from worker.queue import Bells, Queue, answer_bells
 from worker.reconciler import Reconciler
 from worker.records import Records
@@ -67,6 +68,7 @@ class WorkerProcess:
         self._bells = Bells(redis_url)
         self._objects = open_objects(settings, STORAGE_SECONDS)
         self._registry = Registry(connect(redis_url), hold_seconds=settings.lease_seconds / 2)
+        self._trial = Trial(connect(redis_url), settings.device)
         self._state: WorkerState = "starting"
         self._detail: str | None = None
         self._engine: Engine | None = None
@@ -87,6 +89,7 @@ class WorkerProcess:
             thread.start()
         try:
             if self._kind == "gpu":
+                self._rest_if_it_keeps_failing()
                 self._engine = self._load()
             self._life = life = Life(
                 self._kind,
@@ -98,6 +101,7 @@ class WorkerProcess:
                 self._objects,
                 self._engine,
                 self._quit,
+                self._trial.passed,
             )
             self._state, self._detail = "ready", None
             log.info("worker %s is ready", self.id)
@@ -116,6 +120,19 @@ class WorkerProcess:
     def _records(self) -> Records:
         """On a client of its own."""
         return Records(connect(self._redis_url), self._settings)
+
+    def _rest_if_it_keeps_failing(self) -> None:
+        failures = self._trial.begin()
+        if failures < FAILURES:
+            return
+        self._state = "quarantined"
+        self._detail = (
+            f"{self._trial.name}: {failures} workers on it ended one after the other without a picture; it "
+            f"is tried again after {REST_SECONDS:.0f} s, or when this worker is stopped and started."
+        )
+        log.error("%s", self._detail)
+        time.sleep(REST_SECONDS)
+        self._state, self._detail = "starting", None
 
     def _load(self) -> Engine:
         """The engine; tried again for ever, since what is missing (weights, memory) may come."""
@@ -201,6 +218,8 @@ class WorkerProcess:
             os._exit(status)
 
     def _sign_off(self) -> None:
+        if self._kind == "gpu":
+            self._trial.passed()
         try:
             self._registry.leave(self._describe())
         except RedisError as error:

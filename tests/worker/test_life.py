@@ -79,7 +79,9 @@ def live(
     def work(*queues: Queue, objects: Objects) -> Record:
         for queue in queues:
             beats = Records(connect(settings.redis_url or ""), settings)
-            Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never).drain(Event())
+            Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never, bool).drain(
+                Event()
+            )
         record = records.get("a")
         assert record is not None
         return record

@@ -38,7 +38,7 @@ def work(settings: WorkerSettings, *queues: Queue) -> None:
         bells, objects = Bells(url), open_objects(settings)
         with connect(url) as one, connect(url) as other:
             records, beats = Records(one, settings), Records(other, settings)
-            life = Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never)
+            life = Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never, bool)
             life.drain(threading.Event())
             # A lease is left without waiting for the answer to its last beat; its client is closed here.
             for thread in threading.enumerate():
