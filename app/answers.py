@@ -51,13 +51,14 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
     return ResultBody(
         request_id=record.id,
         status=record.state,
-        output=Output(image=file_url(made["image"], links)) if record.state == "succeeded" else None,
+        output=_output(record.images, links) if record.state == "succeeded" else None,
         error=failure(record),
         created_at=timestamp(record.created_at),
         finished_at=timestamp(record.finished_at) if record.finished_at else None,
         expires_at=timestamp(record.expires_at) if record.expires_at else None,
         model_id=record.model_id,
         seed=made.get("seed"),
+        seeds=made.get("seeds"),
         model=made.get("model"),
         expanded_prompt=made.get("expanded_prompt"),
         control_image=file_url(control_image, links) if control_image else None,
@@ -69,6 +70,11 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         webhook=webhook(record),
         cost=0 if include_cost else None,
     )
+
+
+def _output(images: list[dict[str, Any]], links: Links) -> Output:
+    urls = [file_url(image, links) for image in images]
+    return Output(image=urls[0]) if len(urls) == 1 else Output(images=urls)
 
 
 def event_body(moment: Moment, links: Links) -> EventBody:

@@ -6,8 +6,7 @@ https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
 from app.answers import file_url
 from app.links import Links
@@ -18,6 +17,7 @@ from models.fields import (
     ControlStart,
     Expansion,
     Format,
+    Images,
     ImageUrl,
     Loras,
     PreprocessField,
@@ -74,17 +74,10 @@ class FalInput(Windowed):
     seed: Seed | None = None
     enable_prompt_expansion: Expansion = False
     output_format: Format = "png"
-    num_images: int = Field(1, ge=1, le=4)
+    num_images: Images = 1
     sync_mode: bool = False
     acceleration: str = "regular"
     enable_safety_checker: bool = True
-
-    @field_validator("num_images")
-    @classmethod
-    def _one_picture(cls, num_images: int) -> int:
-        if num_images > 1:
-            raise PydanticCustomError("num_images", "this server makes one picture a request: send several")
-        return num_images
 
     def ours(self) -> "TakenInput":
         """The same request as a worker reads it."""
@@ -123,24 +116,24 @@ def status_body(record: Record, links: Links) -> dict[str, Any]:
     return body
 
 
-def result_body(record: Record, links: Links, url: str | None = None) -> dict[str, Any]:
-    """Of a request that succeeded; `url` stands for the picture's own in `sync_mode`."""
-    output = record.output or {}
-    image = output["image"]
+def result_body(record: Record, links: Links, urls: list[str] | None = None) -> dict[str, Any]:
+    """Of a request that succeeded; `urls` stand for the pictures' own in `sync_mode`."""
+    output, images = record.output or {}, record.images
     return {
         "images": [
             {
-                "url": url or file_url(image, links),
+                "url": url,
                 "width": image["width"],
                 "height": image["height"],
                 "content_type": image["content_type"],
                 "file_name": image["name"],
                 "file_size": image["size"],
             }
+            for image, url in zip(images, urls or [file_url(image, links) for image in images], strict=True)
         ],
         "seed": output["seed"],
         "prompt": output.get("expanded_prompt") or output["prompt"],
-        "has_nsfw_concepts": [False],
+        "has_nsfw_concepts": [False] * len(images),
         "timings": output["timings"],
     }
 

@@ -60,7 +60,10 @@ class EventBody(StatusBody):
 
 
 class Output(Body):
-    image: str = Field(description="URL of the picture; needs no token.")
+    """One picture is `image`, several are `images`."""
+
+    image: str | None = Field(None, description="URL of the picture; needs no token.")
+    images: list[str] | None = Field(None, description="Likewise, in the order of `seeds`.")
 
 
 class Attempt(Body):
@@ -85,7 +88,10 @@ class ResultBody(Body):
         None, description="When it is forgotten, and its picture with it; once it is finished."
     )
     model_id: str
-    seed: int | None = Field(None, description="The seed that was used.")
+    seed: int | None = Field(
+        None, description="The seed that was used, for the first picture if there are several."
+    )
+    seeds: list[int] | None = Field(None, description="Of each picture, when there are several.")
     model: str | None = Field(None, description="The weights that made the picture.")
     expanded_prompt: str | None = Field(None, description="What prompt expansion made of the prompt.")
     control_image: str | None = Field(None, description="URL of the control map as the model saw it.")

@@ -29,9 +29,15 @@ IMAGE_OUTPUT: dict[str, Any] = {
             "description": "URL of the picture; it needs no token.",
             "type": "string",
             "format": "uri",
-        }
+        },
+        "images": {
+            "title": "Images",
+            "description": "Likewise, instead of `image`, when `num_images` is more than 1.",
+            "type": "array",
+            "items": {"type": "string", "format": "uri"},
+        },
     },
-    "required": ["image"],
+    "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
 }
 
 _ENDPOINTS = (

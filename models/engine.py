@@ -1,4 +1,4 @@
-"""The seam to the layers above: a loaded model that turns one job into one picture.
+"""The seam to the layers above: a loaded model that turns a job into its pictures.
 
 Imports no torch until an engine is loaded, so that a worker can name its type.
 """
@@ -6,6 +6,7 @@ Imports no torch until an engine is loaded, so that a worker can name its type.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -59,10 +60,10 @@ class Engine:
         with telling_broken_device():
             return cls(name, Rig.load(folder, _default_controlnet(settings), settings), settings)
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
-        """One picture; `control` is (height, width, 3) of the output's size. Raises `ModelError`.
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+        """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
 
-        What `on_step` raises passes through, and leaves the engine ready for the next job.
+        Raises `ModelError`. What `on_step` raises passes through, and leaves the engine ready for the next.
         """
         import torch
 
@@ -71,7 +72,7 @@ class Engine:
         with torch.no_grad(), telling_broken_device():
             return self._generate(job, control, on_step)
 
-    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         timings, warnings = dict[str, float](), list(job.warnings)
         placement = self._rig.placement
         loras = self._fit(job, self._loras.apply, job.loras)
@@ -90,36 +91,41 @@ class Engine:
                 control_latents = self._fit(job, self._encode_control, control_image)
 
         with self._timed("denoise", timings):
-            latents = self._fit(job, self._denoise, job, embeds, control_latents, on_step)
+            latents = self._denoise(job, embeds, control_latents, on_step)
         with self._timed("decode", timings):
-            image = self._fit(job, self._decode, latents)
+            images = self._fit(job, self._decode, latents)
         if self._rig.placement != placement:
             warnings.append(
                 f"The memory of {self.device} ran out; from now on this server works slower, with less: "
                 f"{self._rig.placement.mode}, decoding in tiles."
             )
-        return Picture(
-            image=image,
-            model=self.name,
-            seed=job.seed,
-            prompt=job.prompt,
-            expanded_prompt=expanded,
-            control_image=control_image,
-            controlnet=job.controlnet_name if control_image is not None else None,
-            loras=loras,
-            timings=timings,
-            warnings=tuple(warnings),
+        return tuple(
+            Picture(
+                image=image,
+                model=self.name,
+                seed=seed,
+                prompt=job.prompt,
+                expanded_prompt=expanded,
+                control_image=control_image,
+                controlnet=job.controlnet_name if control_image is not None else None,
+                loras=loras,
+                timings=timings,
+                warnings=tuple(warnings),
+            )
+            for seed, image in zip(job.seeds, images, strict=True)
         )
 
     def _fit(self, job: Job, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """A part of the picture, with less memory if need be."""
+        """A part of the pictures, with less memory if need be."""
         from models.memory import fit
 
-        refusal = (
+        return fit(self._rig, self._refusal(job), lambda: work(*args, **options))
+
+    def _refusal(self, job: Job) -> str:
+        return (
             f"A picture of {job.width}x{job.height} does not fit the memory of {self.device}: ask for a "
             "smaller image_size, or stop what else runs on it."
         )
-        return fit(self._rig, refusal, lambda: work(*args, **options))
 
     def _encode(self, job: Job) -> "tuple[Tensor, str | None, str | None]":
         """The prompt's embedding; the prompt as it was expanded and a warning, if there is one."""
@@ -138,11 +144,12 @@ class Engine:
         with self._rig.autoencoder() as vae:
             return encode_control(vae, image)
 
-    def _decode(self, latents: "Tensor") -> Pixels:
+    def _decode(self, latents: "Tensor") -> list[Pixels]:
+        """One picture after the other: at once they would take more memory and no less time."""
         from models.pipeline import decode
 
         with self._rig.autoencoder() as vae:
-            return decode(vae, latents)
+            return [decode(vae, latents[place : place + 1]) for place in range(len(latents))]
 
     def _control_map(self, job: Job, control: Pixels) -> Pixels:
         match job.preprocess:
@@ -156,16 +163,32 @@ class Engine:
     def _denoise(
         self, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
     ) -> "Tensor":
+        """Latents of all pictures, as many at a time as the memory takes."""
+        from models.memory import fit_batch
+
+        return fit_batch(
+            self._rig,
+            self._refusal(job),
+            job.num_images,
+            lambda at_once: self._denoise_by(at_once, job, embeds, control_latents, on_step),
+        )
+
+    def _denoise_by(
+        self, at_once: int, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
+    ) -> "Tensor":
+        import torch
+
         from models.pipeline import denoise, draw_noise, noise_levels
         from models.preview import preview
         from models.transformer import Control, condition, control_tokens
 
         rig = self._rig
         height, width = job.height // rig.pixels_per_latent, job.width // rig.pixels_per_latent
+        batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
 
-        def report(step: int, total: int, guess: "Callable[[], Tensor]") -> None:
+        def report(batch: int, step: int, steps: int, guess: "Callable[[], Tensor]") -> None:
             rig.synchronize()
-            on_step(Step(step, total, lambda: preview(guess())))
+            on_step(Step(batch * steps + step, len(batches) * steps, lambda: preview(guess())))
 
         path = job.controlnet if control_latents is not None else None
         with rig.denoiser(path) as (transformer, controlnet):
@@ -173,16 +196,24 @@ class Engine:
             if control_latents is not None and controlnet is not None:
                 tokens = control_tokens(transformer, controlnet, control_latents)
                 branch = Control(controlnet, tokens, job.control_scale)
-            return denoise(
-                transformer,
-                condition(transformer, embeds, height, width),
-                draw_noise(job.seed, transformer.in_channels, height, width).to(embeds.device),
-                noise_levels(rig.scheduler, job.num_inference_steps),
-                report,
-                branch,
-                job.control_start,
-                job.control_end,
-            )
+            conditioning = condition(transformer, embeds, height, width)
+            sigmas = noise_levels(rig.scheduler, job.num_inference_steps)
+            made = []
+            for batch, seeds in enumerate(batches):
+                noise = [draw_noise(seed, transformer.in_channels, height, width) for seed in seeds]
+                made.append(
+                    denoise(
+                        transformer,
+                        conditioning,
+                        torch.cat(noise).to(embeds.device),
+                        sigmas,
+                        partial(report, batch),
+                        branch,
+                        job.control_start,
+                        job.control_end,
+                    )
+                )
+            return torch.cat(made)
 
     @contextmanager
     def _timed(self, stage: str, timings: dict[str, float]) -> Iterator[None]:

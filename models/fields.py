@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from models.job import OutputFormat, Preprocess
+from models.job import MAX_SEED, OutputFormat, Preprocess
 from models.reference import ReferenceFault, check_url, read_reference
 from models.sizes import ImageSize, PresetSize
 
@@ -19,7 +19,7 @@ MAX_PROMPT_CHARACTERS = 20_000
 MAX_URL_CHARACTERS = 8_192
 MAX_PATH_CHARACTERS = 2_048
 MAX_LORAS = 3
-MAX_SEED = 2**63 - 1
+MAX_IMAGES = 4
 
 STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 """A bool is no integer, "8" is no number."""
@@ -159,6 +159,15 @@ Seed = Annotated[
         description="The same request and seed give the same picture; -1 draws one, which the result tells.",
         ge=-1,
         le=MAX_SEED,
+    ),
+]
+Images = Annotated[
+    int,
+    Field(
+        title="Pictures",
+        description=("Pictures to make at once; the first has `seed`, the next `seed + 1`, and so on."),
+        ge=1,
+        le=MAX_IMAGES,
     ),
 ]
 Expansion = Annotated[

@@ -13,6 +13,7 @@ from models.fields import (
     ControlStart,
     Expansion,
     Format,
+    Images,
     ImageUrl,
     LoraInput,
     Loras,
@@ -57,6 +58,7 @@ class TurboInput(BaseModel):
     image_size: PresetField = "square_hd"
     num_inference_steps: Steps = 8
     seed: Seed = 0
+    num_images: Images = 1
     enable_prompt_expansion: Expansion = False
     output_format: Format = "png"
 
@@ -71,6 +73,7 @@ class TurboLoraInput(BaseModel):
     image_size: PresetField = "square_hd"
     num_inference_steps: Steps = 8
     seed: Seed = 0
+    num_images: Images = 1
     enable_prompt_expansion: Expansion = False
     output_format: Format = "png"
 
@@ -87,6 +90,7 @@ class ControlNetInput(Windowed):
     preprocess: PreprocessField = "none"
     num_inference_steps: Steps = 8
     seed: Seed = 0
+    num_images: Images = 1
     enable_prompt_expansion: Expansion = False
     output_format: Format = "png"
 
@@ -104,6 +108,7 @@ class ControlNetLoraInput(Windowed):
     preprocess: PreprocessField = "none"
     num_inference_steps: Steps = 8
     seed: Seed = 0
+    num_images: Images = 1
     enable_prompt_expansion: Expansion = False
     output_format: Format = "png"
 
@@ -124,6 +129,7 @@ class AnyInput(BaseModel):
     preprocess: Preprocess = "none"
     num_inference_steps: int
     seed: int
+    num_images: int = 1
     enable_prompt_expansion: bool
     output_format: OutputFormat
 

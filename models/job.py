@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from models.window import has_controlled_step
 
+MAX_SEED = 2**63 - 1
+
 Preprocess = Literal["none", "canny", "depth", "pose"]
 OutputFormat = Literal["jpeg", "png", "webp"]
 Pixels = NDArray[np.uint8]
@@ -44,6 +46,7 @@ class Job(BaseModel):
     num_inference_steps: int = 8
     seed: int = 0
     """Already drawn: never -1 here."""
+    num_images: int = 1
     preprocess: Preprocess = "none"
     """What the engine still has to run on the control pixels (`canny` is done in the prepare stage)."""
     control_scale: float = 0.0
@@ -60,6 +63,11 @@ class Job(BaseModel):
     """What the caller should know of how the request was understood."""
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each picture: the job's own, then the numbers after it, and 0 after the largest."""
+        return tuple((self.seed + place) % (MAX_SEED + 1) for place in range(self.num_images))
+
+    @property
     def is_controlled(self) -> bool:
         """Whether any step runs with a control branch."""
         window = self.num_inference_steps, self.control_start, self.control_end
@@ -72,7 +80,8 @@ class Step(NamedTuple):
     step: int
     total: int
     preview: Callable[[], Pixels] | None = None
-    """Makes a small picture of what comes out; call it during the step's callback only. None: it cannot."""
+    """Makes a small picture of what comes out, several side by side; call it during the step's callback only.
+    None: it cannot."""
 
 
 OnStep = Callable[[Step], None]

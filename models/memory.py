@@ -45,6 +45,24 @@ def fit(rig: Rig, refusal: str, work: Callable[[], T]) -> T:
         log.warning("memory ran out on %s; trying again as %s", rig.placement.device, rig.placement)
 
 
+def fit_batch(rig: Rig, refusal: str, pictures: int, work: Callable[[int], T]) -> T:
+    """`work(n)`, n pictures at a time: all, half as many each time memory runs out, and one as `fit` does it.
+
+    How many fitted is forgotten: the next may be of another size.
+    """
+    while pictures > 1:
+        try:
+            return work(pictures)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        rig.free_cache()
+        rig.shortages["smaller_batch"] += 1
+        log.warning("memory ran out on %s with %d pictures at a time", rig.placement.device, pictures)
+        pictures = (pictures + 1) // 2
+    return fit(rig, refusal, lambda: work(1))
+
+
 def _shrink(rig: Rig) -> str:
     """The rung that was stepped down to."""
     before = rig.placement.mode

@@ -22,9 +22,9 @@ BIAS = (-0.0329, -0.0718, -0.0851)
 
 
 def preview(latents: Tensor) -> Pixels:
-    """Pixels (height, width, 3) of latents (1, 16, height, width)."""
+    """Pixels (height, pictures * width, 3), side by side, of latents (pictures, 16, height, width)."""
     factors = torch.tensor(FACTORS, device=latents.device)
     bias = torch.tensor(BIAS, device=latents.device)
-    colours = latents[0].float().permute(1, 2, 0) @ factors + bias
+    colours = latents.float().permute(2, 0, 3, 1).flatten(1, 2) @ factors + bias
     pixels: Pixels = ((colours / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
     return pixels

@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -24,7 +24,7 @@ from worker.lease import Lease
 from worker.objects import Objects
 from worker.queue import Bells, Queue
 from worker.records import Record, Records, Stage
-from worker.stages import Engine, finish, prepare
+from worker.stages import Engine, finish, image_stems, prepare
 from worker.storage import Storage, new_file_id
 from worker.store import is_away
 from worker.watchdog import Watchdog
@@ -177,19 +177,23 @@ class Life:
                 watchdog.heard()
                 lease.on_step(step)
 
-            picture = self._engine.generate(job, control, on_step)
+            pictures = self._engine.generate(job, control, on_step)
         self._on_picture()
-        made = _facts(picture) | {"image": self._workspace.save(record.id, token, picture.image)}
-        if picture.control_image is not None:
-            made["control_image"] = self._workspace.save(record.id, token, picture.control_image, "control")
+        made = _facts(pictures)
+        for stem, picture in zip(image_stems(len(pictures)), pictures, strict=True):
+            made[stem] = self._workspace.save(record.id, token, picture.image, stem)
+        if pictures[0].control_image is not None:
+            made["control_image"] = self._workspace.save(
+                record.id, token, pictures[0].control_image, "control"
+            )
         return lambda: self._advance(record, token, "finish", made)
 
     def _finish(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         job = Job.model_validate(record.prepared["job"])
-        picture = _picture(record.generated, lambda name: self._workspace.load(record.id, name))
+        pictures = _pictures(record.generated, lambda name: self._workspace.load(record.id, name))
         body = self._workspace.whole_input(record.id, record.input)
         file_ids = record.generated["file_ids"]
-        output = finish(record.model_id, body, job, picture, file_ids, self._settings, self._storage)
+        output = finish(record.model_id, body, job, pictures, file_ids, self._settings, self._storage)
 
         def close() -> None:
             try:
@@ -232,11 +236,13 @@ def _once_redis_answers(move: Callable[[], T]) -> T:
             time.sleep(AWAY_PAUSE_SECONDS)
 
 
-def _facts(picture: Picture) -> dict[str, Any]:
-    """Everything about a picture but its pixels, as JSON."""
+def _facts(pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Everything about the pictures of one job but their pixels, as JSON."""
+    picture = pictures[0]
     return {
         "model": picture.model,
         "seed": picture.seed,
+        "seeds": [each.seed for each in pictures],
         "prompt": picture.prompt,
         "expanded_prompt": picture.expanded_prompt,
         "controlnet": picture.controlnet,
@@ -244,21 +250,26 @@ def _facts(picture: Picture) -> dict[str, Any]:
         "timings": picture.timings,
         "warnings": list(picture.warnings),
         # Drawn before the finish stage, so that one which is done twice leaves its files once.
-        "file_ids": {name: new_file_id() for name in ("image", "control_image")},
+        "file_ids": {stem: new_file_id() for stem in (*image_stems(len(pictures)), "control_image")},
     }
 
 
-def _picture(facts: dict[str, Any], load: Callable[[str], Pixels]) -> Picture:
-    control_image = facts.get("control_image")
-    return Picture(
-        image=load(facts["image"]),
-        model=facts["model"],
-        seed=facts["seed"],
-        prompt=facts["prompt"],
-        expanded_prompt=facts["expanded_prompt"],
-        control_image=load(control_image) if control_image else None,
-        controlnet=facts["controlnet"],
-        loras=tuple(AppliedLora.model_validate(lora) for lora in facts["loras"]),
-        timings=facts["timings"],
-        warnings=tuple(facts["warnings"]),
-    )
+def _pictures(facts: dict[str, Any], load: Callable[[str], Pixels]) -> list[Picture]:
+    control_image = load(facts["control_image"]) if "control_image" in facts else None
+    # Version 1 knew one picture.
+    seeds = facts.get("seeds") or [facts["seed"]]
+    return [
+        Picture(
+            image=load(facts[stem]),
+            model=facts["model"],
+            seed=seed,
+            prompt=facts["prompt"],
+            expanded_prompt=facts["expanded_prompt"],
+            control_image=control_image,
+            controlnet=facts["controlnet"],
+            loras=tuple(AppliedLora.model_validate(lora) for lora in facts["loras"]),
+            timings=facts["timings"],
+            warnings=tuple(facts["warnings"]),
+        )
+        for stem, seed in zip(image_stems(len(seeds)), seeds, strict=True)
+    ]

@@ -121,13 +121,19 @@ def read_metadata(data: bytes) -> dict[str, Any]:
 
 
 def request_body(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The request body that makes the picture again, with the seed that was drawn; from `read_metadata`.
+    """The request body that makes this picture again, alone, with its own seed; from `read_metadata`.
 
     Raises `ImageError` when the file was not made here.
     """
     try:
         made = metadata["zturbo"]
-        return {**made["request"], "seed": made["seed"]}
+        body = {**made["request"], "seed": made["seed"]}
+        if body.get("num_images", 1) > 1:
+            body["num_images"] = 1
+            if made["expanded_prompt"] is not None:
+                # It was expanded by the first picture's seed.
+                body |= {"prompt": made["expanded_prompt"], "enable_prompt_expansion": False}
+        return body
     except (KeyError, TypeError) as fault:
         raise ImageError("The file does not say which request made it.") from fault
 

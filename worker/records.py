@@ -29,7 +29,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 DAY_SECONDS = 86_400
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """Of the records that this code submits. One without a version is 0, from before there was one; what differs
 between versions is told in docs/upgrades.md. A worker takes no request of a newer version than its own."""
 
@@ -93,9 +93,17 @@ class Record:
         } | parts
 
     @property
+    def images(self) -> list[dict[str, Any]]:
+        """Files of the pictures, in the order of their seeds; none before they are there."""
+        if self.output is None:
+            return []
+        images: list[dict[str, Any]] = self.output.get("images") or [self.output["image"]]
+        return images
+
+    @property
     def file_ids(self) -> tuple[str, ...]:
         """Files that the request made; those of its input may serve other requests too."""
-        made = [(self.output or {}).get(name) for name in ("image", "control_image")]
+        made = [*self.images, (self.output or {}).get("control_image")]
         return tuple(file["file_id"] for file in made if file)
 
 

@@ -5,7 +5,7 @@ nothing but the picture; `finish` encodes and keeps it. Each can be done again f
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from models.errors import ControlNetError
@@ -38,7 +38,7 @@ class Engine(Protocol):
     def shortages(self) -> Mapping[str, int]:
         """Times its memory ran out, by what was done about it."""
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture: ...
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]: ...
 
 
 def _go_on() -> None:
@@ -89,6 +89,7 @@ def prepare(
         height=height,
         num_inference_steps=request.num_inference_steps,
         seed=seed,
+        num_images=request.num_images,
         preprocess="none" if request.preprocess == "canny" else request.preprocess,
         control_scale=control_scale,
         control_start=request.control_start,
@@ -107,19 +108,23 @@ def finish(
     model_id: str,
     body: Mapping[str, Any],
     job: Job,
-    picture: Picture,
+    pictures: Sequence[Picture],
     file_ids: Mapping[str, str],
     settings: WorkerSettings,
     storage: Storage,
 ) -> dict[str, Any]:
-    """Encodes and keeps the picture; the `output` of its record. Raises StorageError.
+    """Encodes and keeps the pictures; the `output` of their record. Raises StorageError.
 
-    `file_ids` are those of `image` and `control_image`: done again, the same bytes go to the same files.
+    `file_ids` go by `image_stems` and `control_image`: done again, the same bytes go to the same files.
     """
-    metadata = describe(model_id, body, job, picture) if settings.embed_metadata else None
-    output = {
-        "image": _keep("image", picture.image, body["output_format"], metadata, file_ids["image"], storage)
-    }
+    images = []
+    for stem, picture in zip(image_stems(len(pictures)), pictures, strict=True):
+        metadata = describe(model_id, body, job, picture) if settings.embed_metadata else None
+        images.append(_keep(stem, picture.image, body["output_format"], metadata, file_ids[stem], storage))
+    output: dict[str, Any] = {"image": images[0]}
+    if len(images) > 1:
+        output |= {"images": images, "seeds": [picture.seed for picture in pictures]}
+    picture = pictures[0]
     if picture.control_image is not None:
         output["control_image"] = keep_control(picture.control_image, file_ids["control_image"], storage)
     return output | {
@@ -132,6 +137,11 @@ def finish(
         "warnings": list(picture.warnings),
         "timings": dict(picture.timings),
     }
+
+
+def image_stems(pictures: int) -> list[str]:
+    """What each of so many pictures is called: in its record, and its file without the ending."""
+    return ["image"] if pictures == 1 else [f"image-{place}" for place in range(1, pictures + 1)]
 
 
 def keep_control(pixels: Pixels, file_id: str, storage: Storage) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.options import takes_input
-from app.cli.output import AsJson, Open, Out, check_out, destination, print_answer, show
+from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress
 from app.cli.requests import DEFAULT_MODEL_ID
 from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.config import Settings
     from models.engine import Engine
     from models.inputs import ControlNetLoraInput
@@ -52,7 +54,7 @@ def generate(
     from models.weights import model_choice
     from worker.errors import WorkerError
 
-    check_out(out, len(bodies))
+    check_out(out, pictures_asked(bodies))
     settings = read_settings(
         model=model, controlnet=controlnet, lora_dir=lora_dir, device=device, data_dir=data_dir
     )
@@ -63,11 +65,11 @@ def generate(
         engine = None
         for place, request in enumerate(requests, 1):
             with RequestProgress(f"{place} of {len(requests)}, " if len(requests) > 1 else "") as progress:
-                engine, job, picture = _make(request, settings, engine, progress)
-            saved = _save(request, job, picture, settings, out or Path())
-            for warning in picture.warnings:
+                engine, job, pictures = _make(request, settings, engine, progress)
+            saved = [_save(request, job, picture, settings, out or Path()) for picture in pictures]
+            for warning in pictures[0].warnings:
                 typer.secho(warning, err=True, fg="yellow")
-            print_answer(_told(saved, picture), as_json, str(saved))
+            print_answer(_told(saved, pictures), as_json, "\n".join(map(str, saved)))
             if open_it:
                 show(saved)
     except (ModelError, WorkerError) as error:
@@ -96,8 +98,8 @@ def _check(body: dict[str, Any]) -> "ControlNetLoraInput":
 
 def _make(
     request: "ControlNetLoraInput", settings: "Settings", engine: "Engine | None", progress: RequestProgress
-) -> "tuple[Engine, Job, Picture]":
-    """One picture by `engine`, which is loaded once the request is known to be good.
+) -> "tuple[Engine, Job, tuple[Picture, ...]]":
+    """The pictures of a request by `engine`, which is loaded once the request is known to be good.
 
     Raises WorkerError and ModelError.
     """
@@ -143,15 +145,17 @@ def _save(
     return saved
 
 
-def _told(saved: Path, picture: "Picture") -> dict[str, Any]:
-    """What a result body says of the picture, without a server's URLs."""
+def _told(saved: "Sequence[Path]", pictures: "Sequence[Picture]") -> dict[str, Any]:
+    """What a result body says of the pictures, without a server's URLs."""
+    picture = pictures[0]
     height, width = picture.image.shape[:2]
     return {
-        "saved": str(saved),
+        "saved": [str(path) for path in saved],
         "width": width,
         "height": height,
         "model": picture.model,
         "seed": picture.seed,
+        "seeds": [each.seed for each in pictures],
         "expanded_prompt": picture.expanded_prompt,
         "controlnet": picture.controlnet,
         "loras": [lora.model_dump() for lora in picture.loras],

@@ -107,6 +107,14 @@ INPUT_OPTIONS: dict[str, Any] = {
             help="The same seed gives the same picture, -1 draws one, several make as many: --seed 1,2,3",
         ),
     ],
+    "num_images": Annotated[
+        int | None,
+        typer.Option(
+            "--num-images",
+            metavar="N",
+            help="Pictures made at once, 1 to 4, with the seeds that follow --seed: --num-images 4",
+        ),
+    ],
     "enable_prompt_expansion": Annotated[
         bool | None,
         typer.Option(

@@ -27,6 +27,13 @@ Open = Annotated[
 ]
 
 
+def pictures_asked(bodies: list[dict[str, Any]]) -> int:
+    """How many pictures these request bodies ask for."""
+    counts = (body.get("num_images", 1) for body in bodies)
+    # Another type is refused by whoever checks the body.
+    return sum(count if isinstance(count, int) else 1 for count in counts)
+
+
 def check_out(out: Path | None, pictures: int) -> None:
     """Ends the command where several pictures would go into one file."""
     if pictures > 1 and out is not None and _is_file(out):
@@ -45,10 +52,11 @@ def _is_file(out: Path) -> bool:
     return out.suffix.lower() in PICTURE_SUFFIXES and not out.is_dir()
 
 
-def show(saved: Path) -> None:
-    """Opens a picture with what the desktop opens pictures with; a machine without one is no failure."""
-    if typer.launch(str(saved)) != 0:
-        typer.secho(f"{saved} is saved, but nothing here can show it.", err=True, fg="yellow")
+def show(saved: list[Path]) -> None:
+    """Opens pictures with what the desktop opens pictures with; a machine without one is no failure."""
+    for path in saved:
+        if typer.launch(str(path)) != 0:
+            typer.secho(f"{path} is saved, but nothing here can show it.", err=True, fg="yellow")
 
 
 def print_answer(body: dict[str, Any], as_json: bool, words: str) -> None:

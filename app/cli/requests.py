@@ -10,7 +10,7 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.options import takes_input
-from app.cli.output import AsJson, Open, Out, check_out, destination, print_answer, show
+from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress, describe
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def submit(
 
     Follows the requests and saves the pictures. Ctrl-C asks the server to cancel.
     """
-    check_out(out, len(bodies))
+    check_out(out, pictures_asked(bodies))
     unfinished: list[str] = []
     with server(base_url, token) as client:
         try:
@@ -195,21 +195,29 @@ def follow(client: "Client", request_id: str, timeout: float | None, label: str 
 
 
 def _report(client: "Client", body: dict[str, Any], as_json: bool, out: Path | None, open_it: bool) -> bool:
-    """Print a result body, save its picture at `out` and show it; whether it succeeded."""
-    saved = None
-    if out is not None and body["status"] == "succeeded":
-        url = body["output"]["image"]
-        try:
-            saved = destination(out, body["request_id"] + Path(urlsplit(url).path).suffix)
-            client.download(url, saved)
-        except OSError as error:
-            fail(f"{error.filename} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
-    words = describe(body)
+    """Print a result body, save its pictures at `out` and show them; whether it succeeded."""
+    words, saved = describe(body), []
     if body["status"] == "succeeded":
-        words = str(saved or body["output"]["image"])
+        urls = body["output"].get("images") or [body["output"]["image"]]
+        if out is not None:
+            check_out(out, len(urls))
+            saved = _download(client, urls, out, body["request_id"])
+        words = "\n".join(map(str, saved or urls))
     elif body["status"] == "failed":
         words = f"failed: {body['error']['message']}"
-    print_answer(body | ({"saved": str(saved)} if saved else {}), as_json, words)
-    if saved and open_it:
+    print_answer(body | ({"saved": [str(path) for path in saved]} if saved else {}), as_json, words)
+    if open_it:
         show(saved)
     return bool(body["status"] == "succeeded")
+
+
+def _download(client: "Client", urls: list[str], out: Path, name: str) -> list[Path]:
+    saved = []
+    for place, url in enumerate(urls, 1):
+        suffix = Path(urlsplit(url).path).suffix
+        try:
+            path = destination(out, f"{name}-{place}{suffix}" if len(urls) > 1 else name + suffix)
+            saved.append(client.download(url, path))
+        except OSError as error:
+            fail(f"{error.filename} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
+    return saved

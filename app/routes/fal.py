@@ -34,7 +34,7 @@ async def submit(
     links: LinksDep,
     fal_webhook: WebhookQuery = None,
 ) -> JSONResponse:
-    """Queue one picture."""
+    """Queue one request."""
     try:
         asked, warnings = read_input(fal.FalInput, await read_json(request, settings.max_body_bytes))
     except ValidationError as error:
@@ -61,13 +61,13 @@ async def stream_status(
 
 @requests_router.get("")
 async def get_result(record: OwnRecord, links: LinksDep, storage: StorageDep) -> JSONResponse:
-    """The picture, or why there is none."""
+    """The pictures, or why there are none."""
     if record.state not in FINAL_STATES:
         return _answer(EARLY, 400, record.id)
     if record.state != "succeeded":
         return _answer(fal.fault_body(record), 422, record.id)
-    url = await run_in_threadpool(_data_uri, record, storage) if record.input.get("sync_mode") else None
-    return _answer(fal.result_body(record, links, url), 200, record.id)
+    urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
+    return _answer(fal.result_body(record, links, urls), 200, record.id)
 
 
 @requests_router.put("/cancel")
@@ -90,9 +90,12 @@ def _answer(body: dict[str, Any], status: int, request_id: str) -> JSONResponse:
     return JSONResponse(body, status, {"x-fal-request-id": request_id})
 
 
-def _data_uri(record: Record, storage: Storage) -> str | None:
-    image = (record.output or {})["image"]
-    data = storage.read(image["file_id"], image["name"])
-    if data is None:
-        return None
-    return f"data:{image['content_type']};base64,{base64.b64encode(data).decode()}"
+def _data_uris(record: Record, storage: Storage) -> list[str] | None:
+    """None when a picture has expired."""
+    uris = []
+    for image in record.images:
+        data = storage.read(image["file_id"], image["name"])
+        if data is None:
+            return None
+        uris.append(f"data:{image['content_type']};base64,{base64.b64encode(data).decode()}")
+    return uris

@@ -29,14 +29,14 @@ class SleepingEngine:
     def __init__(self, settings: ModelSettings) -> None:
         """Nothing is loaded."""
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         for step in range(1, job.num_inference_steps + 1):
             time.sleep(STEP_SECONDS)
             on_step(Step(step, job.num_inference_steps))
         if job.prompt == FAILS:
             raise BadOutput("The picture is all black.")
         image = np.full((job.height, job.width, 3), job.seed % 256, dtype=np.uint8)
-        return Picture(image=image, model=self.name, seed=job.seed, prompt=job.prompt)
+        return (Picture(image=image, model=self.name, seed=job.seed, prompt=job.prompt),)
 
 
 if __name__ == "__main__":

@@ -46,19 +46,21 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
     ran = run(
         *("--prompt", "A lighthouse", "--image", str(photo), "--preprocess", "canny", "--control-end", "1"),
         *("--lora", "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union:0.5", "--num-inference-steps", "2"),
-        *("--output-format", "webp", "--image-size", "square", "--seed", "3", "--json"),
+        *("--output-format", "webp", "--image-size", "square", "--seed", "3"),
+        *("--num-images", "2", "--json"),
     )
 
     assert ran.exit_code == 0, ran.output
     told = json.loads(ran.stdout)
-    assert told["saved"] == "zturbo-3.webp"
-    assert told["seed"] == 3
+    assert told["saved"] == ["zturbo-3.webp", "zturbo-4.webp"]
+    assert (told["seed"], told["seeds"]) == (3, [3, 4])
     assert "untrained" in told["model"]
     assert told["controlnet"]
-    data = (tmp_path / told["saved"]).read_bytes()
+    data = (tmp_path / told["saved"][1]).read_bytes()
     picture = Image.open(io.BytesIO(data))
     assert (picture.format, picture.size) == ("WEBP", (told["width"], told["height"])) == ("WEBP", (512, 512))
-    assert read_metadata(data)["zturbo"]["request"]["prompt"] == "A lighthouse"
+    made = read_metadata(data)["zturbo"]
+    assert (made["seed"], made["request"]["prompt"]) == (4, "A lighthouse")
 
 
 def test_each_seed_makes_a_picture_by_the_same_engine(

@@ -110,8 +110,8 @@ def test_submit_names_the_picture_after_the_request(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     body = json.loads(zturbo("submit", *MINIMAL, "--json").stdout)
-    assert body["saved"] == f"{body['request_id']}.png"
-    assert (tmp_path / body["saved"]).read_bytes() == PNG
+    assert body["saved"] == [f"{body['request_id']}.png"]
+    assert (tmp_path / body["saved"][0]).read_bytes() == PNG
 
 
 def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands) -> None:
@@ -127,7 +127,7 @@ def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands) -
             "--control-end",
             "0.6",
         ),
-        *("--preprocess", "canny", "--num-inference-steps", "4", "--seed", "-1"),
+        *("--preprocess", "canny", "--num-inference-steps", "4", "--seed", "-1", "--num-images", "2"),
         *("--enable-prompt-expansion", "--output-format", "webp"),
     )
     assert ran.exit_code == 0, ran.output
@@ -143,6 +143,7 @@ def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands) -
         "preprocess": "canny",
         "num_inference_steps": 4,
         "seed": -1,
+        "num_images": 2,
         "enable_prompt_expansion": True,
         "output_format": "webp",
     }
@@ -291,11 +292,23 @@ def test_status_result_and_cancel(
 
     third = zturbo("submit", "--detach", *MINIMAL).stdout.strip()
     hands.succeed(picture)
-    assert (
-        zturbo("result", third).stdout.strip().endswith(f"/v1/files/{picture['image']['file_id']}/image.png")
-    )
+    path = f"/v1/files/{picture['image']['file_id']}/image.png"
+    assert zturbo("result", third).stdout.strip().endswith(path)
     ran = zturbo("result", third, "--wait", "--out", str(tmp_path / "third.png"))
     assert (ran.exit_code, (tmp_path / "third.png").read_bytes()) == (0, PNG)
+
+
+def test_several_pictures_are_saved_beside_each_other(
+    zturbo: Run, hands: WorkerHands, picture: dict[str, Any], tmp_path: Path
+) -> None:
+    request_id = zturbo("submit", "--detach", *MINIMAL, "--num-images", "2").stdout.strip()
+    hands.succeed(picture | {"images": [picture["image"]] * 2, "seeds": [7, 8]})
+    ran = zturbo("result", request_id, "--out", str(tmp_path))
+    saved = [tmp_path / f"{request_id}-{place}.png" for place in (1, 2)]
+    assert ran.stdout.split() == [str(path) for path in saved]
+    assert saved[1].read_bytes() == PNG
+    one_file = zturbo("result", request_id, "--out", str(tmp_path / "fox.png"))
+    assert (one_file.exit_code, (tmp_path / "fox.png").exists()) == (Exit.USAGE, False)
 
 
 def test_failed_request_is_told_with_its_reason(zturbo: Run, hands: WorkerHands) -> None:

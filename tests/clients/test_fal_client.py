@@ -80,6 +80,7 @@ def test_input_is_ours_with_fals_defaults(client: Any, base: str) -> None:
         "preprocess": "none",
         "num_inference_steps": 8,
         "seed": -1,
+        "num_images": 1,
         "enable_prompt_expansion": False,
         "output_format": "png",
         "sync_mode": False,
@@ -88,7 +89,7 @@ def test_input_is_ours_with_fals_defaults(client: Any, base: str) -> None:
 
 def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:
     with pytest.raises(fal_client.FalClientHTTPError) as error:
-        client.submit(MODEL, {"prompt": "a fox", "num_images": 2})
+        client.submit(MODEL, {"prompt": "a fox", "num_images": 5})
     assert error.value.status_code == 422
     assert [fault["loc"][-1] for fault in error.value.response.json()["detail"]] == [
         "image_url",

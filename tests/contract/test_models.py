@@ -19,10 +19,10 @@ async def test_model_has_the_published_fields_and_costs_nothing(http: httpx.Asyn
     ]
     assert body["model_id"] == MODEL
     assert body["base_price_usd"] == 0
-    assert body["output_schema"]["required"] == ["image"]
+    assert set(body["output_schema"]["properties"]) == {"image", "images"}
 
 
-async def test_input_schema_is_the_published_one(http: httpx.AsyncClient) -> None:
+async def test_input_schema_is_the_published_one_and_num_images(http: httpx.AsyncClient) -> None:
     schema = (await http.get(SUBMIT)).json()["input_schema"]
 
     assert schema["required"] == ["prompt", "image_url", "loras"]
@@ -35,6 +35,7 @@ async def test_input_schema_is_the_published_one(http: httpx.AsyncClient) -> Non
         "preprocess": "none",
         "num_inference_steps": 8,
         "seed": 0,
+        "num_images": 1,
         "enable_prompt_expansion": False,
         "output_format": "png",
     }

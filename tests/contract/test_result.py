@@ -55,6 +55,19 @@ async def test_succeeded_request_has_the_documented_fields_and_ours(
     assert kept.days == settings.retention_days
 
 
+async def test_several_pictures_come_as_images_each_with_its_seed(
+    http: httpx.AsyncClient, hands: WorkerHands, settings: Settings
+) -> None:
+    request_id = await submitted(http, num_images=2)
+    images = [stored(settings), stored(settings)]
+    hands.succeed({"image": images[0], "images": images, "seed": 42, "seeds": [42, 43]})
+
+    body = (await http.get(f"/v1/requests/{request_id}/result")).json()
+
+    urls = [f"http://localhost:8000/v1/files/{image['file_id']}/image.png" for image in images]
+    assert (body["output"], body["seed"], body["seeds"]) == ({"images": urls}, 42, [42, 43])
+
+
 async def test_picture_is_fetched_without_a_token(
     http: httpx.AsyncClient, hands: WorkerHands, settings: Settings
 ) -> None:

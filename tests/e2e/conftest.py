@@ -36,16 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Made:
-    """A request that succeeded, and its picture."""
+    """A request that succeeded, and its first picture."""
 
     result: dict[str, Any]
     statuses: list[dict[str, Any]]
-    file: bytes
+    files: list[bytes]
     content_type: str
 
     @property
     def image(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.file))
+        return Image.open(io.BytesIO(self.files[0]))
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -73,9 +73,10 @@ def run(url: str, body: dict[str, Any]) -> Made:
         result = client.wait(request_id, statuses.append, REQUEST_SECONDS, interval=0.05)
     assert result["status"] == "succeeded", result
     # With no token, as the hosted endpoint's clients fetch it.
-    fetched = httpx.get(result["output"]["image"])
-    assert fetched.status_code == 200
-    return Made(result, statuses, fetched.content, fetched.headers["content-type"])
+    urls = result["output"].get("images") or [result["output"]["image"]]
+    fetched = [httpx.get(url) for url in urls]
+    assert {answer.status_code for answer in fetched} == {200}
+    return Made(result, statuses, [answer.content for answer in fetched], fetched[0].headers["content-type"])
 
 
 def write_lora(path: Path) -> None:

@@ -3,9 +3,11 @@
 The README's table of fields names these tests.
 """
 
+import io
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tests.e2e.conftest import CONTROLNET, Made, Make, data_uri, photograph
 
@@ -105,6 +107,14 @@ def test_seed_of_minus_one_is_drawn_and_told(make: Make) -> None:
     drawn = make(seed=-1)
     assert drawn.result["seed"] >= 0
     assert not differ(drawn, make(seed=drawn.result["seed"]))
+
+
+def test_num_images_makes_the_pictures_of_the_next_seeds(make: Make) -> None:
+    both = make(num_images=2)
+    assert both.result["seeds"] == [0, 1]
+    for file, seed in zip(both.files, (0, 1), strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+        np.testing.assert_allclose(pixels.astype(int), make(seed=seed).pixels, atol=1)
 
 
 def test_enable_prompt_expansion_changes_the_work(make: Make) -> None:

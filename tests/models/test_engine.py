@@ -55,7 +55,8 @@ def job(demo_dir: Path) -> Job:
 
 
 def generate(engine: Engine, job: Job, control: Pixels | None = None) -> Picture:
-    return engine.generate(job, control, lambda step: None)
+    [picture] = engine.generate(job, control, lambda step: None)
+    return picture
 
 
 def difference(one: Picture, other: Picture) -> float:
@@ -171,11 +172,28 @@ def test_previews_come_nearer_to_the_picture_and_do_not_change_it(
         assert step.preview is not None
         previews.append(step.preview())
 
-    looked = engine.generate(job, control, look)
+    [looked] = engine.generate(job, control, look)
     assert [picture.shape for picture in previews] == [(SIZE // 8, SIZE // 8, 3)] * 4
     distances = [np.abs(picture.astype(int) - previews[-1]).mean() for picture in previews]
     assert distances[0] > distances[2] > 0
     assert np.array_equal(looked.image, generate(engine, job, control).image)
+
+
+def test_pictures_of_one_job_are_what_each_is_alone(engine: Engine, job: Job, control: Pixels) -> None:
+    previews: list[Pixels] = []
+
+    def look(step: Step) -> None:
+        assert step.preview is not None
+        previews.append(step.preview())
+
+    pictures = engine.generate(job.model_copy(update={"num_images": 3}), control, look)
+    assert [picture.seed for picture in pictures] == [1, 2, 3]
+    for picture in pictures:
+        alone = generate(engine, job.model_copy(update={"seed": picture.seed}), control)
+        # A batch adds up in another order: a level of 255 here and there, no more.
+        np.testing.assert_allclose(picture.image.astype(int), alone.image, atol=1)
+    assert difference(pictures[0], pictures[1]) > 1
+    assert [preview.shape for preview in previews] == [(SIZE // 8, 3 * SIZE // 8, 3)] * 4
 
 
 def test_expansion_that_is_no_use_falls_back_to_the_prompt_with_a_warning(engine: Engine, job: Job) -> None:

@@ -38,6 +38,7 @@ def test_documented_example_gets_the_published_defaults() -> None:
         "preprocess": "none",
         "num_inference_steps": 8,
         "seed": 0,
+        "num_images": 1,
         "enable_prompt_expansion": False,
         "output_format": "png",
     }
@@ -66,6 +67,7 @@ def test_every_fault_is_listed_at_once() -> None:
             "preprocess": "blur",
             "num_inference_steps": 9,
             "seed": -2,
+            "num_images": 5,
             "enable_prompt_expansion": 1,
             "output_format": "gif",
         }
@@ -82,6 +84,7 @@ def test_every_fault_is_listed_at_once() -> None:
         ("preprocess",),
         ("num_inference_steps",),
         ("seed",),
+        ("num_images",),
         ("enable_prompt_expansion",),
         ("output_format",),
     }

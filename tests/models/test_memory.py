@@ -28,7 +28,7 @@ def engine(demo_dir: Path, tmp_path: Path) -> Engine:
 
 
 def picture(engine: Engine) -> Pixels:
-    return engine.generate(JOB, None, lambda step: None).image
+    return engine.generate(JOB, None, lambda step: None)[0].image
 
 
 def failing(times: int, error: Exception, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def test_freed_cache_is_tried_first_and_changes_nothing_else(
 ) -> None:
     expected = picture(engine)
     monkeypatch.setattr(AutoencoderKL, "decode", failing(1, out_of_memory(), AutoencoderKL.decode))
-    again = engine.generate(JOB, None, lambda step: None)
+    [again] = engine.generate(JOB, None, lambda step: None)
     np.testing.assert_array_equal(again.image, expected)
     assert again.warnings == ()
 
@@ -62,10 +62,32 @@ def test_then_the_picture_is_decoded_in_tiles_without_denoising_again(
 ) -> None:
     steps: list[int] = []
     monkeypatch.setattr(AutoencoderKL, "decode", failing(2, out_of_memory(), AutoencoderKL.decode))
-    tiled = engine.generate(JOB, None, lambda step: steps.append(step.step))
+    [tiled] = engine.generate(JOB, None, lambda step: steps.append(step.step))
     assert steps == [1, 2]
     assert "decoding in tiles" in tiled.warnings[0]
     assert picture(engine).any()
+
+
+def test_batch_is_split_before_anything_is_given_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    three = JOB.model_copy(update={"num_images": 3})
+    expected = engine.generate(three, None, lambda step: None)
+    sizes: list[int] = []
+    real = _denoise()
+
+    def small(transformer: Any, conditioning: Any, latents: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(len(latents))
+        if len(latents) > 2:
+            raise out_of_memory()
+        return real(transformer, conditioning, latents, *rest)
+
+    monkeypatch.setattr("models.pipeline.denoise", small)
+    steps: list[tuple[int, int]] = []
+    split = engine.generate(three, None, lambda step: steps.append(step[:2]))
+    assert sizes == [3, 2, 1]
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    for one, other in zip(split, expected, strict=True):
+        assert (one.seed, one.warnings) == (other.seed, ())
+        np.testing.assert_allclose(one.image.astype(int), other.image, atol=1)
 
 
 def test_then_the_weights_move_out_and_the_picture_stays_the_same(
@@ -79,7 +101,7 @@ def test_then_the_weights_move_out_and_the_picture_stays_the_same(
         with monkeypatch.context() as short:
             # The freed cache does not help either.
             short.setattr("models.pipeline.denoise", failing(2, out_of_memory(), _denoise()))
-            made = engine.generate(JOB, None, lambda step: None)
+            [made] = engine.generate(JOB, None, lambda step: None)
         assert mode in made.warnings[0]
         np.testing.assert_array_equal(made.image, expected)
         np.testing.assert_array_equal(picture(engine), expected)

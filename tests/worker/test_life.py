@@ -31,9 +31,12 @@ class GreyEngine:
     device = "none"
     shortages: ClassVar[dict[str, int]] = {}
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         on_step(Step(1, 1))
-        return Picture(image=np.full((16, 16, 3), 9, np.uint8), model=self.name, seed=1, prompt=job.prompt)
+        return tuple(
+            Picture(image=np.full((16, 16, 3), 9, np.uint8), model=self.name, seed=seed, prompt=job.prompt)
+            for seed in job.seeds
+        )
 
 
 def never(status: int, reason: str) -> NoReturn:

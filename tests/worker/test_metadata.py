@@ -86,6 +86,14 @@ def test_request_body_is_the_one_sent_with_the_seed_that_was_drawn():
     assert request_body({"zturbo": described()}) == {**BODY, "seed": 5}
 
 
+def test_request_body_of_one_of_several_makes_it_alone():
+    body = {**BODY, "num_images": 4, "seed": 3}
+    assert request_body({"zturbo": described(body)}) == {**body, "num_images": 1, "seed": 5}
+    body["enable_prompt_expansion"] = True
+    again = request_body({"zturbo": described(body, expanded_prompt="more words")})
+    assert (again["prompt"], again["enable_prompt_expansion"]) == ("more words", False)
+
+
 def test_image_sent_in_the_request_is_kept_as_its_sha256_only():
     image = b"the bytes of an image file" * 1000
     body = {**BODY, "image_url": "data:image/png;base64," + base64.b64encode(image).decode()}

@@ -171,7 +171,7 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     job, _ = prepare(request, settings, storage)
     image = np.full((job.height, job.width, 3), 99, np.uint8)
     picture = Picture(image=image, model="demo (untrained)", seed=5, prompt="a fox", timings={"denoise": 0.5})
-    output = finish(MODEL, request.model_dump(mode="json"), job, picture, FILE_IDS, settings, storage)
+    output = finish(MODEL, request.model_dump(mode="json"), job, [picture], FILE_IDS, settings, storage)
     facts = output["image"]
     data = storage.read(facts["file_id"], facts["name"])
     assert data is not None
@@ -183,12 +183,36 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     assert read_metadata(data)["zturbo"]["seed"] == 5
 
 
+def test_each_of_several_pictures_is_a_file_that_says_its_own_seed(
+    settings: WorkerSettings, storage: Storage
+) -> None:
+    request = asked(num_images=2, seed=5)
+    job, control = prepare(request, settings, storage)
+    assert job.seeds == (5, 6)
+    pictures = [
+        Picture(image=control, model="demo (untrained)", seed=seed, prompt="a fox") for seed in job.seeds
+    ]
+    file_ids = {"image-1": "1" * 32, "image-2": "2" * 32, "control_image": "3" * 32}
+    output = finish(MODEL, request.model_dump(mode="json"), job, pictures, file_ids, settings, storage)
+    assert [image["file_id"] for image in output["images"]] == ["1" * 32, "2" * 32]
+    assert (output["seed"], output["seeds"]) == (5, [5, 6])
+    for image, seed in zip(output["images"], job.seeds, strict=True):
+        data = storage.read(image["file_id"], image["name"])
+        assert data is not None
+        assert read_metadata(data)["zturbo"]["seed"] == seed
+
+
+def test_seeds_begin_again_at_zero_past_the_largest(settings: WorkerSettings, storage: Storage) -> None:
+    job, _ = prepare(asked(num_images=3, seed=2**63 - 2), settings, storage)
+    assert job.seeds == (2**63 - 2, 2**63 - 1, 0)
+
+
 def test_metadata_can_be_left_out(settings: WorkerSettings, storage: Storage) -> None:
     bare = settings.model_copy(update={"embed_metadata": False})
     request = asked()
     job, control = prepare(request, bare, storage)
     picture = Picture(image=control, model="demo (untrained)", seed=0, prompt="a fox")
-    output = finish(MODEL, request.model_dump(mode="json"), job, picture, FILE_IDS, bare, storage)
+    output = finish(MODEL, request.model_dump(mode="json"), job, [picture], FILE_IDS, bare, storage)
     data = storage.read(output["image"]["file_id"], output["image"]["name"])
     assert data is not None
     assert b"a fox" not in data

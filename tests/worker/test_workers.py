@@ -82,14 +82,19 @@ async def test_worker_tells_what_it_fetched(crew: Crew) -> None:
         await anyio.sleep(0.05)
 
 
-async def test_control_map_is_kept_beside_the_picture(crew: Crew) -> None:
+async def test_control_map_is_kept_beside_the_pictures(crew: Crew) -> None:
     crew.start("io")
     crew.start("gpu")
-    await crew.submit("a", "a map", seed=200)
+    await crew.submit("a", "a map", seed=200, num_images=2)
     record = await crew.until("a")
     assert record.output is not None
+    kept = {path.name: path for path in crew.outputs()}
+    assert set(kept) == {"image-1.png", "image-2.png", "control.png"}
+    for place, seed in ((1, 200), (2, 201)):
+        with Image.open(kept[f"image-{place}.png"]) as image:
+            assert image.getpixel((0, 0)) == (seed, seed, seed)
     control = record.output["control_image"]
-    (path,) = (path for path in crew.outputs() if path.name == "control.png")
+    path = kept["control.png"]
     assert path.parts[-2:] == (control["file_id"], control["name"])
     assert control["file_id"] != record.output["image"]["file_id"]
     with Image.open(path) as image:

@@ -31,7 +31,7 @@ class SleepingEngine:
         self._log = settings.data_dir / "engine.log"
         self._step_seconds = float(os.environ.get("TEST_STEP_SECONDS", "0.02"))
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Picture:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         assert (control is None) == ("no image" in job.prompt)
         self._note(f"begin {job.seed}")
         if "explode" in job.prompt:
@@ -50,10 +50,17 @@ class SleepingEngine:
             time.sleep(self._step_seconds)
             on_step(Step(step, job.num_inference_steps, lambda: np.zeros((8, 8, 3), np.uint8)))
         self._note(f"end {job.seed}")
-        image = np.full((job.height, job.width, 3), job.seed % 256, dtype=np.uint8)
+        shape = (job.height, job.width, 3)
         control_map = control if "map" in job.prompt else None
-        return Picture(
-            image=image, model=self.name, seed=job.seed, prompt=job.prompt, control_image=control_map
+        return tuple(
+            Picture(
+                image=np.full(shape, seed % 256, dtype=np.uint8),
+                model=self.name,
+                seed=seed,
+                prompt=job.prompt,
+                control_image=control_map,
+            )
+            for seed in job.seeds
         )
 
     def _note(self, line: str) -> None:
