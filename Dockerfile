@@ -6,6 +6,7 @@ ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PATH=/opt/zturbo/bin:$PATH \
+    ZTURBO_LOG_FORMAT=json \
     ZTURBO_DATA_DIR=/data \
     ZTURBO_LORA_DIR=/loras \
     HF_HOME=/weights

@@ -3,7 +3,6 @@
 A line holds no prompt, no URL and no key: the route's template stands for the path, whose ids open files.
 """
 
-import json
 import logging
 import secrets
 import time
@@ -12,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Internal
+from worker.logs import request_id
 
 CLIENT_LEFT = 499
 """Logged for a caller who hung up; nobody is there to read it."""
@@ -32,6 +32,8 @@ class AccessLog:
             return
         started = time.perf_counter()
         state = scope.setdefault("state", {})
+        # One task may answer several calls.
+        request_id.set(None)
         status: int | None = None
 
         async def watch(message: Message) -> None:
@@ -58,8 +60,7 @@ class AccessLog:
                 "status": status,
                 "ms": round((time.perf_counter() - started) * 1000, 1),
                 "key": state.get("owner"),
-                "request_id": state.get("request_id") or scope.get("path_params", {}).get("request_id"),
             }
             level = logging.DEBUG if fields["route"] in PROBES else logging.INFO
             known = {name: value for name, value in fields.items() if value is not None}
-            log.log(level, "%s", json.dumps(known))
+            log.log(level, "call", extra=known)

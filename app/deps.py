@@ -8,6 +8,7 @@ from app.auth import Owner
 from app.config import Settings
 from app.errors import UnknownRequest
 from app.links import Links, links
+from worker import logs
 from worker.records import Record
 from worker.requests import Requests
 from worker.secret import Secret
@@ -46,6 +47,7 @@ async def _own_record(request_id: str, owner: Owner, requests: RequestsDep) -> R
     record = await requests.get(request_id)
     if record is None or record.owner != owner:
         raise UnknownRequest
+    logs.request_id.set(record.id)
     return record
 
 

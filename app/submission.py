@@ -9,7 +9,7 @@ import re
 import secrets
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query
 from pydantic import BaseModel
 
 from app.auth import Owner
@@ -17,6 +17,7 @@ from app.deps import LinksDep, RequestsDep
 from app.errors import faults
 from app.links import Links
 from models.reference import ReferenceFault, check_url
+from worker import logs
 from worker.following import outcome
 from worker.records import Record
 from worker.requests import Requests
@@ -63,13 +64,11 @@ class Submission:
 
     def __init__(
         self,
-        request: Request,
         owner: Owner,
         requests: RequestsDep,
         links: LinksDep,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
-        self._call = request
         self._owner = owner
         self._requests: Requests = requests
         self._links: Links = links
@@ -90,7 +89,7 @@ class Submission:
         if self._key is not None:
             digest = _digest([model_id, body, webhook])
             request_id = await self._requests.reserve(self._owner, self._key, digest, request_id)
-        self._call.state.request_id = request_id
+        logs.request_id.set(request_id)
         position = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told)
         return Taken(request_id, position)
 

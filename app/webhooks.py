@@ -15,6 +15,7 @@ from app import fal
 from app.answers import result_body
 from app.config import Settings
 from app.links import Links
+from worker import logs
 from worker.errors import FetchError, StoreUnavailable
 from worker.guard import AllowList
 from worker.records import Record
@@ -62,6 +63,7 @@ class Webhooks:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _send(self, request_id: str) -> None:
+        logs.request_id.set(request_id)
         try:
             record = await self._requests.get(request_id)
             if record is None or record.webhook is None:
@@ -74,7 +76,7 @@ class Webhooks:
         except StoreUnavailable:
             log.info("a webhook's outcome could not be written; it is sent again")
         except Exception:
-            log.exception("the webhook of request %s failed", request_id)
+            log.exception("a webhook failed")
 
     async def _try(self, record: Record, webhook: dict[str, str]) -> dict[str, Any]:
         body = webhook_body(record, webhook)

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from models.config import ModelSettings
+from worker.logs import LogFormat
 
 
 class WorkerSettings(ModelSettings):
@@ -54,6 +55,9 @@ class WorkerSettings(ModelSettings):
         50_000_000_000,
         gt=0,
         description="Disk for LoRAs fetched from URLs; the longest unused ones go first.",
+    )
+    log_format: LogFormat = Field(
+        "text", description="`text`, or `json`: one object a line, for a log store."
     )
     embed_metadata: bool = Field(True, description="Write prompt, seed and settings into the picture's file.")
 

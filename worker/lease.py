@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextvars import copy_context
 from types import TracebackType
 from typing import Literal
 
@@ -33,7 +34,9 @@ class Lease:
         self._preview: Pixels | None = None
         self._ended = False
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._beat,), name="lease", daemon=True
+        )
 
     def __enter__(self) -> "Lease":
         self._thread.start()
@@ -69,7 +72,7 @@ class Lease:
                 picture = b"" if preview is None else encode_preview(preview)
                 standing = self._records.beat(self._request_id, self._token, *self._step[:2], picture)
             except RedisError as error:
-                log.warning("request %s: no beat: %s", self._request_id, error)
+                log.warning("no beat: %s", error)
                 continue
             if standing in ("cancelled", "fenced"):
                 self.lost = standing

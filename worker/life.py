@@ -21,6 +21,7 @@ from worker.affinity import NO_WEIGHTS, Weights, needed_by
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost, WorkerError
 from worker.lease import Lease
+from worker.logs import about
 from worker.objects import Objects
 from worker.queue import Bells, Queue
 from worker.records import Record, Records, Stage
@@ -109,12 +110,16 @@ class Life:
 
     def _see_through(self, record: Record, token: str) -> None:
         stage = {"prepare": self._prepare, "generate": self._generate, "finish": self._finish}[record.stage]
-        with Lease(self._beats, record.id, token, self._settings.lease_seconds) as lease:
+        started = time.monotonic()
+        with about(record.id), Lease(self._beats, record.id, token, self._settings.lease_seconds) as lease:
             try:
-                close = self._outcome(stage, record, token, lease)
+                outcome, close = self._outcome(stage, record, token, lease)
                 _once_redis_answers(close)
             except LeaseLost as error:
-                log.info("%s", error)
+                outcome = error.standing
+            took = {"seconds": round(time.monotonic() - started, 3), "attempt": record.attempt}
+            # What went wrong is in the record: the sentence may quote what the caller wrote.
+            log.info("stage ended", extra={"stage": record.stage, "outcome": outcome, **took})
 
     def _outcome(
         self,
@@ -122,24 +127,22 @@ class Life:
         record: Record,
         token: str,
         lease: Lease,
-    ) -> Callable[[], None]:
-        """Runs the stage; returns the move that writes its outcome."""
+    ) -> tuple[str, Callable[[], None]]:
+        """Runs the stage; returns how it ended, `done` or an error's code, and the move that writes it."""
         try:
-            return stage(record, token, lease)
+            return "done", stage(record, token, lease)
         except Cancelled as error:
             if lease.lost:
                 raise LeaseLost(f"Request {record.id}: {error}", lease.lost) from error
-            return self._failure(record, token, error.code, str(error))
+            return error.code, self._failure(record, token, error.code, str(error))
         except DeviceBroken as error:
             self._quit(DEVICE_BROKEN_STATUS, str(error))
         except (ModelError, WorkerError) as error:
-            # The sentence may quote what the caller wrote; the record has it.
-            log.info("request %s failed in %s: %s", record.id, record.stage, error.code)
-            return self._failure(record, token, error.code, str(error))
+            return error.code, self._failure(record, token, error.code, str(error))
         except Exception:
             log.exception("request %s failed in %s", record.id, record.stage)
             message = f"Something broke on this server; its log tells more under request {record.id}."
-            return self._failure(record, token, "internal_error", message)
+            return "internal_error", self._failure(record, token, "internal_error", message)
 
     def _failure(self, record: Record, token: str, code: str, message: str) -> Callable[[], None]:
         def fail() -> None:

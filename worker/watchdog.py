@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 
 
@@ -13,7 +14,9 @@ class Watchdog:
         self._on_stall = on_stall
         self._heard = threading.Event()
         self._ended = False
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._watch,), name="watchdog", daemon=True
+        )
 
     def __enter__(self) -> "Watchdog":
         self._thread.start()

@@ -10,7 +10,7 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.settings import Host, Model, Port, RedisUrl, read_settings
-from app.logs import start_logging
+from worker.logs import start_logging
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -49,8 +49,8 @@ def api(
     from app.server import server_config
     from worker.errors import SetupError
 
-    start_logging()
     settings = read_settings(host=host, port=port, redis_url=redis_url)
+    start_logging(settings.log_format)
     try:
         server = uvicorn.Server(server_config(create_app(settings), settings))
     except (ConfigError, SetupError) as error:
@@ -73,11 +73,11 @@ def worker(
     from worker.runner import run_worker
     from worker.store import DEFAULT_REDIS_URL
 
-    start_logging()
     # Threads of torch that wait by spinning take the cores from those that work, and from the rest of this
     # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = read_settings(redis_url=redis_url, model=model)
+    start_logging(settings.log_format)
     try:
         run_worker(kind.value, settings, settings.redis_url or DEFAULT_REDIS_URL)
     except SetupError as error:

@@ -1,5 +1,6 @@
 """`zturbo serve`: the whole server on one machine, from one command."""
 
+import json
 import socket
 import sys
 import threading
@@ -104,27 +105,32 @@ def serve(
             # What is wrong with it would else be told by each part in turn.
             open_objects(settings)
             say(
-                f"data: {settings.data_dir}" + (f", pictures: {settings.storage}" if settings.storage else "")
+                settings,
+                f"data: {settings.data_dir}"
+                + (f", pictures: {settings.storage}" if settings.storage else ""),
             )
-            say(f"redis: {store.described}")
+            say(settings, f"redis: {store.described}")
             if keys.open:
                 say(
-                    "keys: none, so any token is taken, but from this machine only (ZTURBO_API_KEYS=name:key)"
+                    settings,
+                    "keys: none, so any token is taken, but from this machine only "
+                    "(ZTURBO_API_KEYS=name:key)",
                 )
             else:
-                say(f"keys: {len(keys)}")
+                say(settings, f"keys: {len(keys)}")
             supervisor = Supervisor(
                 programs(settings, choose_model(settings), store.url, listener),
-                say=_print_line,
+                say=partial(print_line, settings.log_format),
                 store=store.program,
                 store_ready=store.ready,
                 on_end=partial(bury, settings, store.url),
             )
-            threading.Thread(target=_announce, args=(_url(listener),), daemon=True).start()
+            announcing = _url(listener), settings
+            threading.Thread(target=_announce, args=announcing, daemon=True).start()
             supervisor.run()
         except (ConfigError, ModelError, WorkerError) as error:
             fail(str(error), Exit.CONFIG)
-    say("stopped")
+    say(settings, "stopped")
 
 
 def programs(settings: "Settings", model: str, redis_url: str, listener: socket.socket) -> "list[Program]":
@@ -177,7 +183,10 @@ def choose_model(settings: "Settings") -> str:
     asked = settings.model != "auto"
     if chosen == DEMO:
         why = "as asked" if asked else "no GPU and no weights here; `zturbo pull` brings the real ones"
-        say(f"model: demo, untrained: it shows that everything works, its pictures are noise ({why})")
+        say(
+            settings,
+            f"model: demo, untrained: it shows that everything works, its pictures are noise ({why})",
+        )
         return chosen
     settings = settings.model_copy(update={"model": chosen})
     try:
@@ -185,11 +194,11 @@ def choose_model(settings: "Settings") -> str:
     except WeightsMissing as missing:
         if not gpu_present() or Path(chosen).expanduser().is_dir():
             raise
-        say(str(missing))
-        say("There is a GPU, so they are fetched now.")
+        say(settings, str(missing))
+        say(settings, "There is a GPU, so they are fetched now.")
         bring_missing(settings)
         folder = resolve_model(settings)
-    say(f"model: {chosen} ({'as asked' if asked else 'its weights are here'}), {folder}")
+    say(settings, f"model: {chosen} ({'as asked' if asked else 'its weights are here'}), {folder}")
     return chosen
 
 
@@ -271,12 +280,21 @@ def bury(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
         Records(client, settings).bury(kind, f"{kind}-{socket.gethostname()}-{pid}-")  # type: ignore[arg-type]
 
 
-def say(sentence: str) -> None:
-    _print_line("zturbo", sentence)
+def say(settings: "Settings", sentence: str) -> None:
+    print_line(settings.log_format, "zturbo", sentence)
 
 
-def _print_line(name: str, line: str) -> None:
-    print(f"{name:>6} | {line}", flush=True)
+def print_line(log_format: str, part: str, line: str) -> None:
+    """A line that a part of this server printed, and which part; what is JSON already keeps its fields."""
+    if log_format == "text":
+        print(f"{part:>6} | {line}", flush=True)
+        return
+    from worker.logs import event
+
+    said = event("INFO", part, line, time.time())
+    with suppress(ValueError):
+        said = json.loads(line) if line.startswith("{") else said
+    print(json.dumps({"part": part, **said}), flush=True)
 
 
 def _url(listener: socket.socket) -> str:
@@ -285,7 +303,7 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
 
 
-def _announce(url: str) -> None:
+def _announce(url: str, settings: "Settings") -> None:
     """Print `ready: URL` once a picture can be made; before that, the reasons that last."""
     import httpx
 
@@ -295,10 +313,11 @@ def _announce(url: str) -> None:
             with suppress(httpx.HTTPError, ValueError, KeyError):
                 answer = client.get("/readyz")
                 if answer.is_success:
-                    print(f"ready: {url}", flush=True)
+                    ready = f"ready: {url}"
+                    print(ready, flush=True) if settings.log_format == "text" else say(settings, ready)
                     return
                 reason = " ".join(answer.json()["reasons"])
                 if reason != told and time.monotonic() - since > PATIENCE_SECONDS:
-                    say(f"not ready yet: {reason}")
+                    say(settings, f"not ready yet: {reason}")
                     told, since = reason, time.monotonic()
             time.sleep(READY_POLL_SECONDS)

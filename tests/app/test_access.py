@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -10,18 +11,30 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
 from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
+from worker.logs import JsonLines
 
 pytestmark = pytest.mark.anyio
 
 
+class Written(logging.Handler):
+    """The lines of the access log as they are written, read back."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(JsonLines())
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(json.loads(self.format(record)))
+
+
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Any:
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
     caplog.set_level(logging.INFO, "zturbo.access")
-
-    def read() -> list[dict[str, Any]]:
-        return [json.loads(record.message) for record in caplog.records if record.levelno == logging.INFO]
-
-    return read
+    written, log = Written(), logging.getLogger("zturbo.access")
+    log.addHandler(written)
+    yield lambda: [line for line in written.lines if line["level"] == "INFO"]
+    log.removeHandler(written)
 
 
 async def test_line_tells_route_status_time_key_and_request(http: httpx.AsyncClient, lines: Any) -> None:
@@ -30,7 +43,11 @@ async def test_line_tells_route_status_time_key_and_request(http: httpx.AsyncCli
 
     submit, status = lines()
     assert submit.pop("ms") > 0
+    assert submit.pop("time")
     assert submit == {
+        "level": "INFO",
+        "logger": "zturbo.access",
+        "event": "call",
         "method": "POST",
         "route": "/v1/models/{model_id:path}",
         "status": 200,
@@ -50,8 +67,9 @@ async def test_line_holds_no_prompt_no_url_and_no_key(
     await http.get("/nothing/secret")
 
     assert [line["status"] for line in lines()] == [200, 422, 404, 404]
-    assert "secret" not in caplog.text
-    assert "5ec2e7" not in caplog.text
+    for secret in ("secret", "5ec2e7"):
+        assert secret not in caplog.text
+        assert secret not in str(lines())
 
 
 async def test_caller_who_hangs_up_is_no_error(

@@ -125,3 +125,15 @@ def test_url_that_is_told_can_be_opened(host: str, settings: Settings) -> None:
         assert url.startswith(("http://127.0.0.1:", "http://[::1]:"))
         with socket.create_connection(listener.getsockname()[:2], timeout=5):
             pass
+
+
+def test_parts_lines_are_json_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ('{"event": "stage ended", "request_id": "a"}', "Ready to accept connections", "{broken"):
+        serve.print_line("json", "io-1", line)
+    serve.print_line("text", "io-1", "as it is")
+    *lines, text = capsys.readouterr().out.splitlines()
+    ended, other, broken = (json.loads(line) for line in lines)
+    assert ended == {"part": "io-1", "event": "stage ended", "request_id": "a"}
+    assert (other["part"], other["event"], other["level"]) == ("io-1", "Ready to accept connections", "INFO")
+    assert broken["event"] == "{broken"
+    assert text == "  io-1 | as it is"

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from app.client import Client
-from tests.e2e.conftest import MODEL_ID, data_uri, photograph, run
+from tests.e2e.conftest import MODEL_ID, Make, data_uri, photograph, run
 from tests.processes import alive, wait_for
 from tests.serve_process import ServeProcess
 
@@ -42,6 +42,25 @@ def test_it_says_what_it_chose_and_when_it_is_ready(server: ServeProcess, url: s
     assert "redis: " in server.output
     assert httpx.get(f"{url}/readyz").status_code == 200
     assert server.lines.count(f"ready: {url}") == 1
+
+
+def test_log_follows_a_request_through_every_part_and_quotes_nothing_of_it(
+    server: ServeProcess, make: Make
+) -> None:
+    made = make(prompt="a secret of the logs")
+    request_id = made.result["request_id"]
+
+    def told(words: str) -> list[str]:
+        return [line for line in server.lines if request_id in line and words in line]
+
+    # The last line is written after the record that was waited for.
+    wait_for(lambda: told("stage=finish"))
+    ended = [line.partition("stage=")[2].split()[0] for line in told("stage ended")]
+    assert ended == ["prepare", "generate", "finish"]
+    assert {line.split("|")[0].strip().split("-")[0] for line in told("")} >= {"api", "io", "gpu"}
+    assert "secret of the logs" not in server.output
+    assert "base64" not in server.output
+    assert made.result["output"]["image"].split("/")[-2] not in server.output
 
 
 def test_nothing_is_left_after_kill_9_nor_sigterm_and_requests_are_found_again(tmp_path: Path) -> None:

@@ -141,5 +141,8 @@ def test_no_prompt_and_no_url_is_logged_at_info(
     with caplog.at_level("INFO"):
         record = live("io", "gpu", "io", objects=FolderObjects(settings.data_dir))
     assert record.state == "failed"
-    assert "request a failed in prepare" in caplog.text
-    assert "secret" not in caplog.text
+    ended = [vars(line) for line in caplog.records if line.message == "stage ended"]
+    assert [(line["stage"], line["attempt"]) for line in ended] == [("prepare", 1)]
+    assert record.error is not None
+    assert ended[0]["outcome"] == record.error["type"]
+    assert "secret" not in str([vars(line) for line in caplog.records])
