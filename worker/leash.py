@@ -21,6 +21,8 @@ from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
+KEEPER = "LEASH_KEEPER"
+"""Environment variable of a command that has a keeper: the keeper's process id."""
 KEEPER_GRACE_SECONDS = 5.0
 """Time between the signal and SIGKILL when a keeper ends its command."""
 
@@ -51,7 +53,7 @@ def spawn(
         argv = [*script, "become", str(int(death_signal)), str(os.getpid()), *command]
     return subprocess.Popen(
         argv,
-        env=dict(env),
+        env={name: value for name, value in env.items() if name != KEEPER},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.STDOUT,
@@ -59,6 +61,11 @@ def spawn(
         # Ctrl-C in a terminal goes to the whole foreground group; it is for the supervisor alone to pass on.
         process_group=0,
     )
+
+
+def known_pid() -> int:
+    """The process id by which whoever spawned this process knows it: its keeper's, if it has one."""
+    return int(os.environ.get(KEEPER, os.getpid()))
 
 
 def _lifeline_read_end() -> int:
@@ -87,7 +94,7 @@ def keep(death_signal: int, lifeline: int, command: Sequence[str]) -> int:
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     # close_fds=False: what was passed to the keeper (a listening socket, a lock) is meant for the command.
-    child = subprocess.Popen(command, close_fds=False)
+    child = subprocess.Popen(command, close_fds=False, env=os.environ | {KEEPER: str(os.getpid())})
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: child.send_signal(received))
     signal.signal(signal.SIGCHLD, lambda *_: None)

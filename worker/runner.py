@@ -17,6 +17,7 @@ from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
 from worker.config import WorkerSettings
 from worker.counters import counted
+from worker.leash import known_pid
 from worker.life import DEVICE_BROKEN_STATUS, Life
 from worker.objects import open_objects
 from worker.quarantine import FAILURES, REST_SECONDS, Trial
@@ -60,7 +61,7 @@ class WorkerProcess:
     def __init__(
         self, kind: Queue, settings: WorkerSettings, redis_url: str, load_engine: LoadEngine
     ) -> None:
-        self.id = f"{kind}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.id = f"{kind}-{socket.gethostname()}-{known_pid()}-{uuid.uuid4().hex[:8]}"
         self._kind = kind
         self._settings = settings
         self._redis_url = redis_url

@@ -97,3 +97,14 @@ def test_passed_descriptors_reach_the_command(keeper: bool, tmp_path: Path) -> N
         assert process.wait(10) == 0
         shared.seek(0)
         assert shared.read() == "hello"
+
+
+@pytest.mark.parametrize("keeper", KEEPERS)
+def test_command_knows_the_process_id_that_its_parent_sees(keeper: bool, tmp_path: Path) -> None:
+    script = "from worker import leash; print(leash.known_pid())"
+    with (tmp_path / "said").open("w") as said:
+        # As under a server that is itself kept.
+        env = {**os.environ, leash.KEEPER: "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        child = leash.spawn([sys.executable, "-c", script], env=env, stdout=said.fileno(), keeper=keeper)
+        assert child.wait(10) == 0
+    assert (tmp_path / "said").read_text() == f"{child.pid}\n"
