@@ -1,5 +1,6 @@
 """The HTTP application, made from settings alone."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -51,6 +52,7 @@ from worker.storage import Storage
 
 DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."
 API_VERSION = "1"
+STORE_PAUSE_SECONDS = 1.0
 
 COMMON_ERRORS = errors_answered(401, 403, 404, 422, 500, 503)
 
@@ -137,6 +139,18 @@ def _routing_error(error: HTTPException) -> ApiError:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.webhooks.start()
+    telling = asyncio.create_task(_tell_storage(app.state.requests))
     yield
+    telling.cancel()
     await app.state.webhooks.stop()
     await app.state.requests.close()
+
+
+async def _tell_storage(requests: Requests) -> None:
+    """Once, as soon as Redis is there."""
+    while True:
+        try:
+            await requests.tell_storage()
+            return
+        except StoreUnavailable:
+            await asyncio.sleep(STORE_PAUSE_SECONDS)

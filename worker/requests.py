@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import redis.asyncio
 
+from worker import agreement
 from worker.changes import Changes
 from worker.config import WorkerSettings
 from worker.errors import KeyReused, Refused
@@ -105,6 +106,12 @@ class Requests:
         """Raises StoreUnavailable unless Redis answers and can write its append-only file."""
         with reaching_store():
             await self._client.set("zturbo:ping", "1", px=1000)
+
+    async def tell_storage(self) -> None:
+        """Tells workers where this server keeps what they share with it."""
+        place = await asyncio.to_thread(agreement.describe, self._settings)
+        with reaching_store():
+            await self._client.set(agreement.KEY, place)
 
     async def submit(
         self,

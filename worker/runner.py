@@ -15,11 +15,13 @@ from redis.exceptions import RedisError
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
+from worker import agreement, storage
 from worker.config import WorkerSettings
 from worker.counters import counted
+from worker.errors import WorkerError
 from worker.leash import known_pid
 from worker.life import DEVICE_BROKEN_STATUS, Life
-from worker.objects import open_objects
+from worker.objects import Objects, open_objects
 from worker.quarantine import FAILURES, REST_SECONDS, Trial
 from worker.queue import Bells, Queue, answer_bells
 from worker.reconciler import Reconciler
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 
 STORAGE_SECONDS = 600.0
 """What a worker has in hand waits so long for an S3 store that is away; then its request fails."""
+STORAGE_RETRY_SECONDS = 0.5
+PROBE_KEY = f"{storage.FOLDER}/probe"
+"""There is nothing under it; that the store says so is what counts."""
 SETUP_RETRY_SECONDS = 30.0
 ONE_STOP_SECONDS = 1.0
 """Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
@@ -67,9 +72,9 @@ class WorkerProcess:
         self._redis_url = redis_url
         self._load_engine = load_engine
         self._bells = Bells(redis_url)
-        self._objects = open_objects(settings, STORAGE_SECONDS)
-        self._registry = Registry(connect(redis_url), hold_seconds=settings.lease_seconds / 2)
-        self._trial = Trial(connect(redis_url), settings.device)
+        self._client = connect(redis_url)
+        self._registry = Registry(self._client, hold_seconds=settings.lease_seconds / 2)
+        self._trial = Trial(self._client, settings.device)
         self._state: WorkerState = "starting"
         self._detail: str | None = None
         self._engine: Engine | None = None
@@ -84,11 +89,14 @@ class WorkerProcess:
         beside: list[Reconciler | Sweeper] = [
             Reconciler(self._records(), self._registry, self._bells, lease_seconds, self._describe)
         ]
-        if self._kind == "io":
-            beside.append(Sweeper(self._records(), self._objects, self._settings))
         for thread in beside:
             thread.start()
         try:
+            objects = self._find_objects()
+            if self._kind == "io":
+                sweeper = Sweeper(self._records(), objects, self._settings)
+                sweeper.start()
+                beside.append(sweeper)
             if self._kind == "gpu":
                 self._rest_if_it_keeps_failing()
                 self._engine = self._load()
@@ -99,7 +107,7 @@ class WorkerProcess:
                 self._records(),
                 self._bells,
                 self._settings,
-                self._objects,
+                objects,
                 self._engine,
                 self._quit,
                 self._trial.passed,
@@ -134,6 +142,26 @@ class WorkerProcess:
         log.error("%s", self._detail)
         time.sleep(REST_SECONDS)
         self._state, self._detail = "starting", None
+
+    def _find_objects(self) -> Objects:
+        """Where this server keeps its bytes, once an API has told and the place answers."""
+        while True:
+            try:
+                if told := self._told():
+                    settings = agreement.follow(told, self._settings)
+                    open_objects(settings).get(PROBE_KEY)
+                    self._state, self._detail = "starting", None
+                    return open_objects(settings, STORAGE_SECONDS)
+                self._detail = "It waits for `zturbo api` to tell where pictures are kept."
+            except (RedisError, WorkerError) as error:
+                if str(error) != self._detail:
+                    log.error("this worker takes no requests yet: %s", error)
+                self._state, self._detail = "setup_failed", str(error)
+            time.sleep(STORAGE_RETRY_SECONDS)
+
+    def _told(self) -> str | None:
+        told: str | None = self._client.get(agreement.KEY)  # type: ignore[assignment]  # answers are decoded
+        return told
 
     def _load(self) -> Engine:
         """The engine; tried again for ever, since what is missing (weights, memory) may come."""

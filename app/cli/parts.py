@@ -69,7 +69,6 @@ def worker(
     model: Model = None,
 ) -> None:
     """Run one worker until it is stopped."""
-    from worker.errors import SetupError
     from worker.runner import run_worker
     from worker.store import DEFAULT_REDIS_URL
 
@@ -78,10 +77,7 @@ def worker(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = read_settings(redis_url=redis_url, model=model)
     start_logging(settings.log_format)
-    try:
-        run_worker(kind.value, settings, settings.redis_url or DEFAULT_REDIS_URL)
-    except SetupError as error:
-        fail(str(error), Exit.CONFIG)
+    run_worker(kind.value, settings, settings.redis_url or DEFAULT_REDIS_URL)
 
 
 def health(

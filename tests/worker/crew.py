@@ -12,10 +12,12 @@ import anyio
 from PIL import Image
 
 from tests.worker.worker_process import main
+from worker import agreement
 from worker.config import WorkerSettings
 from worker.records import FINAL_STATES, Record
 from worker.registry import WorkerInfo
 from worker.requests import Requests
+from worker.store import connect
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
 WAIT_SECONDS = 30.0
@@ -47,6 +49,9 @@ class Crew:
             storage=storage,
         )
         self.requests = Requests.connect(self.settings)
+        # As an API does when it starts.
+        with connect(redis_url) as client:
+            client.set(agreement.KEY, agreement.describe(self.settings))
         self._processes: list[BaseProcess] = []
         self._log = data_dir / "workers.log"
         data_dir.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Three machines with a data folder each: the API's, one that prepares and finishes, one with the GPU.
 
-They share Redis and an S3 store, and nothing else. `python -m benchmarks.machines` has real networks.
+The workers are told of Redis and nothing else but the keys of its S3 store. `python -m benchmarks.machines`
+has real networks.
 """
 
 import base64
@@ -11,11 +12,13 @@ from pathlib import Path
 import anyio
 import numpy as np
 import pytest
+import redis
 from PIL import Image
 from safetensors.numpy import save_file
 
-from tests.s3_server import S3Server
+from tests.s3_server import KEYS, S3Server
 from tests.worker.crew import Crew
+from worker import agreement
 from worker.objects import open_objects
 from worker.storage import Storage
 from worker.workspace import INLINE_CHARACTERS
@@ -49,7 +52,7 @@ async def test_machines_need_no_common_folder_and_outlast_a_broken_store(
     save_file(weights, loras / "style.safetensors")
     (tmp_path / "gpu").mkdir()
     for kind in ("io", "gpu"):
-        crew.start(kind, **s3_server.environment, ZTURBO_DATA_DIR=str(tmp_path / kind))
+        crew.start(kind, **KEYS, ZTURBO_STORAGE="", ZTURBO_DATA_DIR=str(tmp_path / kind))
     await crew.workers("ready", 2)
 
     names = [f"r{number}" for number in range(12)]
@@ -71,3 +74,29 @@ async def test_machines_need_no_common_folder_and_outlast_a_broken_store(
     left = {path.name for kind in ("api", "io", "gpu") for path in (tmp_path / kind).iterdir()}
     assert left <= {"workers.log", "engine.log", "loras", "cache"}
     assert list(open_objects(crew.settings).list("work")) == []
+
+
+async def test_worker_of_another_folder_takes_no_request_and_says_why(redis_url: str, tmp_path: Path) -> None:
+    crew = Crew(redis_url, tmp_path / "api")
+    (tmp_path / "other").mkdir()
+    crew.start("io", ZTURBO_DATA_DIR=str(tmp_path / "other"))
+    (worker,) = await crew.workers("setup_failed")
+    assert "let both have one ZTURBO_DATA_DIR" in str(worker.detail)
+    await crew.submit("a")
+    crew.start("io")
+    await crew.workers("ready")
+    await crew.close()
+
+
+async def test_worker_that_is_there_before_any_api_waits_for_it(
+    redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    crew = Crew(redis_url, tmp_path / "api")
+    client.delete(agreement.KEY)
+    crew.start("io")
+    (worker,) = await crew.workers("starting")
+    await anyio.sleep(0.2)
+    assert await crew.workers("ready", 0) == []
+    await crew.requests.tell_storage()
+    assert (await crew.workers("ready"))[0].id == worker.id
+    await crew.close()
