@@ -14,8 +14,9 @@ from worker.embedded import find_server
 class RedisServer:
     """One server process. It keeps its data over `kill` and `start`, as a production server does."""
 
-    def __init__(self, aof: Path | None = None) -> None:
-        """`aof`: an append-only file to begin with."""
+    def __init__(self, *options: str, password: str | None = None, aof: Path | None = None) -> None:
+        """`options` go on the server's command line; `aof`: an append-only file to begin with."""
+        self._options, self._password = options, password
         # Not pytest's own folder: a socket's path may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="zturbo-test-redis-"))
         if aof is not None:
@@ -29,12 +30,13 @@ class RedisServer:
         command = [
             *(str(find_server().path), "--port", "0", "--unixsocket", f"{self.folder}/redis.sock"),
             *("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
+            *self._options,
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_for(self._answers)
 
     def _answers(self) -> bool:
-        with redis.Redis.from_url(self.url) as client:
+        with redis.Redis.from_url(self.url, password=self._password) as client:
             try:
                 return bool(client.ping())
             except redis.RedisError:

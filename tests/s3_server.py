@@ -19,21 +19,22 @@ from tests.processes import wait_for
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 
 
+START_SECONDS = 60.0
+
+
 class S3Server:
     """Started at once; `environment` is what a program needs to find it."""
 
-    def __init__(self, host: str = "127.0.0.1", command: tuple[str, ...] = ()) -> None:
-        """`command` is put before the server's own, such as one that enters a network namespace."""
+    def __init__(self, host: str = "127.0.0.1") -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
             port = probe.getsockname()[1]
         self.url = f"http://{host}:{port}"
         self.environment = KEYS | {"AWS_ENDPOINT_URL": self.url}
         self._process = subprocess.Popen(
-            [*command, sys.executable, "-m", "tests.s3_server", host, str(port)], stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "tests.s3_server", host, str(port)], stderr=subprocess.DEVNULL
         )
-        if not command:
-            wait_for(self._answers)
+        wait_for(self._answers, START_SECONDS)
 
     def _answers(self) -> bool:
         try:

@@ -34,7 +34,7 @@ STATES = {
 
 @pytest.fixture(params=STORED, ids=lambda path: path.stem)
 def older_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    server = RedisServer(request.param)
+    server = RedisServer(aof=request.param)
     yield server
     server.remove()
 
