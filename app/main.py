@@ -30,6 +30,7 @@ from app.proxy import TrustedProxy, read_networks
 from app.routes import (
     about,
     events,
+    expand,
     fal,
     fal_proxy,
     files,
@@ -74,6 +75,7 @@ _PRIVATE = (
     events.router,
     uploads.router,
     preprocess.router,
+    expand.router,
     stats.router,
     fal.router,
     fal_proxy.router,

@@ -155,6 +155,11 @@ class MapBody(Body):
     height: int
 
 
+class ExpandBody(Body):
+    expanded_prompt: str | None = Field(None, description="Left out where the prompt is best used as it is.")
+    warning: str | None = Field(None, description="Why that is so.")
+
+
 class LoraBody(Body):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from app.auth import Owner
 from app.deps import LinksDep, RequestsDep
-from app.errors import faults
+from app.errors import Unavailable, faults
 from app.links import Links
 from models.reference import ReferenceFault, check_url
 from worker import logs
@@ -30,6 +30,8 @@ MAX_URL_CHARACTERS = 2048
 MAX_WAIT_SECONDS = 300.0
 PREFERRED_WAIT_SECONDS = 60.0
 """What a bare `Prefer: wait` asks for."""
+
+BUSY = "No gpu worker came to this within {seconds:g} s; `zturbo top` shows how busy they are."
 
 _PREFERENCE = re.compile(r"(?:^|[,;])\s*wait\s*(?:=\s*(\d{1,6})\s*)?(?:$|[,;])", re.IGNORECASE)
 
@@ -92,6 +94,24 @@ class Submission:
         logs.request_id.set(request_id)
         position = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told)
         return Taken(request_id, position)
+
+    async def errand(self, kind: str, checked: BaseModel, seconds: float) -> dict[str, Any]:
+        """The output of an errand (`worker.records.ERRANDS`), waited for and then forgotten.
+
+        Raises Refused, and Unavailable when it fails or takes longer than that.
+        """
+        request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        logs.request_id.set(request_id)
+        await self._requests.submit(request_id, kind, checked.model_dump(mode="json"), self._owner, [])
+        try:
+            record = await self.outcome(request_id, seconds)
+        finally:
+            await self._requests.cancel(request_id, force=True)
+            await self._requests.delete(request_id)
+        if record is None or record.state != "succeeded":
+            reason = record.error["message"] if record and record.error else BUSY.format(seconds=seconds)
+            raise Unavailable(reason)
+        return record.output or {}
 
     async def outcome(self, request_id: str, seconds: float) -> Record | None:
         """The record when it is final, or as it is after so long."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
+from models.expansion import Expansion
 from models.job import Job, OnStep, Picture, Pixels, Step
 from models.weights import DEMO, REAL, model_choice, resolve_controlnet, resolve_model
 
@@ -71,6 +72,21 @@ class Engine:
 
         with torch.no_grad(), telling_broken_device():
             return self._generate(job, control, on_step)
+
+    def expand(self, prompt: str, seed: int) -> Expansion:
+        """The prompt as the text encoder rewrites it. Raises `ModelError`."""
+        import torch
+
+        from models.memory import fit, telling_broken_device
+        from models.prompt import expand_prompt
+
+        def rewrite() -> Expansion:
+            with self._rig.text_encoder() as text_encoder:
+                return expand_prompt(text_encoder, self._rig.tokenizer, prompt, seed)
+
+        refusal = f"The text encoder does not fit the memory of {self.device}; stop what else runs on it."
+        with torch.no_grad(), telling_broken_device():
+            return fit(self._rig, refusal, rewrite)
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         timings, warnings = dict[str, float](), list(job.warnings)

@@ -134,6 +134,15 @@ class AnyInput(BaseModel):
     output_format: OutputFormat
 
 
+class ExpandInput(BaseModel):
+    """Input of `/v1/expand`."""
+
+    model_config = STRICT
+
+    prompt: Prompt
+    seed: Seed = 0
+
+
 class PreprocessInput(BaseModel):
     """Input of `/v1/preprocess`."""
 

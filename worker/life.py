@@ -14,8 +14,10 @@ from typing import Any, NoReturn, TypeVar
 from redis.exceptions import RedisError
 
 from models.errors import Cancelled, DeviceBroken, ModelError
+from models.expansion import Expansion
 from models.inputs import AnyInput
 from models.job import AppliedLora, Job, Picture, Pixels, Step
+from models.prompt_server import expand_by_server
 from worker.adapters import Adapters
 from worker.affinity import NO_WEIGHTS, Weights, needed_by
 from worker.config import WorkerSettings
@@ -24,7 +26,7 @@ from worker.lease import Lease
 from worker.logs import about
 from worker.objects import Objects
 from worker.queue import Bells, Queue
-from worker.records import Record, Records, Stage
+from worker.records import EXPAND, Record, Records, Stage
 from worker.stages import Engine, finish, image_stems, prepare
 from worker.storage import Storage, new_file_id
 from worker.store import is_away
@@ -109,7 +111,10 @@ class Life:
                 self.holding = None
 
     def _see_through(self, record: Record, token: str) -> None:
-        stage = {"prepare": self._prepare, "generate": self._generate, "finish": self._finish}[record.stage]
+        stages = {"prepare": self._prepare, "generate": self._generate, "finish": self._finish}
+        if record.model_id == EXPAND:
+            stages = {"prepare": self._expand_by_server, "generate": self._expand}
+        stage = stages[record.stage]
         started = time.monotonic()
         with about(record.id), Lease(self._beats, record.id, token, self._settings.lease_seconds) as lease:
             try:
@@ -169,12 +174,7 @@ class Life:
         self._held = self._held.after(needed_by(job, self._settings.controlnet))
         name = record.prepared["control"]
         control = self._workspace.load(record.id, name) if name else None
-        silence = self._settings.stall_seconds
-
-        def stalled() -> None:
-            self._quit(STALLED_STATUS, f"Request {record.id} has made no step for {silence:g} s.")
-
-        with Watchdog(silence, stalled) as watchdog:
+        with self._watchdog(record) as watchdog:
 
             def on_step(step: Step) -> None:
                 watchdog.heard()
@@ -210,6 +210,29 @@ class Life:
             self._workspace.remove(record.id)
 
         return close
+
+    def _expand_by_server(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        """Of an expansion: where a server does it no GPU is needed."""
+        if self._settings.prompt_llm_url is None:
+            return lambda: self._advance(record, token, "generate", {})
+        return self._expanded(record, token, expand_by_server(self._settings, **record.input))
+
+    def _expand(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        assert self._engine is not None  # noqa: S101 - only the gpu queue has this stage
+        with self._watchdog(record):
+            return self._expanded(record, token, self._engine.expand(**record.input))
+
+    def _expanded(self, record: Record, token: str, expansion: Expansion) -> Callable[[], None]:
+        output = {"expanded_prompt": expansion.prompt, "warning": expansion.warning}
+        return lambda: self._records.finish(record.id, token, output)
+
+    def _watchdog(self, record: Record) -> Watchdog:
+        silence = self._settings.stall_seconds
+
+        def stalled() -> None:
+            self._quit(STALLED_STATUS, f"Request {record.id} has made no step for {silence:g} s.")
+
+        return Watchdog(silence, stalled)
 
     def _advance(
         self, record: Record, token: str, stage: Stage, made: dict[str, Any], needed: Weights | None = None

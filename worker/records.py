@@ -24,6 +24,10 @@ State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 Stage = Literal["prepare", "generate", "finish"]
 Standing = Literal["held", "passed", "cancelled", "fenced"]
 
+EXPAND = "zturbo/expand"
+ERRANDS: frozenset[str] = frozenset({EXPAND})
+"""In place of a model id: a caller waits for it, and no picture comes of it. In no list, soon forgotten."""
+
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 

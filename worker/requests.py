@@ -20,6 +20,7 @@ from worker.errors import KeyReused, Refused
 from worker.objects import open_objects
 from worker.queue import Bells, Queue
 from worker.records import (
+    ERRANDS,
     LINE_KEY,
     PREVIEW_KEY,
     RECORD_VERSION,
@@ -243,7 +244,7 @@ class Requests:
                 )
             for record in await self._read(ids):
                 newest = f"({record.sequence}"
-                if state is None or record.state == state:
+                if record.model_id not in ERRANDS and state in (None, record.state):
                     found.append(record)
                 if len(found) > limit:
                     return Page(found[:limit], str(found[limit - 1].sequence))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from models.errors import ControlNetError
+from models.expansion import Expansion
 from models.inputs import AnyInput, ControlNetLoraInput
 from models.job import Job, OnStep, OutputFormat, Picture, Pixels
 from models.preprocess import canny, fit
@@ -39,6 +40,8 @@ class Engine(Protocol):
         """Times its memory ran out, by what was done about it."""
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]: ...
+
+    def expand(self, prompt: str, seed: int) -> Expansion: ...
 
 
 def _go_on() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput
+from models.expansion import Expansion, declined
 from models.job import Job, OnStep, Picture, Pixels, Step
 from worker.config import WorkerSettings
 from worker.runner import run_worker
@@ -28,6 +29,9 @@ class SleepingEngine:
 
     def __init__(self, settings: ModelSettings) -> None:
         """Nothing is loaded."""
+
+    def expand(self, prompt: str, seed: int) -> Expansion:
+        return declined("this engine only sleeps")
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         for step in range(1, job.num_inference_steps + 1):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from models.config import ModelSettings
 from models.engine import Engine
 from models.errors import Cancelled, CheckpointError, ControlNetError, OutOfMemory
+from models.expansion import Expansion
 from models.job import Job, LoraFile, Picture, Pixels, Step
 
 SIZE = 128
@@ -202,6 +203,18 @@ def test_expansion_that_is_no_use_falls_back_to_the_prompt_with_a_warning(engine
     assert asked.expanded_prompt is None
     assert len(asked.warnings) == 1
     assert np.array_equal(asked.image, plain.image)
+
+
+def test_prompt_alone_is_expanded_as_that_of_a_picture(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the untrained model writes is taken, so that there is something to compare."""
+    monkeypatch.setattr(
+        "models.prompt.judge", lambda prompt, answer, finished: Expansion(prompt=answer or "?")
+    )
+    asked = generate(engine, job.model_copy(update={"enable_prompt_expansion": True}))
+    assert engine.expand(job.prompt, job.seed) == Expansion(prompt=asked.expanded_prompt)
+    assert engine.expand(job.prompt, job.seed + 1).prompt != asked.expanded_prompt
 
 
 def test_prompt_expanded_elsewhere_is_the_one_drawn(engine: Engine, job: Job) -> None:

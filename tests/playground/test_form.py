@@ -222,6 +222,20 @@ def test_expand_now_writes_over_the_prompt_and_is_undone(new_page: NewPage, url:
     expect(prompt).to_have_value("a fox")
 
 
+def test_expand_now_asks_the_server(page: Page) -> None:
+    """The demo model's answer may be declined, which the field then says."""
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("a red ball")
+    page.get_by_role("button", name="Expand now").click()
+    told = page.locator("#field-prompt-fault:not([hidden])")
+    page.wait_for_function(
+        "([input, fault]) => input.value !== 'a red ball' || !fault.hidden",
+        arg=[prompt.element_handle(), page.locator("#field-prompt-fault").element_handle()],
+    )
+    if told.count():
+        expect(told).to_contain_text("The prompt was used as it is")
+
+
 OTHER_SCHEMA: dict[str, Any] = {
     "$defs": {"Style": {"enum": ["photo", "ink"], "type": "string"}},
     "properties": {

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import redis
 
+from models.expansion import Expansion
 from models.job import Job, OnStep, Picture, Pixels, Step
+from tests.prompt_server import PromptServer, completion
 from tests.worker.crew import IMAGE, MODEL
 from worker.config import WorkerSettings
 from worker.life import Life
 from worker.objects import FolderObjects, Objects
 from worker.queue import Bells, Queue
-from worker.records import Record, Records
+from worker.records import EXPAND, Record, Records
 from worker.store import Scripts, connect
 
 BODY: dict[str, Any] = {
@@ -30,6 +32,9 @@ class GreyEngine:
     name = "grey"
     device = "none"
     shortages: ClassVar[dict[str, int]] = {}
+
+    def expand(self, prompt: str, seed: int) -> Expansion:
+        return Expansion(prompt=f"{prompt}, grey, {seed}")
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         on_step(Step(1, 1))
@@ -146,3 +151,23 @@ def test_no_prompt_and_no_url_is_logged_at_info(
     assert record.error is not None
     assert ended[0]["outcome"] == record.error["type"]
     assert "secret" not in str([vars(line) for line in caplog.records])
+
+
+def test_prompt_is_expanded_on_the_gpu_without_a_picture(
+    live: Callable[..., Record], client: redis.Redis, settings: WorkerSettings
+) -> None:
+    client.hset("zturbo:req:a", mapping={"model_id": EXPAND, "input": '{"prompt": "a fox", "seed": 3}'})
+    record = live("io", "gpu", objects=FolderObjects(settings.data_dir))
+    assert record.state == "succeeded"
+    assert record.output == {"expanded_prompt": "a fox, grey, 3", "warning": None}
+    assert files(settings) == []
+
+
+def test_prompt_is_expanded_by_a_server_without_a_gpu(
+    live: Callable[..., Record], client: redis.Redis, settings: WorkerSettings, prompt_server: PromptServer
+) -> None:
+    settings.prompt_llm_url = prompt_server.url
+    prompt_server.answer = completion("a red fox in deep snow")
+    client.hset("zturbo:req:a", mapping={"model_id": EXPAND, "input": '{"prompt": "a fox", "seed": 3}'})
+    record = live("io", objects=FolderObjects(settings.data_dir))
+    assert record.output == {"expanded_prompt": "a red fox in deep snow", "warning": None}

@@ -14,6 +14,7 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput, DeviceBroken, WeightsMissing
+from models.expansion import Expansion
 from models.job import Job, OnStep, Picture, Pixels, Step
 from worker.config import WorkerSettings
 from worker.queue import Queue
@@ -30,6 +31,9 @@ class SleepingEngine:
             raise WeightsMissing("There is no such weight; run `zturbo pull`.")
         self._log = settings.data_dir / "engine.log"
         self._step_seconds = float(os.environ.get("TEST_STEP_SECONDS", "0.02"))
+
+    def expand(self, prompt: str, seed: int) -> Expansion:
+        return Expansion(prompt=f"{prompt}, asleep")
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         assert (control is None) == ("no image" in job.prompt)
