@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,13 +51,16 @@ def top(
         elif not console.is_terminal:
             console.print(render(stats, base_url))
         else:
-            with Live(render(stats, base_url), console=console, screen=True, auto_refresh=False) as live:
+            with (
+                suppress(KeyboardInterrupt),
+                Live(render(stats, base_url), console=console, screen=True, auto_refresh=False) as live,
+            ):
                 for drawn in _frames(client, base_url, interval):
                     live.update(drawn, refresh=True)
 
 
 def _frames(client: "Client", base_url: str, interval: float) -> "Iterator[RenderableType]":
-    """What is to be seen every so often, until Ctrl-C; a server that is away for a while is waited for."""
+    """What is to be seen every so often; a server that is away for a while is waited for."""
     from app.client import ClientError
 
     while True:
@@ -67,8 +71,6 @@ def _frames(client: "Client", base_url: str, interval: float) -> "Iterator[Rende
             if not error.passing:
                 raise
             yield f"{error}\nStill looking; Ctrl-C ends this."
-        except KeyboardInterrupt:
-            return
 
 
 def render(stats: dict[str, Any], base_url: str) -> "RenderableType":

@@ -22,7 +22,7 @@ from worker.registry import WorkerInfo
 GPU = WorkerInfo(
     "gpu-box-1", "gpu", "busy", "z-image-turbo", "cuda", memory_used=24 * 2**30, memory_total=80 * 2**30
 )
-BROKEN = WorkerInfo("gpu-box-2", "gpu", "setup_failed", detail="No weights; zturbo pull brings them.")
+BROKEN = WorkerInfo("gpu-box-2", "gpu", "quarantined", detail="GPU 1 is left alone for five minutes.")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_in_a_pipe_it_looks_once(base_url: str, cli: typer.Typer) -> None:
     assert "0 in line, 0 in hand" in ran.stdout
     assert "0 requests finished in the last minute" in ran.stdout
     assert "███░░░░░░░ 24.0 of 80.0 GiB" in ran.stdout
-    assert "gpu-box-2: No weights; zturbo pull brings them." in ran.stdout
+    assert "gpu-box-2: GPU 1 is left alone for five minutes." in ran.stdout
 
 
 def test_json_is_the_server_s_own(base_url: str, cli: typer.Typer) -> None:
