@@ -61,7 +61,7 @@ class S3Server:
 
 
 def serve(host: str, port: int) -> None:
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
 
     moto = DomainDispatcherApplication(create_backend_app)

@@ -165,6 +165,25 @@ def _folders(settings: "Settings") -> Iterator[Finding]:
     yield Finding("ok", f"The LoRA folder {settings.loras_path} has {loras} files.")
 
 
+def _pictures(settings: "Settings") -> Iterator[Finding]:
+    from worker.errors import WorkerError
+    from worker.objects import open_objects
+
+    if not settings.storage:
+        yield Finding("ok", "Pictures are kept in the data folder.")
+        return
+    key = "outputs/doctor"
+    try:
+        objects = open_objects(settings)
+        objects.put(key, b"")
+        objects.get(key)
+        objects.delete([key])
+    except WorkerError as error:
+        yield Finding("missing", str(error), "see docs/deploy.md for the AWS_ variables")
+        return
+    yield Finding("ok", f"Pictures go to {settings.storage}, which takes, gives and deletes them.")
+
+
 def _keys(settings: "Settings") -> Iterator[Finding]:
     from app.auth import check_exposure
     from app.errors import ConfigError
@@ -202,5 +221,6 @@ CHECKS: dict[str, Callable[["Settings"], Iterator[Finding]]] = {
     "Redis": _redis,
     "Weights": _weights,
     "Folders": _folders,
+    "Pictures": _pictures,
     "Keys": _keys,
 }

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,7 @@ HEALTH_SECONDS = 4.0
 class Kind(StrEnum):
     io = "io"
     gpu = "gpu"
+    all = "all"
 
 
 class Part(StrEnum):
@@ -62,13 +64,15 @@ def worker(
     kind: Annotated[
         Kind,
         typer.Argument(
-            metavar="io|gpu", help="io fetches, encodes and stores, gpu makes the pictures: zturbo worker gpu"
+            metavar="io|gpu|all",
+            help="io fetches, encodes and stores, gpu makes the pictures, all is io workers and one for each "
+            "GPU: zturbo worker gpu",
         ),
     ],
     redis_url: RedisUrl = None,
     model: Model = None,
 ) -> None:
-    """Run one worker until it is stopped."""
+    """Run one worker, or all that this machine has room for, until stopped."""
     from worker.runner import run_worker
     from worker.store import DEFAULT_REDIS_URL
 
@@ -76,8 +80,29 @@ def worker(
     # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = read_settings(redis_url=redis_url, model=model)
+    redis_url = settings.redis_url or DEFAULT_REDIS_URL
+    if kind == Kind.all:
+        _run_all(settings, redis_url)
+        return
     start_logging(settings.log_format)
-    run_worker(kind.value, settings, settings.redis_url or DEFAULT_REDIS_URL)
+    run_worker("io" if kind == Kind.io else "gpu", settings, redis_url)
+
+
+def _run_all(settings: "Settings", redis_url: str) -> None:
+    from app.cli.programs import bury, choose_model, print_line, programs
+    from models.errors import ModelError
+    from worker.supervisor import Supervisor
+
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
+    try:
+        parts = programs(settings, choose_model(settings), redis_url, None)
+    except ModelError as error:
+        fail(str(error), Exit.CONFIG)
+    Supervisor(
+        parts,
+        say=partial(print_line, settings.log_format),
+        on_end=partial(bury, settings, redis_url),
+    ).run()
 
 
 def health(
@@ -104,21 +129,23 @@ def _api_fault(settings: "Settings") -> str | None:
 
 
 def _worker_fault(settings: "Settings") -> str | None:
-    """A worker is well when its entry is fresh and says that it takes requests; its id names its machine."""
+    """Of each kind of worker here, one has to say that it takes requests; an id names its machine."""
     from redis.exceptions import RedisError
 
-    from worker.registry import read_workers
+    from worker.registry import WorkerInfo, read_workers
     from worker.store import DEFAULT_REDIS_URL, connect_async
 
-    async def here() -> list[str]:
+    async def here() -> list[WorkerInfo]:
         async with connect_async(settings.redis_url or DEFAULT_REDIS_URL) as client:
             workers = await read_workers(client)
-        return [worker.state for worker in workers if f"-{socket.gethostname()}-" in worker.id]
+        return [worker for worker in workers if f"-{socket.gethostname()}-" in worker.id]
 
     try:
-        states = asyncio.run(here())
+        workers = asyncio.run(here())
     except RedisError as error:
         return f"Redis does not answer: {error}."
-    if set(states) & {"ready", "busy"}:
+    well = {worker.kind for worker in workers if worker.state in ("ready", "busy")}
+    if workers and well == {worker.kind for worker in workers}:
         return None
-    return f"No worker of this machine takes requests; seen: {', '.join(states) or 'none'}."
+    seen = ", ".join(f"{worker.kind} {worker.state}" for worker in workers)
+    return f"Not every kind of worker of this machine takes requests; seen: {seen or 'none'}."

@@ -1,8 +1,6 @@
 """`zturbo serve`: the whole server on one machine, from one command."""
 
-import json
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from app.cli.exits import Exit, fail
+from app.cli.programs import bury, choose_model, print_line, programs, say
 from app.cli.settings import (
     ControlNet,
     DataDir,
@@ -38,8 +37,6 @@ READY_SECONDS = 2.0
 REDIS_SECONDS = 5.0
 PATIENCE_SECONDS = 3.0
 """A reason not to be ready that lasts this long is told."""
-STOP_MARGIN_SECONDS = 10.0
-"""What a worker may take beside its drain time to end; the API's calls in flight have as long."""
 
 
 def register(cli: typer.Typer) -> None:
@@ -133,75 +130,6 @@ def serve(
     say(settings, "stopped")
 
 
-def programs(settings: "Settings", model: str, redis_url: str, listener: socket.socket) -> "list[Program]":
-    """What `serve` runs beside Redis. Each child gets by ZTURBO_ variables what was decided here."""
-    from worker.gpus import visible_gpus
-    from worker.supervisor import Program
-
-    host, port = listener.getsockname()[:2]
-    env = {
-        "ZTURBO_DATA_DIR": str(settings.data_dir),
-        "ZTURBO_MODEL": model,
-        "ZTURBO_CONTROLNET": settings.controlnet,
-        "ZTURBO_DEVICE": settings.device,
-        "ZTURBO_REDIS_URL": redis_url,
-        "ZTURBO_HOST": host,
-        "ZTURBO_PORT": str(port),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if settings.lora_dir:
-        env["ZTURBO_LORA_DIR"] = str(settings.lora_dir.expanduser().resolve())
-    if settings.public_base_url:
-        env["ZTURBO_PUBLIC_BASE_URL"] = settings.public_base_url
-    stop_seconds = settings.drain_seconds + STOP_MARGIN_SECONDS
-
-    def part(name: str, *arguments: str, **more: str) -> Program:
-        # -P: a folder named `app` where the user happens to be is none of ours.
-        command = (sys.executable, "-P", "-m", "app", *arguments)
-        fds = (listener.fileno(),) if name == "api" else ()
-        return Program(name, command, env={**env, **more}, pass_fds=fds, stop_seconds=stop_seconds)
-
-    found = [part("api", "api", "--listen-fd", str(listener.fileno()))]
-    found += [part(f"io-{number}", "worker", "io") for number in range(1, settings.io_workers + 1)]
-    gpus = visible_gpus() if settings.device in ("auto", "cuda") else []
-    found += [
-        part(f"gpu-{number}", "worker", "gpu", CUDA_VISIBLE_DEVICES=gpu) for number, gpu in enumerate(gpus)
-    ]
-    return found if gpus else [*found, part("gpu", "worker", "gpu")]
-
-
-def choose_model(settings: "Settings") -> str:
-    """The model that the workers load, said with its reason, and fetched when a GPU waits for it.
-
-    Raises WeightsMissing, or HubError when fetching fails.
-    """
-    from app.cli.weights import bring_missing
-    from models.errors import WeightsMissing
-    from models.weights import DEMO, gpu_present, model_choice, resolve_model
-
-    chosen = model_choice(settings)
-    asked = settings.model != "auto"
-    if chosen == DEMO:
-        why = "as asked" if asked else "no GPU and no weights here; `zturbo pull` brings the real ones"
-        say(
-            settings,
-            f"model: demo, untrained: it shows that everything works, its pictures are noise ({why})",
-        )
-        return chosen
-    settings = settings.model_copy(update={"model": chosen})
-    try:
-        folder = resolve_model(settings)
-    except WeightsMissing as missing:
-        if not gpu_present() or Path(chosen).expanduser().is_dir():
-            raise
-        say(settings, str(missing))
-        say(settings, "There is a GPU, so they are fetched now.")
-        bring_missing(settings)
-        folder = resolve_model(settings)
-    say(settings, f"model: {chosen} ({'as asked' if asked else 'its weights are here'}), {folder}")
-    return chosen
-
-
 class Store(NamedTuple):
     """The Redis of this server: one that we run, or one that is there."""
 
@@ -263,38 +191,6 @@ def make_folder(data_dir: Path) -> None:
         raise ConfigError(
             f"The data folder {data_dir} cannot be made: {error.strerror}. Choose another by --data-dir."
         ) from error
-
-
-def bury(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
-    """Let the requests of a worker process that just died go on at once."""
-    kind, _, _ = name.partition("-")
-    if kind not in ("io", "gpu"):
-        return
-    import redis
-
-    from worker.records import Records
-
-    client = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=READY_SECONDS)
-    # While Redis is away too, the leases run out by themselves.
-    with client, suppress(redis.RedisError):
-        Records(client, settings).bury(kind, f"{kind}-{socket.gethostname()}-{pid}-")  # type: ignore[arg-type]
-
-
-def say(settings: "Settings", sentence: str) -> None:
-    print_line(settings.log_format, "zturbo", sentence)
-
-
-def print_line(log_format: str, part: str, line: str) -> None:
-    """A line that a part of this server printed, and which part; what is JSON already keeps its fields."""
-    if log_format == "text":
-        print(f"{part:>6} | {line}", flush=True)
-        return
-    from worker.logs import event
-
-    said = event("INFO", part, line, time.time())
-    with suppress(ValueError):
-        said = json.loads(line) if line.startswith("{") else said
-    print(json.dumps({"part": part, **said}), flush=True)
 
 
 def _url(listener: socket.socket) -> str:

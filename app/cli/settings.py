@@ -1,5 +1,6 @@
 """The settings of a command: its flags, else ZTURBO_ variables, else .env, else the defaults."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,12 +54,26 @@ Device = Annotated[
 ]
 
 
+SECRETS = (
+    "ZTURBO_REDIS_URL",
+    "ZTURBO_PROMPT_LLM_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+"""Each may be in a file that the variable NAME_FILE names, as Docker hands over secrets.
+
+Not ZTURBO_API_KEYS, whose _FILE is a setting of its own, nor HF_TOKEN: the hub has HF_TOKEN_PATH.
+"""
+
+
 def read_settings(**flags: Any) -> "Settings":
     """Flags that are None were not given. A value that no setting takes ends the command with a sentence."""
     from pydantic import ValidationError
 
     from app.config import Settings
 
+    _read_secret_files()
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -66,3 +81,16 @@ def read_settings(**flags: Any) -> "Settings":
             f"ZTURBO_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
         )
         fail(f"These settings cannot be used: {faults}.", Exit.CONFIG)
+
+
+def _read_secret_files() -> None:
+    """Puts what the files hold into the environment; an empty file is as none, and what is there stays."""
+    for name in SECRETS:
+        file = os.environ.get(f"{name}_FILE")
+        if file and not os.environ.get(name):
+            try:
+                secret = Path(file).read_text().strip()
+            except OSError as error:
+                fail(f"{name}_FILE names {file}, which cannot be read: {error.strerror}.", Exit.CONFIG)
+            if secret:
+                os.environ[name] = secret

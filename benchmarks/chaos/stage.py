@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from app.cli.serve import bury, listen, programs
+from app.cli.programs import bury, programs
+from app.cli.serve import listen
 from app.config import Settings
 from worker.embedded import EmbeddedRedis, find_server, held
 from worker.supervisor import Program, Supervisor

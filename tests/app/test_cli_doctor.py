@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from app.cli.doctor import MARKS
 from app.config import Settings
+from tests.s3_server import S3Server
 
 
 @pytest.fixture
@@ -67,3 +68,11 @@ def test_findings_are_sentences(runner: CliRunner) -> None:
     found = [line for line in runner.invoke(cli, ["doctor"]).output.splitlines() if line[2:3] in marks]
     assert found
     assert [line for line in found if not re.fullmatch(r"  . [A-Z`].*\.", line)] == []
+
+
+def test_store_of_pictures_is_tried(runner: CliRunner, s3_server: S3Server, bucket: str) -> None:
+    assert f"Pictures go to {bucket}" in runner.invoke(cli, ["doctor"], env={"ZTURBO_STORAGE": bucket}).output
+    s3_server.faults(status=403)
+    done = runner.invoke(cli, ["doctor"], env={"ZTURBO_STORAGE": bucket})
+    assert "(ZTURBO_STORAGE) answers 403" in done.output
+    assert done.exit_code == 78

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import serve
+from app.cli import programs, serve
 from app.config import Settings
 from models.errors import WeightsMissing
 from worker.supervisor import Program
@@ -33,13 +33,22 @@ def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def started(settings: Settings, listener: socket.socket) -> dict[str, Program]:
-    return {each.name: each for each in serve.programs(settings, "demo", "unix:///r.sock", listener)}
+    return {each.name: each for each in programs.programs(settings, "demo", "unix:///r.sock", listener)}
 
 
 def test_machine_without_a_gpu_gets_one_worker_for_its_cpu(
     settings: Settings, listener: socket.socket
 ) -> None:
     assert list(started(settings, listener)) == ["api", "io-1", "io-2", "gpu"]
+
+
+def test_machine_that_joins_another_runs_workers_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    found = programs.programs(settings, "demo", "redis://box:6379/0", None)
+    assert [each.name for each in found] == ["io-1", "io-2", "gpu-0", "gpu-1"]
+    assert found[0].env["ZTURBO_REDIS_URL"] == "redis://box:6379/0"
 
 
 def test_every_gpu_gets_a_worker_that_sees_it_alone(
@@ -86,7 +95,7 @@ def test_workers_have_longer_to_stop_than_they_take_to_drain(
 
 def test_a_folder_that_is_no_model_is_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=r"model_index\.json"):
-        serve.choose_model(settings.model_copy(update={"model": str(tmp_path)}))
+        programs.choose_model(settings.model_copy(update={"model": str(tmp_path)}))
 
 
 def test_weights_that_are_missing_are_not_fetched_for_a_cpu(
@@ -95,7 +104,7 @@ def test_weights_that_are_missing_are_not_fetched_for_a_cpu(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("models.weights.gpu_present", lambda: False)
     with pytest.raises(WeightsMissing, match="zturbo pull"):
-        serve.choose_model(settings.model_copy(update={"model": "z-image-turbo"}))
+        programs.choose_model(settings.model_copy(update={"model": "z-image-turbo"}))
 
 
 def test_weights_that_are_missing_are_fetched_for_a_gpu(
@@ -113,7 +122,7 @@ def test_weights_that_are_missing_are_fetched_for_a_gpu(
     monkeypatch.setattr("models.weights.gpu_present", lambda: True)
     monkeypatch.setattr("models.weights.resolve_model", resolve)
     monkeypatch.setattr("app.cli.weights.bring_missing", lambda settings: brought.append(settings.model))
-    assert serve.choose_model(settings) == "z-image-turbo"
+    assert programs.choose_model(settings) == "z-image-turbo"
     assert brought == ["z-image-turbo"]
     assert "fetched now" in capsys.readouterr().out
 
@@ -129,8 +138,8 @@ def test_url_that_is_told_can_be_opened(host: str, settings: Settings) -> None:
 
 def test_parts_lines_are_json_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ('{"event": "stage ended", "request_id": "a"}', "Ready to accept connections", "{broken"):
-        serve.print_line("json", "io-1", line)
-    serve.print_line("text", "io-1", "as it is")
+        programs.print_line("json", "io-1", line)
+    programs.print_line("text", "io-1", "as it is")
     *lines, text = capsys.readouterr().out.splitlines()
     ended, other, broken = (json.loads(line) for line in lines)
     assert ended == {"part": "io-1", "event": "stage ended", "request_id": "a"}
