@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -9,8 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from models.job import Pixels
 from worker.errors import ImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
 """The only decoders that a caller's bytes reach; Pillow has forty more by default."""
+NAMES = ", ".join(FORMATS).replace("HEIF", "HEIC")
 
 MAX_MEGAPIXELS = 40
 MAX_SIDE = 16_384
@@ -24,25 +26,34 @@ def read_image(data: bytes, field: str) -> Pixels:
 
     `field` is where the bytes came from, for the message. Raises ImageError.
     """
+    _register_heif()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, field)
                 image.load()
-                return np.asarray(_flatten(ImageOps.exif_transpose(image)))
+                # In place: a copy of forty megapixels is 160 MB.
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.asarray(_flatten(image))
     except ImageError:
         raise
     except Image.DecompressionBombError:
         # Pillow's own limit, four times ours, is judged before the size can be asked for.
         raise ImageError(f"{field}: the picture has far more than {MAX_MEGAPIXELS} megapixels.") from None
     except UnidentifiedImageError:
-        raise ImageError(
-            f"{field}: this is no picture that can be read; send one of {', '.join(FORMATS)}."
-        ) from None
+        raise ImageError(f"{field}: this is no picture that can be read; send one of {NAMES}.") from None
     except Exception:
         # On damaged bytes the decoders raise OSError, SyntaxError, RuntimeError, struct.error and more.
         raise ImageError(f"{field}: the picture is damaged or cut off.") from None
+
+
+@cache
+def _register_heif() -> None:
+    # Late: it loads a library that few processes need. pi-heif decodes only, so it holds no GPL encoder.
+    from pi_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
 
 
 def _check_size(image: Image.Image, field: str) -> None:
@@ -58,9 +69,11 @@ def _check_size(image: Image.Image, field: str) -> None:
 def _flatten(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # convert() would clip 16 bits at 255 rather than scale them.
-        levels = np.asarray(image).astype(np.uint32) // SIXTEEN_BIT
+        levels = np.asarray(image) // SIXTEEN_BIT
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
-    return image.convert("RGB")
+        layers = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", layers.size, "white")
+        white.paste(layers, mask=layers.getchannel("A"))
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -12,7 +12,7 @@ from worker.objects import Objects
 FOLDER = "outputs"
 ID_BYTES = 16
 FILE_ID = re.compile(r"[0-9a-f]{32}")
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\.(png|jpeg|jpg|webp|gif|bmp|avif)")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\.(png|jpeg|jpg|webp|gif|bmp|avif|heif)")
 
 
 def new_file_id() -> str:

@@ -17,6 +17,7 @@ CONTENT_TYPES = {
     ".gif": "image/gif",
     ".bmp": "image/bmp",
     ".avif": "image/avif",
+    ".heif": "image/heif",
 }
 """What a name's ending means. Nothing else is served, and nothing is guessed from the bytes."""
 

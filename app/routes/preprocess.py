@@ -1,8 +1,8 @@
 """What goes into a picture, before it is made: the control map of an image, and the LoRAs that there are."""
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from app.answers import file_url
 from app.body import read_json
@@ -18,6 +18,10 @@ NOT_YET = (
     "preprocess: a {kind} map is made on the GPU, together with the picture; submit a request with it, "
     "and its result has the map as control_image."
 )
+
+MAPPING = CapacityLimiter(4)
+"""Each may wait half a minute for a slow host, and then needs 600 MB for a moment; other routes' threads are
+others."""
 
 router = APIRouter(prefix="/v1", tags=["preprocess"])
 
@@ -38,7 +42,7 @@ async def make_control_map(
         raise bad_field("preprocess", NOT_YET.format(kind=asked.preprocess))
     wanted = asked.image_url, asked.preprocess, asked.image_size
     try:
-        made = await run_in_threadpool(make_map, *wanted, settings, storage)
+        made = await to_thread.run_sync(make_map, *wanted, settings, storage, limiter=MAPPING)
     except (FetchError, ImageError, SizeError) as error:
         raise bad_field(str(error).partition(":")[0], str(error)) from None
     return MapBody(control_image=file_url(made, links), width=made["width"], height=made["height"])

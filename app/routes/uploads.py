@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 
 from app.auth import Owner
 from app.deps import LinksDep, SecretDep, SettingsDep, StorageDep
@@ -29,6 +29,9 @@ MULTIPART: dict[str, Any] = {
     }
 }
 
+DECODING = CapacityLimiter(2)
+"""A picture of the largest size that is taken needs 600 MB for a moment, however small its file."""
+
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
@@ -44,7 +47,7 @@ async def upload_file(
     """Keep a picture; the answer's `url` is good as `image_url`. The same bytes again give the same URL."""
     data = await read_file(request, "file", settings.max_image_bytes)
     try:
-        upload = await run_in_threadpool(keep_upload, data, owner, secret, storage)
+        upload = await to_thread.run_sync(keep_upload, data, owner, secret, storage, limiter=DECODING)
     except ImageError as error:
         raise bad_field("file", str(error)) from None
     return FileBody(

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 
 from worker.errors import ImageError
 from worker.images import read_image
+
+PICTURES = Path(__file__).parent / "pictures"
+"""64x48 pixels in HEIC, which nothing here can write: made once by pillow-heif."""
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
@@ -77,6 +81,30 @@ def test_picture_is_turned_as_its_exif_says() -> None:
         20,
         3,
     )
+
+
+@pytest.mark.parametrize(("name", "shape"), [("corner", (48, 64, 3)), ("turned", (64, 48, 3))])
+def test_heic_is_taken_and_turned(name: str, shape: tuple[int, ...]) -> None:
+    # A blue corner at the top left of red; turned by a quarter it is at the top right.
+    pixels = read_image((PICTURES / f"{name}.heic").read_bytes(), "image_url").astype(int)
+    assert pixels.shape == shape
+    corner = pixels[2, -3 if name == "turned" else 2]
+    assert np.abs(corner - (20, 60, 200)).max() <= 6
+    assert np.abs(pixels[-3, 2] - (200, 40, 30)).max() <= 6
+
+
+def test_transparent_heic_is_over_white() -> None:
+    pixels = read_image((PICTURES / "transparent.heic").read_bytes(), "image_url")
+    assert tuple(pixels[2, 2]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("told", [16, 6000])
+def test_heic_that_lies_about_its_size_is_refused(told: int) -> None:
+    data = bytearray((PICTURES / "corner.heic").read_bytes())
+    place = data.index(b"ispe") + 8
+    data[place : place + 8] = struct.pack(">II", told, told)
+    with pytest.raises(ImageError, match=r"^image_url: the picture"):
+        read_image(bytes(data), "image_url")
 
 
 def test_first_frame_of_an_animation_is_taken() -> None:

@@ -3,7 +3,7 @@
 import { announce, h, icon, iconButton } from "../dom.js";
 import { Field } from "./field.js";
 
-const TYPES = "image/png,image/jpeg,image/webp";
+const TYPES = "image/png,image/jpeg,image/webp,image/heic,image/avif";
 const MAP_DELAY_MS = 250;
 const MAP_ROUTE = "/v1/preprocess";
 
@@ -14,7 +14,7 @@ export class ImageField extends Field {
     this.picture = h("img", { alt: "Control image", hidden: true });
     this.picture.addEventListener("load", () => this.measured());
     this.picture.addEventListener("error", () => this.showable(false));
-    this.prompt = h("span", { class: "drop-words" }, icon("image"), h("strong", {}, "Drop, paste or choose"), h("span", {}, "PNG, JPEG or WebP"));
+    this.prompt = h("span", { class: "drop-words" }, icon("image"), h("strong", {}, "Drop, paste or choose"), h("span", {}, "PNG, JPEG, WebP or HEIC"));
     this.remove = iconButton("close", "Remove the image", () => (this.value = ""), { hidden: true });
     const source = h("div", { class: "well" }, h("label", { class: "drop", htmlFor: this.file.id }, this.prompt, this.picture), this.remove);
     this.map = h("img", { alt: "Control map: what the model will see", hidden: true });
@@ -90,7 +90,7 @@ export class ImageField extends Field {
     this.prompt.hidden = yes;
     const elsewhere = Boolean(this.shown) && !yes;
     this.prompt.querySelector("strong").textContent = elsewhere ? "By URL" : "Drop, paste or choose";
-    this.prompt.lastChild.textContent = elsewhere ? "Fetched by the server" : "PNG, JPEG or WebP";
+    this.prompt.lastChild.textContent = elsewhere ? "Fetched by the server" : "PNG, JPEG, WebP or HEIC";
   }
 
   measured() {
