@@ -1,5 +1,6 @@
 """Looking at processes from outside, for tests that kill and stop them."""
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,3 +20,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, f"it did not happen within {seconds} s"
         time.sleep(0.01)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+    return port

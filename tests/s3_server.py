@@ -5,7 +5,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.processes import wait_for
+from tests.processes import free_port, wait_for
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 
@@ -26,9 +25,7 @@ class S3Server:
     """Started at once; `environment` is what a program needs to find it."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
+        port = free_port(host)
         self.url = f"http://{host}:{port}"
         self.environment = KEYS | {"AWS_ENDPOINT_URL": self.url}
         self._process = subprocess.Popen(

@@ -6,6 +6,7 @@ health check in them is looked up in this repository.
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.resources import files
@@ -13,17 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
+from huggingface_hub import constants
 from typer.exceptions import TyperException
 from typer.main import get_command
 
+from app.auth import check_exposure
 from app.cli import cli
+from app.cli.programs import STOP_MARGIN_SECONDS
+from app.cli.settings import SECRETS, read_settings
 from app.config import Settings
+from tests.processes import free_port, wait_for
+from worker.embedded import find_server
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE = ROOT / "docker-compose.yml"
-SECRETS = {"ZTURBO_API_KEYS": "me:key", "REDIS_PASSWORD": "password"}
+PROFILES = ("gpu", "gpus", "workers")
+HANDED_OVER = "/run/secrets/"
 
 
 def instructions() -> list[tuple[str, str, str]]:
@@ -134,9 +143,11 @@ def test_command_that_we_do_not_have_would_be_noticed(words: str) -> None:
         parse(words.split())
 
 
-def test_every_variable_is_a_setting() -> None:
-    known = {f"ZTURBO_{name.upper()}" for name in Settings.model_fields}
-    used = set(re.findall(r"ZTURBO_[A-Z_]*[A-Z]", DOCKERFILE.read_text() + COMPOSE.read_text()))
+def test_every_variable_is_known_to_who_reads_it() -> None:
+    settings = {f"ZTURBO_{name.upper()}" for name in Settings.model_fields}
+    hubs = {name for name in vars(constants) if name.startswith("HF_")}
+    known = settings | {f"{name}_FILE" for name in SECRETS} | hubs
+    used = set(re.findall(r"\b(?:ZTURBO|AWS|HF)_[A-Z_]*[A-Z]", DOCKERFILE.read_text() + COMPOSE.read_text()))
     assert used
     assert used <= known
 
@@ -172,17 +183,38 @@ def test_every_long_running_service_has_a_health_check_and_time_to_stop() -> Non
 
 def test_worker_is_given_longer_to_stop_than_it_takes_to_drain() -> None:
     seconds = {"s": 1, "m": 60}
-    for name in ("io-worker", "gpu-worker"):
+    for name in ("io-worker", "gpu-worker", "workers"):
         period = SERVICES[name]["stop_grace_period"]
         grace = int(period[:-1]) * seconds[period[-1]]
-        assert grace > Settings.model_fields["drain_seconds"].default + 10
+        assert grace > Settings.model_fields["drain_seconds"].default + STOP_MARGIN_SECONDS
 
 
-def test_gpu_worker_reserves_a_gpu_and_nobody_else_does() -> None:
-    reserving = [name for name, service in SERVICES.items() if "deploy" in service]
-    assert reserving == ["gpu-worker"]
-    (device,) = SERVICES["gpu-worker"]["deploy"]["resources"]["reservations"]["devices"]
-    assert device["capabilities"] == ["gpu"]
+def test_each_profile_has_what_its_services_depend_on() -> None:
+    for profile in PROFILES:
+        running = {name for name, service in SERVICES.items() if profile in service["profiles"]}
+        for name in running:
+            for other, how in SERVICES[name].get("depends_on", {}).items():
+                assert other in running or how.get("required") is False, (profile, name, other)
+    assert {profile for service in SERVICES.values() for profile in service["profiles"]} == set(PROFILES)
+
+
+@pytest.mark.parametrize(
+    ("profile", "kinds"), [("gpu", {"io", "gpu"}), ("gpus", {"all"}), ("workers", {"all"})]
+)
+def test_each_profile_runs_both_kinds_of_worker_once(profile: str, kinds: set[str]) -> None:
+    commands = [each["command"] for each in OURS.values() if profile in each["profiles"]]
+    workers = [words[2] for words in commands if words[1] == "worker"]
+    assert (set(workers), len(workers)) == (kinds, len(kinds))
+
+
+def test_who_makes_pictures_reserves_gpus_and_nobody_else_does() -> None:
+    reserving = {}
+    for name, service in SERVICES.items():
+        if "deploy" in service:
+            (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+            assert device["capabilities"] == ["gpu"]
+            reserving[name] = device["count"]
+    assert reserving == {"gpu-worker": 1, "workers": "all"}
 
 
 def test_images_do_not_run_as_root() -> None:
@@ -191,38 +223,93 @@ def test_images_do_not_run_as_root() -> None:
         assert ("USER", "10001:10001") in words[: [word for word, _ in words].index("CMD")]
 
 
-def test_only_the_api_is_reached_from_outside() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["api"]
+def test_only_the_api_is_reached_from_outside_unless_an_address_is_named() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(ports) == {"api", "redis"}
+    assert ports["redis"] == ["${REDIS_BIND:-127.0.0.1}:6379:6379"]
 
 
-def test_redis_keeps_what_it_is_told_and_asks_for_a_password() -> None:
-    command = " ".join(SERVICES["redis"]["command"])
-    for words in ('--requirepass "$$REDIS_PASSWORD"', "--appendonly yes", "--maxmemory-policy noeviction"):
-        assert words in command
+def test_every_secret_is_declared_mounted_where_it_is_read_and_kept_out_of_git() -> None:
+    declared = compose()["secrets"]
+    mounted = {name for service in SERVICES.values() for name in service["secrets"]}
+    assert mounted == set(declared)
+    for name, secret in declared.items():
+        assert secret["file"] == f"secrets/{name}"
+    assert "/secrets/" in (ROOT / ".gitignore").read_text().split()
+    for name, service in SERVICES.items():
+        read = re.findall(rf"{HANDED_OVER}(\w+)", yaml.safe_dump(service, default_flow_style=False))
+        assert set(read) == set(service["secrets"]), name
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """The folder of secrets, made by the lines that the compose file gives."""
+    lines = re.findall(r"^#   ((?:mkdir|echo|touch) .*)", COMPOSE.read_text(), flags=re.MULTILINE)
+    assert len(lines) == 4
+    subprocess.run(["sh", "-ec", "\n".join(lines)], cwd=tmp_path, check=True)
+    return tmp_path / "secrets"
+
+
+def test_commands_in_its_head_make_every_secret(secrets: Path) -> None:
+    assert {path.name for path in secrets.iterdir()} == set(compose()["secrets"])
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    # By the user of the image, who is not the one here.
+    assert all(path.stat().st_mode & 0o004 for path in secrets.iterdir())
+
+
+def test_redis_takes_its_password_from_the_url_and_keeps_what_it_is_told(
+    secrets: Path, tmp_path: Path
+) -> None:
+    def here(text: str) -> str:
+        return text.replace("$$", "$").replace(HANDED_OVER, f"{secrets}/")
+
     assert "redis:/data" in SERVICES["redis"]["volumes"]
+    shell, flag, command = map(here, SERVICES["redis"]["command"])
+    port = free_port()
+    command = command.replace("redis-server", str(find_server().path), 1)
+    process = subprocess.Popen(
+        [shell, flag, f"{command} --port {port} --bind 127.0.0.1 --dir {tmp_path}"], stdout=subprocess.DEVNULL
+    )
+    url = (secrets / "redis_url").read_text().strip().replace("@redis:6379", f"@127.0.0.1:{port}")
+    try:
+        with redis.Redis.from_url(url) as client, redis.Redis(port=port) as stranger:
+            wait_for(lambda: _answers(client))
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            with pytest.raises(redis.AuthenticationError):
+                stranger.ping()
+        kind, check = SERVICES["redis"]["healthcheck"]["test"]
+        assert kind == "CMD-SHELL"
+        if shutil.which("redis-cli") is None:
+            pytest.skip("no redis-cli here to run the health check with")
+        for password, status in ((check, 0), (check.replace("REDISCLI_AUTH", "NOTHING"), 1)):
+            checked = here(password).replace("redis-cli", f"redis-cli -p {port}")
+            assert subprocess.run(["sh", "-c", checked], capture_output=True).returncode == status
+    finally:
+        process.terminate()
+        process.wait()
 
 
-@pytest.mark.parametrize("missing", SECRETS)
-def test_compose_refuses_to_start_without_a_secret_and_says_how_to_make_one(missing: str) -> None:
-    """`${NAME:?sentence}` is compose's own way to refuse; the sentence is what the user reads."""
-    sentences = re.findall(rf"\$\{{{missing}:\?([^}}]+)\}}", COMPOSE.read_text())
-    assert len(sentences) == 1
-    assert "openssl rand -hex 24" in sentences[0]
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
-def test_environment_reaches_our_settings_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    def filled(value: str) -> str:
-        return re.sub(
-            r"\$\{(\w+)(?::?([-?])([^}]*))?\}",
-            lambda m: SECRETS.get(m[1], m[3] if m[2] == "-" else ""),
-            str(value),
-        )
-
+def test_environment_reaches_our_settings_class(
+    secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for service in OURS.values():
         with monkeypatch.context() as patch:
+            for name in SECRETS:
+                patch.setenv(name, "")
             for name, value in service["environment"].items():
-                patch.setenv(name, filled(value))
-            settings = Settings(_env_file=None)
-            assert settings.redis_url == "redis://:password@redis:6379/0"
-            assert settings.api_keys == "me:key"
+                filled = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+                patch.setenv(name, filled.replace(HANDED_OVER, f"{secrets}/"))
+            settings = read_settings()
+            assert settings.redis_url == (secrets / "redis_url").read_text().strip()
             assert settings.data_dir == Path("/data")
+            if "ZTURBO_API_KEYS_FILE" in service["environment"]:
+                assert len(check_exposure(settings)) == 1

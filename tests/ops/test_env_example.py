@@ -16,17 +16,26 @@ HEAD = """\
 # Copy to .env: `zturbo`, from the folder where it is started, and docker compose read it.
 # Every line is a default; `zturbo doctor` tells which value holds and where it comes from.
 
-# For docker compose alone, which does not start without it; `openssl rand -hex 24` makes one.
-# REDIS_PASSWORD=
-
-# Folder of LoRA files beside docker-compose.yml.
+# For docker compose alone: gpu, gpus or workers; where Redis is reached; the folder of LoRA files.
+# COMPOSE_PROFILES=gpu
+# REDIS_BIND=127.0.0.1
 # LORA_FOLDER=./loras
 
 # The Hugging Face hub's own variables mean what they mean everywhere.
 # HF_TOKEN=
+# HF_TOKEN_PATH=
 # HF_HOME=
 # HF_ENDPOINT=
 # HF_HUB_OFFLINE=
+
+# Those of every tool for S3 too, for ZTURBO_STORAGE; they must be in the environment, not only in this file.
+# AWS_ENDPOINT_URL=
+# AWS_REGION=
+# AWS_ACCESS_KEY_ID=
+# AWS_SECRET_ACCESS_KEY=
+
+# A secret may be in a file instead: ZTURBO_REDIS_URL_FILE, ZTURBO_PROMPT_LLM_KEY_FILE,
+# AWS_ACCESS_KEY_ID_FILE, AWS_SECRET_ACCESS_KEY_FILE, AWS_SESSION_TOKEN_FILE.
 """
 
 

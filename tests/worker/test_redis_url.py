@@ -1,7 +1,6 @@
 """A Redis of one's own by its URL: password, TLS, and the worker that is given nothing else."""
 
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import redis
 
 from tests.certificate import make_certificate
+from tests.processes import free_port
 from tests.redis_server import RedisServer
 from tests.worker.crew import Crew
 from worker.config import WorkerSettings
@@ -35,9 +35,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate with")
     certificate = make_certificate(tmp_path, HOST)
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = [
         *("--bind", HOST, "--tls-port", str(port), "--requirepass", PASSWORD, "--tls-auth-clients", "no"),
         *("--tls-cert-file", str(certificate), "--tls-key-file", str(certificate.with_suffix(".key"))),
