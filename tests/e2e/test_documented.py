@@ -1,6 +1,9 @@
 """The published example, as it stands, against a whole server."""
 
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -11,6 +14,7 @@ from tests.e2e.conftest import CONTROLNET, MODEL_ID, data_uri, photograph, run, 
 from tests.hub import HubStub
 from tests.serve_process import ServeProcess
 
+ROOT = Path(__file__).parents[2]
 LORA = "someone/style"
 
 
@@ -28,6 +32,16 @@ def test_documented_example_runs_as_it_stands(url: str) -> None:
     assert made.image.size == (512, 512)
     assert made.result["controlnet"] == CONTROLNET
     assert made.statuses[-1] == made.statuses[-1] | {"status": "completed", "progress": 1.0, "step": 8}
+
+
+def test_code_of_the_readme_runs_as_it_stands(url: str) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert 'base = "http://127.0.0.1:8000"' in code
+    command = [sys.executable, "-c", code.replace("http://127.0.0.1:8000", url)]
+    printed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert httpx.get(printed.strip()).headers["content-type"] == "image/png"
 
 
 def test_request_is_followed_from_the_queue_to_the_end(url: str) -> None:
