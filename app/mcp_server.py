@@ -25,6 +25,7 @@ from models.fields import (
     ControlStart,
     Expansion,
     Format,
+    Images,
     Loras,
     PreprocessField,
     Prompt,
@@ -84,11 +85,12 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
         control_end: ControlEnd = 0.4,
         num_inference_steps: Steps = 8,
         seed: Seed = -1,
+        num_images: Images = 1,
         enable_prompt_expansion: Expansion = False,
         output_format: Format = "png",
         wait_seconds: WaitField = WAIT_SECONDS,
     ) -> CallToolResult:
-        """Make a picture. Answers with the picture, its URL and its seed.
+        """Make a picture, or several. Answers with the pictures, their URLs and seeds.
 
         One that is not done in time goes on; `status` answers with it later.
         """
@@ -97,6 +99,7 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
             "loras": [lora.model_dump() for lora in loras],
             "num_inference_steps": num_inference_steps,
             "seed": seed,
+            "num_images": num_images,
             "enable_prompt_expansion": enable_prompt_expansion,
             "output_format": output_format,
         }
@@ -136,7 +139,7 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
     async def list_requests(
         limit: Annotated[int, Field(description="How many, the newest first.", ge=1, le=100)] = 10,
     ) -> dict[str, Any]:
-        """List the requests so far: each with its state, prompt, and the picture's URL."""
+        """List the requests so far: each with its state, prompt, and the pictures' URLs."""
         page = await _call(client.list_requests, limit)
         return {"requests": [_brief(request) for request in page["requests"]]}
 
@@ -160,20 +163,22 @@ async def _follow(client: Client, request_id: str, ctx: Context) -> None:
 
 
 async def _answer(client: Client, request_id: str, out: Path | None) -> CallToolResult:
-    """A result body, with the picture if there is one. A failed request is the tool's failure."""
+    """A result body, with the pictures if there are any. A failed request is the tool's failure."""
     result = await _call(client.result, request_id)
     if result["status"] == "failed":
         raise ToolError(f"Request {request_id} failed: {result['error']['message']}")
     if result["status"] != "succeeded":
         return CallToolResult(content=[_text(result)], structured_content=result)
-    url = str(result["output"]["image"])
-    data = await _call(client.fetch, url)
+    urls = result["output"].get("images") or [result["output"]["image"]]
+    pictures = [await _call(client.fetch, url) for url in urls]
     if out is not None:
-        saved = out / f"{request_id}{Path(urlsplit(url).path).suffix}"
-        await run_sync(_save, saved, data)
-        result = result | {"saved": str(saved)}
-    shown = Image(data=await run_sync(_shown, data), format="jpeg").to_image_content()
-    return CallToolResult(content=[_text(result), shown], structured_content=result)
+        named = [
+            f"{request_id}-{place}{Path(urlsplit(url).path).suffix}" for place, url in enumerate(urls, 1)
+        ]
+        saved = [await run_sync(_save, out / name, data) for name, data in zip(named, pictures, strict=True)]
+        result = result | {"saved": saved}
+    shown = [Image(data=await run_sync(_shown, data), format="jpeg").to_image_content() for data in pictures]
+    return CallToolResult(content=[_text(result), *shown], structured_content=result)
 
 
 def _read(image: str) -> str:
@@ -199,9 +204,10 @@ def _brief(request: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _save(saved: Path, data: bytes) -> None:
-    saved.parent.mkdir(parents=True, exist_ok=True)
-    saved.write_bytes(data)
+def _save(file: Path, data: bytes) -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return str(file)
 
 
 def _shown(data: bytes) -> bytes:

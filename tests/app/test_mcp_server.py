@@ -16,7 +16,10 @@ from anyio.to_thread import run_sync
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult
 from PIL import Image
+from typer.testing import CliRunner
 
+from app.cli import cli
+from app.cli.exits import Exit
 from app.config import Settings
 from app.main import create_app
 from tests.http_api import WorkerHands, served
@@ -98,7 +101,7 @@ async def test_tools_make_a_picture_tell_of_it_and_list_it(
 
     assert json.loads(told(made)) == result == again.structured_content
     assert (result["status"], result["seed"]) == ("succeeded", 7)
-    assert opened(result["saved"]).size == (1024, 512)
+    assert opened(result["saved"][0]).size == (1024, 512)
     shown = base64.b64decode(made.content[1].data)  # type: ignore[union-attr]
     assert Image.open(io.BytesIO(shown)).size == (768, 384)
     assert listed.structured_content == {
@@ -150,3 +153,11 @@ async def test_picture_that_takes_long_goes_on_and_a_cancelled_call_cancels_it(
                 await run_sync(wait_for, lambda: hands.client.zcard("zturbo:line"))
                 scope.cancel()
         await run_sync(wait_for, lambda: not hands.client.zcard("zturbo:line"))
+
+
+def test_missing_package_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "app.mcp_server", raising=False)
+    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
+    ran = CliRunner().invoke(cli, ["mcp"])
+    assert ran.exit_code == Exit.CONFIG
+    assert "pip install 'zturbo[mcp]'" in ran.stderr
