@@ -14,10 +14,12 @@ from pydantic import BaseModel
 
 from app.auth import Owner
 from app.deps import LinksDep, RequestsDep
-from app.errors import Unavailable, faults
+from app.errors import Unavailable, bad_field, faults
 from app.links import Links
+from models.errors import SizeError
 from models.reference import ReferenceFault, check_url
 from worker import logs
+from worker.errors import FetchError, ImageError
 from worker.following import outcome
 from worker.records import Record
 from worker.requests import Requests
@@ -32,6 +34,9 @@ PREFERRED_WAIT_SECONDS = 60.0
 """What a bare `Prefer: wait` asks for."""
 
 BUSY = "No gpu worker came to this within {seconds:g} s; `zturbo top` shows how busy they are."
+
+BAD_IMAGE = (FetchError.code, ImageError.code, SizeError.code)
+"""Errors of a record that are the caller's to mend; each names the field before a colon."""
 
 _PREFERENCE = re.compile(r"(?:^|[,;])\s*wait\s*(?:=\s*(\d{1,6})\s*)?(?:$|[,;])", re.IGNORECASE)
 
@@ -98,7 +103,8 @@ class Submission:
     async def errand(self, kind: str, checked: BaseModel, seconds: float) -> dict[str, Any]:
         """The output of an errand (`worker.records.ERRANDS`), waited for and then forgotten.
 
-        Raises Refused, and Unavailable when it fails or takes longer than that.
+        Raises Refused, BadInput when the caller's image is no good, and Unavailable when it fails otherwise
+        or takes longer than that.
         """
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         logs.request_id.set(request_id)
@@ -109,8 +115,10 @@ class Submission:
             await self._requests.cancel(request_id, force=True)
             await self._requests.delete(request_id)
         if record is None or record.state != "succeeded":
-            reason = record.error["message"] if record and record.error else BUSY.format(seconds=seconds)
-            raise Unavailable(reason)
+            error = record.error if record else None
+            if error and error["type"] in BAD_IMAGE:
+                raise bad_field(error["message"].partition(":")[0], error["message"])
+            raise Unavailable(error["message"] if error else BUSY.format(seconds=seconds))
         return record.output or {}
 
     async def outcome(self, request_id: str, seconds: float) -> Record | None:
@@ -123,17 +131,17 @@ SubmissionDep = Annotated[Submission, Depends()]
 
 def preferred_wait(
     wait: WaitQuery = None, prefer: Annotated[str, Header(description="`wait=SECONDS` (RFC 7240).")] = ""
-) -> float:
-    """Seconds to hold the call, by either way of saying it; 0: not at all."""
+) -> float | None:
+    """Seconds to hold the call, by either way of saying it, 0: not at all; None when nothing is said."""
     if wait is not None:
         return wait
     preference = _PREFERENCE.search(prefer)
     if preference is None:
-        return 0.0
+        return None
     return min(float(preference[1] or PREFERRED_WAIT_SECONDS), MAX_WAIT_SECONDS)
 
 
-WaitDep = Annotated[float, Depends(preferred_wait)]
+WaitDep = Annotated[float | None, Depends(preferred_wait)]
 
 
 def _checked(webhook: str) -> str:

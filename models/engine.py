@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
 from models.expansion import Expansion
-from models.job import Job, OnStep, Picture, Pixels, Step
+from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
 from models.weights import DEMO, REAL, model_choice, resolve_controlnet, resolve_model
 
 if TYPE_CHECKING:
@@ -87,6 +87,17 @@ class Engine:
         refusal = f"The text encoder does not fit the memory of {self.device}; stop what else runs on it."
         with torch.no_grad(), telling_broken_device():
             return fit(self._rig, refusal, rewrite)
+
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
+        """What would guide a picture; `source` is of the picture's size already. Raises `ModelError`."""
+        import torch
+
+        from models.memory import telling_broken_device
+
+        height, width = source.shape[:2]
+        job = Job(prompt="", width=width, height=height, preprocess=preprocess)
+        with torch.no_grad(), telling_broken_device():
+            return self._fit(job, self._control_map, job, source)
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         timings, warnings = dict[str, float](), list(job.warnings)

@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -15,19 +15,20 @@ from redis.exceptions import RedisError
 
 from models.errors import Cancelled, DeviceBroken, ModelError
 from models.expansion import Expansion
-from models.inputs import AnyInput
-from models.job import AppliedLora, Job, Picture, Pixels, Step
+from models.inputs import AnyInput, PreprocessInput
+from models.job import Job, Step
 from models.prompt_server import expand_by_server
 from worker.adapters import Adapters
 from worker.affinity import NO_WEIGHTS, Weights, needed_by
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost, WorkerError
+from worker.handover import facts_of, pictures_of
 from worker.lease import Lease
 from worker.logs import about
 from worker.objects import Objects
 from worker.queue import Bells, Queue
-from worker.records import EXPAND, Record, Records, Stage
-from worker.stages import Engine, finish, image_stems, prepare
+from worker.records import CONTROL_MAP, EXPAND, Record, Records, Stage
+from worker.stages import Engine, control_source, finish, image_stems, keep_control, prepare
 from worker.storage import Storage, new_file_id
 from worker.store import is_away
 from worker.watchdog import Watchdog
@@ -36,6 +37,9 @@ from worker.workspace import Workspace
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+StageWork = Callable[[Record, str, Lease], Callable[[], None]]
+"""A stage of a request in this worker's hands, by its token; returns the move that writes what came of it."""
 
 DRAIN_SECONDS = 600.0
 """A worker answers a bell this long at most, then lets RQ look after itself; the reconciler rings again."""
@@ -114,6 +118,12 @@ class Life:
         stages = {"prepare": self._prepare, "generate": self._generate, "finish": self._finish}
         if record.model_id == EXPAND:
             stages = {"prepare": self._expand_by_server, "generate": self._expand}
+        elif record.model_id == CONTROL_MAP:
+            stages = {
+                "prepare": self._prepare_map,
+                "generate": self._generate_map,
+                "finish": self._finish_map,
+            }
         stage = stages[record.stage]
         started = time.monotonic()
         with about(record.id), Lease(self._beats, record.id, token, self._settings.lease_seconds) as lease:
@@ -128,7 +138,7 @@ class Life:
 
     def _outcome(
         self,
-        stage: Callable[[Record, str, Lease], Callable[[], None]],
+        stage: StageWork,
         record: Record,
         token: str,
         lease: Lease,
@@ -182,7 +192,7 @@ class Life:
 
             pictures = self._engine.generate(job, control, on_step)
         self._on_picture()
-        made = _facts(pictures)
+        made = facts_of(pictures)
         for stem, picture in zip(image_stems(len(pictures)), pictures, strict=True):
             made[stem] = self._workspace.save(record.id, token, picture.image, stem)
         if pictures[0].control_image is not None:
@@ -193,23 +203,22 @@ class Life:
 
     def _finish(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         job = Job.model_validate(record.prepared["job"])
-        pictures = _pictures(record.generated, lambda name: self._workspace.load(record.id, name))
+        pictures = pictures_of(record.generated, lambda name: self._workspace.load(record.id, name))
         body = self._workspace.whole_input(record.id, record.input)
         file_ids = record.generated["file_ids"]
         output = finish(record.model_id, body, job, pictures, file_ids, self._settings, self._storage)
+        return lambda: self._close(record, token, output)
 
-        def close() -> None:
-            try:
-                self._records.finish(record.id, token, output)
-            except LeaseLost as error:
-                # Fenced, another worker's record may name these files; cancelled, none will.
-                if error.standing == "cancelled":
-                    for file_id in file_ids.values():
-                        self._storage.delete(file_id)
-                raise
-            self._workspace.remove(record.id)
-
-        return close
+    def _close(self, record: Record, token: str, output: dict[str, Any]) -> None:
+        try:
+            self._records.finish(record.id, token, output)
+        except LeaseLost as error:
+            # Fenced, another worker's record may name these files; cancelled, none will.
+            if error.standing == "cancelled":
+                for file_id in record.generated["file_ids"].values():
+                    self._storage.delete(file_id)
+            raise
+        self._workspace.remove(record.id)
 
     def _expand_by_server(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
         """Of an expansion: where a server does it no GPU is needed."""
@@ -225,6 +234,28 @@ class Life:
     def _expanded(self, record: Record, token: str, expansion: Expansion) -> Callable[[], None]:
         output = {"expanded_prompt": expansion.prompt, "warning": expansion.warning}
         return lambda: self._records.finish(record.id, token, output)
+
+    def _prepare_map(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        asked = PreprocessInput.model_validate(self._workspace.whole_input(record.id, record.input))
+        source = control_source(asked, self._settings, self._storage)
+        made = {"control": self._workspace.save(record.id, token, source)}
+        return lambda: self._advance(record, token, "generate", made)
+
+    def _generate_map(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        assert self._engine is not None  # noqa: S101 - only the gpu queue has this stage
+        source = self._workspace.load(record.id, record.prepared["control"])
+        with self._watchdog(record):
+            control_image = self._engine.control_map(record.input["preprocess"], source)
+        self._on_picture()
+        name = self._workspace.save(record.id, token, control_image)
+        made = {"control_image": name, "file_ids": {"control_image": new_file_id()}}
+        return lambda: self._advance(record, token, "finish", made)
+
+    def _finish_map(self, record: Record, token: str, lease: Lease) -> Callable[[], None]:
+        control_image = self._workspace.load(record.id, record.generated["control_image"])
+        file_id = record.generated["file_ids"]["control_image"]
+        output = {"control_image": keep_control(control_image, file_id, self._storage)}
+        return lambda: self._close(record, token, output)
 
     def _watchdog(self, record: Record) -> Watchdog:
         silence = self._settings.stall_seconds
@@ -260,42 +291,3 @@ def _once_redis_answers(move: Callable[[], T]) -> T:
                 raise
             log.warning("a finished stage waits for Redis: %s", error)
             time.sleep(AWAY_PAUSE_SECONDS)
-
-
-def _facts(pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Everything about the pictures of one job but their pixels, as JSON."""
-    picture = pictures[0]
-    return {
-        "model": picture.model,
-        "seed": picture.seed,
-        "seeds": [each.seed for each in pictures],
-        "prompt": picture.prompt,
-        "expanded_prompt": picture.expanded_prompt,
-        "controlnet": picture.controlnet,
-        "loras": [lora.model_dump() for lora in picture.loras],
-        "timings": picture.timings,
-        "warnings": list(picture.warnings),
-        # Drawn before the finish stage, so that one which is done twice leaves its files once.
-        "file_ids": {stem: new_file_id() for stem in (*image_stems(len(pictures)), "control_image")},
-    }
-
-
-def _pictures(facts: dict[str, Any], load: Callable[[str], Pixels]) -> list[Picture]:
-    control_image = load(facts["control_image"]) if "control_image" in facts else None
-    # Version 1 knew one picture.
-    seeds = facts.get("seeds") or [facts["seed"]]
-    return [
-        Picture(
-            image=load(facts[stem]),
-            model=facts["model"],
-            seed=seed,
-            prompt=facts["prompt"],
-            expanded_prompt=facts["expanded_prompt"],
-            control_image=control_image,
-            controlnet=facts["controlnet"],
-            loras=tuple(AppliedLora.model_validate(lora) for lora in facts["loras"]),
-            timings=facts["timings"],
-            warnings=tuple(facts["warnings"]),
-        )
-        for stem, seed in zip(image_stems(len(seeds)), seeds, strict=True)
-    ]

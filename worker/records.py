@@ -25,7 +25,8 @@ Stage = Literal["prepare", "generate", "finish"]
 Standing = Literal["held", "passed", "cancelled", "fenced"]
 
 EXPAND = "zturbo/expand"
-ERRANDS: frozenset[str] = frozenset({EXPAND})
+CONTROL_MAP = "zturbo/preprocess"
+ERRANDS: frozenset[str] = frozenset({EXPAND, CONTROL_MAP})
 """In place of a model id: a caller waits for it, and no picture comes of it. In no list, soon forgotten."""
 
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
@@ -99,9 +100,8 @@ class Record:
     @property
     def images(self) -> list[dict[str, Any]]:
         """Files of the pictures, in the order of their seeds; none before they are there."""
-        if self.output is None:
-            return []
-        images: list[dict[str, Any]] = self.output.get("images") or [self.output["image"]]
+        output = self.output or {}
+        images: list[dict[str, Any]] = output.get("images", [output["image"]] if "image" in output else [])
         return images
 
     @property

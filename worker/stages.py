@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from models.errors import ControlNetError
 from models.expansion import Expansion
 from models.inputs import AnyInput, ControlNetLoraInput
-from models.job import Job, OnStep, OutputFormat, Picture, Pixels
+from models.job import Job, OnStep, OutputFormat, Picture, Pixels, Preprocess
 from models.preprocess import canny, fit
 from models.prompt_server import expand_by_server
 from models.sizes import output_size
@@ -43,6 +43,8 @@ class Engine(Protocol):
 
     def expand(self, prompt: str, seed: int) -> Expansion: ...
 
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels: ...
+
 
 def _go_on() -> None:
     """The default `keep_going`: nothing stops a stage."""
@@ -63,9 +65,8 @@ def prepare(
     if request.image_url is None:
         width, height = output_size(request.image_size, (0, 0))
     else:
-        source = read_image(read_source(request.image_url, "image_url", settings, storage), "image_url")
-        width, height = output_size(request.image_size, (source.shape[1], source.shape[0]))
-        control = (canny if request.preprocess == "canny" else fit)(source, width, height)
+        control = control_source(request, settings, storage)
+        height, width = control.shape[:2]
     loras, chosen = resolve_entries(request.loras, settings, keep_going)
     if chosen and control is None:
         raise ControlNetError(f"loras: {chosen.name} is a ControlNet, which needs an image_url to go by.")
@@ -105,6 +106,29 @@ def prepare(
         warnings=tuple(warnings),
     )
     return job, control
+
+
+class ControlInput(Protocol):
+    """The fields of an input that tell what guides the picture."""
+
+    @property
+    def image_url(self) -> str | None: ...
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    @property
+    def image_size(self) -> str: ...
+
+
+def control_source(asked: ControlInput, settings: WorkerSettings, storage: Storage) -> Pixels:
+    """The image at the output's size, for canny its map; for depth and pose the engine makes the map of it.
+
+    Raises FetchError, ImageError and SizeError.
+    """
+    source = read_image(read_source(asked.image_url or "", "image_url", settings, storage), "image_url")
+    width, height = output_size(asked.image_size, (source.shape[1], source.shape[0]))
+    return (canny if asked.preprocess == "canny" else fit)(source, width, height)
 
 
 def finish(

@@ -12,7 +12,7 @@ import numpy as np
 from models.config import ModelSettings
 from models.errors import BadOutput
 from models.expansion import Expansion, declined
-from models.job import Job, OnStep, Picture, Pixels, Step
+from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
 from worker.config import WorkerSettings
 from worker.runner import run_worker
 from worker.store import DEFAULT_REDIS_URL
@@ -32,6 +32,9 @@ class SleepingEngine:
 
     def expand(self, prompt: str, seed: int) -> Expansion:
         return declined("this engine only sleeps")
+
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
+        return source
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         for step in range(1, job.num_inference_steps + 1):

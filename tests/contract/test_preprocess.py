@@ -1,5 +1,6 @@
 """POST /v1/preprocess and GET /v1/loras: what goes into a picture, before it is made."""
 
+import asyncio
 import io
 import json
 import time
@@ -8,12 +9,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from anyio.to_thread import run_sync
 from PIL import Image
 
 from app.config import Settings
 from tests.contract.test_upload import upload
+from tests.http_api import WorkerHands
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.anyio
+
+DEPTH = {"image_url": "https://a.test/x.png", "preprocess": "depth"}
+MADE = {"file_id": "0" * 32, "name": "control.png", "width": 512, "height": 512}
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +34,10 @@ def square(width: int, height: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+async def in_line(hands: WorkerHands) -> None:
+    await run_sync(wait_for, lambda: hands.client.zcard("zturbo:line"))
 
 
 async def test_canny_map_is_what_a_request_would_be_guided_by_within_a_second(
@@ -55,13 +66,49 @@ async def test_map_has_the_size_asked_for(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("kind", ["depth", "pose"])
-async def test_maps_of_the_gpu_are_refused_with_the_way_to_get_them(
-    http: httpx.AsyncClient, kind: str
+async def test_map_of_a_network_is_waited_for_until_the_gpu_worker_has_made_it(
+    http: httpx.AsyncClient, hands: WorkerHands, kind: str
 ) -> None:
-    answer = await http.post("/v1/preprocess", json={"image_url": "https://a.test/x.png", "preprocess": kind})
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", "preprocess"]
-    assert "control_image" in answer.json()["error_message"]
+    body = {"image_url": "https://a.test/x.png", "preprocess": kind, "image_size": "square"}
+    call = asyncio.create_task(http.post("/v1/preprocess", json=body))
+    await in_line(hands)
+    record = hands.succeed({"control_image": MADE})
+    answer = await call
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "control_image": f"http://localhost:8000/v1/files/{MADE['file_id']}/control.png",
+        "width": 512,
+        "height": 512,
+    }
+    assert record.input == body
+    assert hands.records.get(record.id) is None
+
+
+@pytest.mark.parametrize(
+    ("error_type", "message", "status"),
+    [
+        ("fetch_failed", "image_url: nobody is there.", 422),
+        ("weights_missing", "The detector is not here; run `zturbo pull detectors`.", 503),
+    ],
+)
+async def test_map_that_cannot_be_made_is_told_with_the_reason(
+    http: httpx.AsyncClient, hands: WorkerHands, error_type: str, message: str, status: int
+) -> None:
+    call = asyncio.create_task(http.post("/v1/preprocess", json=DEPTH))
+    await in_line(hands)
+    hands.fail(error_type, message)
+    answer = await call
+    assert (answer.status_code, answer.json()["error_message"]) == (status, message)
+    assert [fault["loc"] for fault in answer.json()["detail"]] == [["body", "image_url"]] * (status == 422)
+
+
+async def test_call_is_held_no_longer_than_asked_and_nothing_stays_in_line(
+    http: httpx.AsyncClient, hands: WorkerHands
+) -> None:
+    answer = await http.post("/v1/preprocess?wait=0.1", json=DEPTH)
+    assert answer.status_code == 503
+    assert "within 0.1 s" in answer.json()["error_message"]
+    assert hands.client.zcard("zturbo:line") == 0
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,19 @@ def test_prompt_alone_is_expanded_as_that_of_a_picture(
     assert engine.expand(job.prompt, job.seed + 1).prompt != asked.expanded_prompt
 
 
+def test_control_map_alone_is_the_one_that_guides_a_picture(
+    engine: Engine, job: Job, control: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def depth(pixels: Pixels, width: int, height: int) -> Pixels:
+        assert (height, width) == pixels.shape[:2]
+        return 255 - pixels
+
+    monkeypatch.setattr(engine._detectors, "depth", depth)
+    guided = generate(engine, job.model_copy(update={"preprocess": "depth"}), control)
+    assert guided.control_image is not None
+    np.testing.assert_array_equal(engine.control_map("depth", control), guided.control_image)
+
+
 def test_prompt_expanded_elsewhere_is_the_one_drawn(engine: Engine, job: Job) -> None:
     expanded = generate(engine, job.model_copy(update={"expanded_prompt": "a blue cat"}))
     direct = generate(engine, job.model_copy(update={"prompt": "a blue cat"}))

@@ -116,6 +116,17 @@ def test_reload_finds_the_request_and_the_form_again(page: Page) -> None:
     assert request_of(page) == before
 
 
+def test_several_pictures_are_picked_from_each_with_its_seed(page: Page) -> None:
+    fill(page, num_inference_steps=1, seed=7, num_images=2)
+    run_to_picture(page)
+    picks = page.get_by_role("group", name="Pictures").get_by_role("button")
+    expect(picks).to_have_count(2)
+    first = page.locator("zt-compare .under").get_attribute("src")
+    page.get_by_role("button", name="Picture 2 of 2, seed 8").click()
+    expect(page.locator("zt-compare .under")).not_to_have_attribute("src", first or "")
+    expect(page.locator(".facts")).to_contain_text(re.compile(r"Seed\s*8"))
+
+
 def test_compare_slider_lays_the_control_image_over_the_picture(page: Page) -> None:
     fill(page)
     run_to_picture(page)

@@ -23,7 +23,7 @@ from tests.http_api import SUBMIT, in_process
 from tests.processes import wait_for
 from tests.redis_server import RedisServer
 from tests.worker.crew import IMAGE, Crew
-from worker import life
+from worker.handover import facts_of
 from worker.records import Records
 from worker.store import connect
 
@@ -76,7 +76,7 @@ async def make(url: str, data_dir: Path) -> dict[str, str]:
         picture = Picture(
             image=np.zeros((512, 512, 3), np.uint8), model="sleeping", seed=0, prompt="no image"
         )
-        records.advance(taken.id, "token", "finish", life._facts([picture]) | {"image": "token.image.npy"})
+        records.advance(taken.id, "token", "finish", facts_of([picture]) | {"image": "token.image.npy"})
         gpu = crew.start("gpu", TEST_STEP_SECONDS="60")
         await crew.until(made["running"], "in_progress")
         end(gpu)

@@ -9,16 +9,17 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import pytest
 import redis
+from PIL import Image
 
 from models.expansion import Expansion
-from models.job import Job, OnStep, Picture, Pixels, Step
+from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
 from tests.prompt_server import PromptServer, completion
 from tests.worker.crew import IMAGE, MODEL
 from worker.config import WorkerSettings
 from worker.life import Life
 from worker.objects import FolderObjects, Objects
 from worker.queue import Bells, Queue
-from worker.records import EXPAND, Record, Records
+from worker.records import CONTROL_MAP, EXPAND, Record, Records
 from worker.store import Scripts, connect
 
 BODY: dict[str, Any] = {
@@ -35,6 +36,9 @@ class GreyEngine:
 
     def expand(self, prompt: str, seed: int) -> Expansion:
         return Expansion(prompt=f"{prompt}, grey, {seed}")
+
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
+        return 255 - source
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         on_step(Step(1, 1))
@@ -161,6 +165,22 @@ def test_prompt_is_expanded_on_the_gpu_without_a_picture(
     assert record.state == "succeeded"
     assert record.output == {"expanded_prompt": "a fox, grey, 3", "warning": None}
     assert files(settings) == []
+
+
+def test_control_map_is_made_on_the_gpu_and_kept_without_a_picture(
+    live: Callable[..., Record], client: redis.Redis, settings: WorkerSettings
+) -> None:
+    asked = {"image_url": IMAGE, "preprocess": "depth", "image_size": "square"}
+    client.hset("zturbo:req:a", mapping={"model_id": CONTROL_MAP, "input": json.dumps(asked)})
+    record = live("io", "gpu", "io", objects=FolderObjects(settings.data_dir))
+    assert record.state == "succeeded"
+    assert record.output is not None
+    (kept,) = files(settings)
+    made = record.output["control_image"]
+    assert (made["file_id"], made["name"]) == kept.parts[-2:]
+    with Image.open(kept) as image:
+        assert (image.size, image.getpixel((0, 0))) == ((512, 512), (255, 127, 127))
+    assert record.file_ids == (made["file_id"],)
 
 
 def test_prompt_is_expanded_by_a_server_without_a_gpu(

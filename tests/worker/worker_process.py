@@ -15,7 +15,7 @@ import numpy as np
 from models.config import ModelSettings
 from models.errors import BadOutput, DeviceBroken, WeightsMissing
 from models.expansion import Expansion
-from models.job import Job, OnStep, Picture, Pixels, Step
+from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
 from worker.config import WorkerSettings
 from worker.queue import Queue
 from worker.runner import run_worker
@@ -34,6 +34,9 @@ class SleepingEngine:
 
     def expand(self, prompt: str, seed: int) -> Expansion:
         return Expansion(prompt=f"{prompt}, asleep")
+
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
+        return source
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         assert (control is None) == ("no image" in job.prompt)

@@ -49,7 +49,7 @@ export class Stage extends HTMLElement {
     this.state("running");
     this.facts.replaceChildren();
     if (input) this.aspect = aspectOf(input.image_size, natural);
-    this.preview = h("img", { class: "preview", alt: "Preview", hidden: true });
+    this.preview = h("img", { class: input?.num_images > 1 ? "preview several" : "preview", alt: "Preview", hidden: true });
     this.frame.replaceChildren(h("div", { class: "waiting-room", "aria-hidden": "true" }), this.preview);
     this.progress.begin(input);
   }

@@ -26,7 +26,7 @@ const SECTIONS = [
   ["Prompt", ["prompt", "negative_prompt", "enable_prompt_expansion"]],
   ["Control", ["image_url", "preprocess", "control_scale", ...WINDOW]],
   ["LoRAs", ["loras"]],
-  ["Picture", ["image_size", "num_inference_steps", "seed", "output_format"]],
+  ["Picture", ["image_size", "num_inference_steps", "seed", "num_images", "output_format"]],
 ];
 
 /** The fields in the sections of the form, fields that no section names at the end of the last: `[title, fields]`. */
