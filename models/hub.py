@@ -187,6 +187,25 @@ def cached_snapshots(repo_id: str) -> list[Path]:
     return sorted(snapshots, key=lambda path: (path.name != newest, -path.stat().st_mtime))
 
 
+def evict(repo_id: str, path: Path | None, unfinished_seconds: float) -> None:
+    """Takes a file out of the cache; its bytes go too unless another commit here has them.
+
+    Downloads of the repository that nobody has gone on with for so long are deleted as well, and with no
+    `path` nothing else.
+    """
+    if path is not None:
+        blob = path.resolve()
+        path.unlink(missing_ok=True)
+        linked = {
+            each.resolve() for each in (_repo_folder(repo_id) / "snapshots").rglob("*") if each.is_symlink()
+        }
+        if blob not in linked:
+            blob.unlink(missing_ok=True)
+    for part in (_repo_folder(repo_id) / "blobs").glob("*.incomplete"):
+        if time.time() - part.stat().st_mtime > unfinished_seconds:
+            part.unlink(missing_ok=True)
+
+
 class _NoBar(tqdm):
     """huggingface_hub draws bars of its own otherwise."""
 

@@ -54,7 +54,7 @@ class WorkerSettings(ModelSettings):
     max_cache_bytes: int = Field(
         50_000_000_000,
         gt=0,
-        description="Disk for LoRAs fetched from URLs; the longest unused ones go first.",
+        description="Disk for LoRAs fetched for callers, from URLs and the hub; the longest unused go first.",
     )
     log_format: LogFormat = Field(
         "text", description="`text`, or `json`: one object a line, for a log store."

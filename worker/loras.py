@@ -8,10 +8,12 @@ from typing import NamedTuple
 from models.checkpoint import kind, read_header
 from models.errors import ControlNetError, LoraError, ModelError
 from models.fields import LoraInput
+from models.hub import Progress
 from models.job import LoraFile
 from models.published import find_controlnet
 from models.reference import HubReference, UrlReference, read_reference
 from models.weights import ResolvedFile, resolve_controlnet, resolve_lora
+from worker.cache import HubNote, trim
 from worker.config import WorkerSettings
 from worker.download import Downloads
 
@@ -57,14 +59,21 @@ def _resolve(
     path: str, field: str, settings: WorkerSettings, keep_going: Callable[[], None]
 ) -> tuple[ResolvedFile, bool]:
     """The file, and whether it is a ControlNet."""
-    reference = read_reference(path)
+    reference, note = read_reference(path), HubNote(settings.cache_path)
+
+    def on_progress(progress: Progress) -> None:
+        note.on_progress(progress)
+        keep_going()
+
     if isinstance(reference, HubReference) and find_controlnet(reference.repo_id):
         return resolve_controlnet(path, settings, lambda _: keep_going()), True
     if isinstance(reference, UrlReference):
         fetched = Downloads(settings).get(path, field, read_header, keep_going)
         file = ResolvedFile(path, fetched.path, fetched.sha256)
     else:
-        file = resolve_lora(path, settings, lambda _: keep_going(), settings.max_lora_bytes)
+        file = resolve_lora(path, settings, on_progress, settings.max_lora_bytes)
+        if note.used(file.path):
+            trim(settings.cache_path, settings.max_cache_bytes)
     match kind(read_header(file.path)):
         case "controlnet":
             return file, True

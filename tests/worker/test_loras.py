@@ -1,18 +1,23 @@
 """The entries of `loras`, by hub id, URL and local name, to LoRAs and the ControlNet among them."""
 
+import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from json import dumps
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from models.config import DEFAULT_CONTROLNET
 from models.errors import Cancelled, CheckpointError, ControlNetError, HubError, LoraError
+from models.hub import repo_file
 from models.inputs import LoraInput
 from models.job import LoraFile
 from tests.hub import HubStub
 from tests.worker.web import Web
+from worker.cache import trim
 from worker.config import WorkerSettings
 from worker.errors import FetchError
 from worker.loras import ControlNet, resolve_entries
@@ -125,6 +130,62 @@ def test_lora_that_is_not_found_names_its_entry(settings: WorkerSettings, hub: H
         resolve(settings, ("ann/missing", 1.0))
     with pytest.raises(FetchError, match=r"^loras\[0\]\.path: .*404"):
         resolve(settings, (web.on("/gone", lambda call: call.reply(status=404)), 1.0))
+
+
+def aged(settings: WorkerSettings) -> None:
+    """Two hours pass: nothing that was fetched is in use any more."""
+    for note in (settings.cache_path / "hub").iterdir():
+        os.utime(note, (time.time() - 7200,) * 2)
+
+
+def test_what_a_request_brought_into_the_hubs_cache_counts_as_fetched(
+    settings: WorkerSettings, hub: HubStub
+) -> None:
+    for name in ("one", "two"):
+        hub.add_repo(f"ann/{name}", {"style.safetensors": LORA})
+        (lora,), _ = resolve(settings, (f"ann/{name}", 1.0))
+    assert trim(settings.cache_path, max_bytes=1) == 0
+    aged(settings)
+    resolve(settings, ("ann/two", 1.0))
+    assert trim(settings.cache_path, max_bytes=len(LORA)) == 1
+    assert lora.path.is_file()
+    assert not list((lora.path.parents[3] / "models--ann--one").rglob("*.safetensors"))
+    assert not list((lora.path.parents[3] / "models--ann--one" / "blobs").iterdir())
+    (again,), _ = resolve(settings, ("ann/one", 1.0))
+    assert again.path.read_bytes() == LORA
+
+
+def test_what_was_in_the_hubs_cache_before_is_never_deleted(settings: WorkerSettings, hub: HubStub) -> None:
+    hub.add_repo("ann/own", {"style.safetensors": LORA})
+    own = repo_file("ann/own")
+    resolve(settings, ("ann/own", 1.0))
+    assert trim(settings.cache_path, max_bytes=0) == 0
+    assert own.path.read_bytes() == LORA
+
+
+def test_bytes_that_another_commit_has_too_stay(settings: WorkerSettings, hub: HubStub) -> None:
+    hub.add_repo("ann/own", {"style.safetensors": LORA})
+    own = repo_file("ann/own")
+    hub.add_repo("ann/own", {"style.safetensors": LORA, "README.md": b"newer"})
+    resolve(settings, ("ann/own", 1.0))
+    aged(settings)
+    assert trim(settings.cache_path, max_bytes=0) == 1
+    assert own.path.read_bytes() == LORA
+
+
+def test_download_from_the_hub_that_nobody_goes_on_with_is_deleted(
+    settings: WorkerSettings, hub: HubStub
+) -> None:
+    hub.add_repo("ann/style", {"style.safetensors": LORA})
+    hub.cut("style.safetensors", after=10, times=100)
+    with pytest.raises(HubError):
+        resolve(settings, ("ann/style", 1.0))
+    (part,) = Path(constants.HF_HUB_CACHE).rglob("*.incomplete")
+    assert trim(settings.cache_path, max_bytes=10**9) == 0
+    aged(settings)
+    os.utime(part, (time.time() - 7200,) * 2)
+    assert trim(settings.cache_path, max_bytes=10**9) == 1
+    assert not part.exists()
 
 
 def test_download_from_the_hub_stops_when_it_is_no_longer_wanted(
