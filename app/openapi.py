@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, with the input schema of each model as the submit route's body.
+"""The OpenAPI document: FastAPI's own, with the bodies that the routes read by themselves.
 
 `python -m app.openapi > openapi.json` writes the committed copy, which a test compares.
 """
@@ -8,9 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from models.catalog import ENDPOINTS
+from models.inputs import ExpandInput, PreprocessInput
 
 SCHEMAS = "#/components/schemas/"
 
@@ -25,23 +27,28 @@ def describe(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             tags=app.openapi_tags,
         )
-        inputs = [endpoint.input_model for endpoint in ENDPOINTS.values()]
+        bodies: dict[str, list[type[BaseModel]]] = {
+            "/v1/models/{model_id}": [endpoint.input_model for endpoint in ENDPOINTS.values()],
+            "/v1/preprocess": [PreprocessInput],
+            "/v1/expand": [ExpandInput],
+        }
+        inputs = [model for models in bodies.values() for model in models]
         _, schemas = models_json_schema(
             [(model, "validation") for model in inputs], ref_template=SCHEMAS + "{model}"
         )
         components = document["components"]["schemas"]
         components.update(schemas["$defs"])
         _drop_foreign_errors(document)
-        document["paths"]["/v1/models/{model_id}"]["post"]["requestBody"] = {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"anyOf": [{"$ref": SCHEMAS + model.__name__} for model in inputs]}
-                }
-            },
-        }
+        for path, models in bodies.items():
+            document["paths"][path]["post"]["requestBody"] = _json_body(models)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _json_body(models: list[type[BaseModel]]) -> dict[str, Any]:
+    schemas = [{"$ref": SCHEMAS + model.__name__} for model in models]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _drop_foreign_errors(document: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from app.routes import expand
 from tests.http_api import WorkerHands
 from tests.processes import wait_for
 
@@ -49,10 +48,9 @@ async def test_failure_is_told_with_its_reason(http: httpx.AsyncClient, hands: W
 
 
 async def test_nobody_who_comes_in_time_is_told_and_nothing_stays_in_line(
-    http: httpx.AsyncClient, hands: WorkerHands, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, hands: WorkerHands
 ) -> None:
-    monkeypatch.setattr(expand, "EXPAND_SECONDS", 0.1)
-    answer = await http.post("/v1/expand", json=ASKED)
+    answer = await http.post("/v1/expand?wait=0.1", json=ASKED)
     assert answer.status_code == 503
     assert "within 0.1 s" in answer.json()["error_message"]
     assert hands.client.zcard("zturbo:line") == 0
