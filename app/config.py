@@ -12,6 +12,12 @@ class Settings(WorkerSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs a key.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    tls_cert: Path | None = Field(
+        None, description="PEM file of a certificate and its chain: the port then speaks HTTPS alone."
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file of the certificate's key; default: it is in the same file."
+    )
     api_keys: str = Field("", description="`name:key,name:key`; empty: any token is taken, on loopback only.")
     api_keys_file: Path | None = Field(None, description="File with one `name:key` a line.")
     public_base_url: str | None = Field(

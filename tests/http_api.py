@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.server import server_config
+from app.server import own_url, server_config
 from tests.processes import wait_for
 from worker.records import Record, Records
 from worker.registry import Registry, WorkerInfo
@@ -47,7 +47,7 @@ def served(app: FastAPI, settings: Settings) -> Iterator[str]:
     thread.start()
     try:
         wait_for(lambda: server.started or not thread.is_alive())
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield own_url(settings, *server.servers[0].sockets[0].getsockname()[:2])
     finally:
         server.should_exit = True
         thread.join()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.settings import Host, Model, Port, RedisUrl, read_settings
+from app.cli.settings import Host, Model, Port, RedisUrl, TlsCert, TlsKey, read_settings
 from worker.logs import start_logging
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def register(cli: typer.Typer) -> None:
 def api(
     host: Host = None,
     port: Port = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     redis_url: RedisUrl = None,
     listen_fd: Annotated[
         int | None, typer.Option("--listen-fd", hidden=True, help="A socket that `serve` listens on already.")
@@ -51,7 +53,7 @@ def api(
     from app.server import server_config
     from worker.errors import SetupError
 
-    settings = read_settings(host=host, port=port, redis_url=redis_url)
+    settings = read_settings(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, redis_url=redis_url)
     start_logging(settings.log_format)
     try:
         server = uvicorn.Server(server_config(create_app(settings), settings))
@@ -120,9 +122,12 @@ def health(
 def _api_fault(settings: "Settings") -> str | None:
     import httpx
 
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    from app.server import own_url
+
+    url = f"{own_url(settings, settings.host, settings.port)}/healthz"
     try:
-        httpx.get(f"http://{host}:{settings.port}/healthz", timeout=HEALTH_SECONDS).raise_for_status()
+        # Not verified: the certificate is for the name by which others know this machine.
+        httpx.get(url, timeout=HEALTH_SECONDS, verify=False).raise_for_status()  # noqa: S501
     except httpx.HTTPError as error:
         return f"The API does not answer: {error}."
     return None

@@ -37,6 +37,9 @@ def programs(
     }
     if settings.lora_dir:
         env["ZTURBO_LORA_DIR"] = str(settings.lora_dir.expanduser().resolve())
+    for name, path in (("ZTURBO_TLS_CERT", settings.tls_cert), ("ZTURBO_TLS_KEY", settings.tls_key)):
+        if path:
+            env[name] = str(path.resolve())
     if settings.public_base_url:
         env["ZTURBO_PUBLIC_BASE_URL"] = settings.public_base_url
     stop_seconds = settings.drain_seconds + STOP_MARGIN_SECONDS

@@ -22,6 +22,8 @@ from app.cli.settings import (
     Model,
     Port,
     RedisUrl,
+    TlsCert,
+    TlsKey,
     read_settings,
 )
 
@@ -52,6 +54,8 @@ def serve(
     lora_dir: LoraDir = None,
     device: Device = None,
     redis_url: RedisUrl = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     public_base_url: Annotated[
         str | None,
         typer.Option(
@@ -75,6 +79,7 @@ def serve(
     """
     from app.auth import check_exposure
     from app.errors import ConfigError
+    from app.server import check_tls, own_url
     from models.errors import ModelError
     from worker.errors import WorkerError
     from worker.objects import open_objects
@@ -89,6 +94,8 @@ def serve(
         lora_dir=lora_dir,
         device=device,
         redis_url=redis_url,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         public_base_url=public_base_url,
         io_workers=io_workers,
     )
@@ -96,6 +103,7 @@ def serve(
     with ExitStack() as opened:
         try:
             keys = check_exposure(settings)
+            check_tls(settings)
             make_folder(settings.data_dir)
             listener = opened.enter_context(listen(settings))
             store = opened.enter_context(find_store(settings))
@@ -122,7 +130,7 @@ def serve(
                 store_ready=store.ready,
                 on_end=partial(bury, settings, store.url),
             )
-            announcing = _url(listener), settings
+            announcing = own_url(settings, *listener.getsockname()[:2]), settings
             threading.Thread(target=_announce, args=announcing, daemon=True).start()
             supervisor.run()
         except (ConfigError, ModelError, WorkerError) as error:
@@ -193,18 +201,13 @@ def make_folder(data_dir: Path) -> None:
         ) from error
 
 
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
-
-
 def _announce(url: str, settings: "Settings") -> None:
     """Print `ready: URL` once a picture can be made; before that, the reasons that last."""
     import httpx
 
     told, since = "", time.monotonic()
-    with httpx.Client(base_url=url, timeout=READY_SECONDS, trust_env=False) as client:
+    # Not verified: the certificate is for the name by which others know this machine.
+    with httpx.Client(base_url=url, timeout=READY_SECONDS, trust_env=False, verify=False) as client:  # noqa: S501
         while True:
             with suppress(httpx.HTTPError, ValueError, KeyError):
                 answer = client.get("/readyz")

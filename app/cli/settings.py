@@ -20,6 +20,14 @@ Port = Annotated[
     int | None,
     typer.Option("--port", metavar="N", help="Port to listen on, else 8000; 0 takes a free one: --port 9000"),
 ]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", metavar="PEM", help="Certificate, for HTTPS alone: --tls-cert server.crt"),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option("--tls-key", metavar="PEM", help="The certificate's key: --tls-key server.key"),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
