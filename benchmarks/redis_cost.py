@@ -1,0 +1,215 @@
+"""What each move on a request costs Redis: microseconds of its one thread that runs commands, and memory.
+
+    python -m benchmarks.redis_cost
+
+The real scripts by the real clients, one call after the other, with lines of several lengths standing in the
+queue meanwhile. Redis runs commands on one core, so the sum of what a picture needs is how many pictures a
+second one Redis holds (docs/scale.md). A run is one row of benchmarks/results/redis.jsonl.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import redis
+from rq import Queue as BellQueue
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from benchmarks.rows import write_row
+from benchmarks.store import running_store
+from models.catalog import ENDPOINTS
+from models.inputs import ControlNetLoraInput
+from models.job import Job
+from worker.affinity import NO_WEIGHTS
+from worker.config import WorkerSettings
+from worker.queue import BELL_LISTS, Queue
+from worker.records import RECORD_VERSION, Record, Records, pairs
+from worker.registry import Registry, WorkerInfo
+from worker.requests import Requests
+from worker.store import connect, script_source
+
+STEPS = 8
+LIFE = {
+    "submit": 1,
+    "status": 3,
+    "next_io": 2,
+    "advance": 2,
+    "next_gpu": 1,
+    "beat": STEPS,
+    "watched": STEPS + 3,
+    "close": 1,
+}
+"""How often one picture makes each move; a caller asks three times."""
+CALLERS = 50
+BATCH = 1000
+MODEL_ID = next(name for name in ENDPOINTS if name.endswith("controlnet/lora"))
+ASKED = {
+    "prompt": "A lighthouse on a cliff at dusk",
+    "image_url": "https://example.com/photo.jpg",
+    "loras": [],
+}
+BODY = ControlNetLoraInput.model_validate(ASKED).model_dump(mode="json")
+JOB = Job(prompt=BODY["prompt"], width=1024, height=1024)
+PREPARED = {"job": JOB.model_dump(mode="json"), "control": f"{'0' * 32}.image.npy", "seconds": 0.1}
+GENERATED = {
+    "model": "Tongyi-MAI/Z-Image-Turbo", "seed": 0, "prompt": BODY["prompt"], "expanded_prompt": None,
+    "controlnet": None, "loras": [], "timings": {"encode": 0.01, "denoise": 0.8, "decode": 0.05},
+    "warnings": [], "file_ids": {"image": "0" * 32}, "image": f"{'0' * 32}.image.npy",
+}  # fmt: skip
+OUTPUT = GENERATED | {"image": {"file_id": "0" * 32, "name": "image.png", "width": 1024, "height": 1024}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.redis_cost", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--depths", type=int, nargs="+", default=[0, 1000, 100_000], help="requests that wait"
+    )
+    parser.add_argument("--requests", type=int, default=500, help="that are seen through, at each depth")
+    options = parser.parse_args()
+    logging.disable()
+    figures: dict[str, Any] = {}
+    for depth in options.depths:
+        with tempfile.TemporaryDirectory(prefix="zturbo-cost-") as name, running_store(Path(name)) as store:
+            figures["redis"] = f"{store.binary.name} {store.binary.version}"
+            figures[f"waiting_{depth}"] = Bench(Path(name), store.url).run(depth, options.requests)
+    write_row("redis.jsonl", vars(options) | figures)
+
+
+class Bench:
+    """One Redis with `depth` requests in line, half of them prepared."""
+
+    def __init__(self, folder: Path, redis_url: str) -> None:
+        self._settings = WorkerSettings(_env_file=None, data_dir=folder, redis_url=redis_url, max_queue=10**9)
+        self._client = connect(redis_url)
+        self._records = Records(self._client, self._settings)
+        self._costs: dict[str, float] = {}
+
+    def run(self, depth: int, requests: int) -> dict[str, Any]:
+        empty = self._memory()
+        self._fill(depth)
+        queued = (self._memory() - empty) / depth if depth else 0
+        before = self._memory()
+        asyncio.run(self._submit_and_ask(requests))
+        self._work(requests)
+        finished = (self._memory() - before) / requests
+        self._stand_idle(requests)
+        self._ring(requests)
+        picture = sum(times * self._costs[move] for move, times in LIFE.items())
+        return {
+            "microseconds": {move: round(cost, 1) for move, cost in self._costs.items()},
+            "microseconds_a_picture": round(picture),
+            "bytes_a_queued_request": round(queued),
+            "bytes_a_finished_request": round(finished),
+        }
+
+    def _fill(self, depth: int) -> None:
+        record = ("version", RECORD_VERSION, "model_id", MODEL_ID, "input", json.dumps(BODY))
+        fields = (*record, "warnings", "[]")
+        submits = ((f"r{n}", f"caller-{n % CALLERS}", 10**9, 0, 0, *fields) for n in range(depth))
+        self._many("submit", submits)
+        taken = self._many(
+            "next", (("io", f"t{n}", "w", 10**6, RECORD_VERSION, "/") for n in range(depth // 2))
+        )
+        made = json.dumps(PREPARED)
+        ids = (pairs(fields)["id"] for fields in taken)
+        self._many("advance", ((id, f"t{n}", "generate", "prepared", made) for n, id in enumerate(ids)))
+
+    def _many(self, name: str, calls: Iterable[Sequence[Any]]) -> list[Any]:
+        """The same script over and over, a batch at a time; not what is measured."""
+        sha = self._client.script_load(script_source(name))
+        answers: list[Any] = []
+        waiting = iter(calls)
+        while batch := list(islice(waiting, BATCH)):
+            with self._client.pipeline(transaction=False) as pipe:
+                for arguments in batch:
+                    pipe.evalsha(sha, len(BELL_LISTS), *BELL_LISTS, *arguments)
+                answers += pipe.execute()
+        return answers
+
+    async def _submit_and_ask(self, requests: int) -> None:
+        api = Requests.connect(self._settings)
+        ids = [f"measured-{number}" for number in range(requests)]
+        with self._measured("submit", requests):
+            for request_id in ids:
+                await api.submit(request_id, MODEL_ID, BODY, "caller", [])
+        with self._measured("status", requests):
+            for request_id in ids:
+                await api.get(request_id)
+        await api.close()
+
+    def _work(self, requests: int) -> None:
+        """Each move for as many requests as there are to see through, whichever come first."""
+        hands = [f"io-{number}" for number in range(requests)]
+        with self._measured("next_io", requests):
+            prepared = [self._next("io", token) for token in hands]
+        with self._measured("advance", requests):
+            for record, token in zip(prepared, hands, strict=True):
+                self._records.advance(record.id, token, "generate", PREPARED, NO_WEIGHTS)
+        hands = [f"gpu-{number}" for number in range(requests)]
+        with self._measured("next_gpu", requests):
+            running = [self._next("gpu", token) for token in hands]
+        with self._measured("beat", requests):
+            for record, token in zip(running, hands, strict=True):
+                self._records.beat(record.id, token, 1, STEPS)
+        with self._measured("watched", requests):
+            for record in running:
+                self._records.is_watched(record.id)
+        for record, token in zip(running, hands, strict=True):
+            self._records.advance(record.id, token, "finish", GENERATED)
+        hands = [f"finish-{number}" for number in range(requests)]
+        finishing = [self._next("io", token) for token in hands]
+        with self._measured("close", requests):
+            for record, token in zip(finishing, hands, strict=True):
+                self._records.finish(record.id, token, OUTPUT)
+
+    def _next(self, queue: Queue, token: str) -> Record:
+        record = self._records.next(queue, token, "worker")
+        assert record is not None
+        return record
+
+    def _stand_idle(self, times: int) -> None:
+        """What every worker process does once a second, with as many others registered."""
+        registry = Registry(self._client, 60)
+        workers = [WorkerInfo(f"gpu-{number}", "gpu", "ready", MODEL_ID, "cuda") for number in range(times)]
+        with self._measured("worker_second", times):
+            for info in workers:
+                registry.say(info)
+                self._records.reap(1.0)
+
+    def _ring(self, times: int) -> None:
+        """A bell that is rung, heard by RQ and answered, with nothing to do."""
+        with redis.Redis.from_url(self._settings.redis_url or "") as client:
+            bells = BellQueue("measured", connection=client, serializer=JSONSerializer)
+            with self._measured("bell", times):
+                for _ in range(times):
+                    bells.enqueue("time.time", result_ttl=0)
+                SimpleWorker([bells], connection=client, serializer=JSONSerializer).work(burst=True)
+
+    @contextmanager
+    def _measured(self, move: str, times: int) -> Iterator[None]:
+        begun = self._busy()
+        yield
+        self._costs[move] = (self._busy() - begun) / times
+
+    def _busy(self) -> float:
+        """Microseconds of a core that the thread which runs commands has used."""
+        info: dict[str, float] = self._client.info("cpu")
+        return 1e6 * (info["used_cpu_user_main_thread"] + info["used_cpu_sys_main_thread"])
+
+    def _memory(self) -> int:
+        info: dict[str, int] = self._client.info("memory")
+        return info["used_memory"]
+
+
+if __name__ == "__main__":
+    main()
