@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
-from worker import agreement, storage
+from worker import agreement
 from worker.config import WorkerSettings
 from worker.counters import counted
 from worker.errors import WorkerError
@@ -28,6 +28,7 @@ from worker.reconciler import Reconciler
 from worker.records import Records
 from worker.registry import Registry, WorkerInfo, WorkerState
 from worker.stages import Engine
+from worker.storage import Storage
 from worker.store import connect
 from worker.sweeper import Sweeper
 
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 STORAGE_SECONDS = 600.0
 """What a worker has in hand waits so long for an S3 store that is away; then its request fails."""
 STORAGE_RETRY_SECONDS = 0.5
-PROBE_KEY = f"{storage.FOLDER}/probe"
-"""There is nothing under it; that the store says so is what counts."""
 SETUP_RETRY_SECONDS = 30.0
 ONE_STOP_SECONDS = 1.0
 """Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
@@ -149,7 +148,7 @@ class WorkerProcess:
             try:
                 if told := self._told():
                     settings = agreement.follow(told, self._settings)
-                    open_objects(settings).get(PROBE_KEY)
+                    Storage(open_objects(settings)).check()
                     self._state, self._detail = "starting", None
                     return open_objects(settings, STORAGE_SECONDS)
                 self._detail = "It waits for `zturbo api` to tell where pictures are kept."

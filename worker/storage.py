@@ -38,6 +38,10 @@ class Storage:
             return None
         return self._objects.get(file_key(file_id, name))
 
+    def check(self) -> None:
+        """Returns if the place answers."""
+        self._objects.get(f"{FOLDER}/probe")
+
     def delete(self, file_id: str) -> None:
         """Deletes everything under the id, if there is anything."""
         if FILE_ID.fullmatch(file_id):

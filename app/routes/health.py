@@ -2,18 +2,23 @@
 
 from dataclasses import asdict
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from app.deps import RequestsDep
+from app.deps import RequestsDep, StorageDep
 from app.errors import Unavailable
 from app.metrics import CONTENT_TYPE, exposition
 from app.schemas import HealthBody, ReadyBody, WorkerBody
-from worker.errors import StoreUnavailable
+from worker.errors import StorageError, StoreUnavailable
 from worker.queue import QUEUES, Queue
 from worker.registry import WorkerInfo
+from worker.storage import Storage
 
 WORKING = ("ready", "busy")
+STORAGE_SECONDS = 3.0
+"""Less than a prober waits; a store that is away keeps one call of ours longer."""
 
 router = APIRouter(tags=["health"])
 
@@ -30,8 +35,11 @@ async def healthz() -> HealthBody:
     response_model_exclude_none=True,
     responses={503: {"model": ReadyBody, "description": "No picture can be made now"}},
 )
-async def readyz(requests: RequestsDep) -> ReadyBody | JSONResponse:
-    """A picture can be made now: Redis and both kinds of worker are there. Else 503 and the reasons."""
+async def readyz(requests: RequestsDep, storage: StorageDep) -> ReadyBody | JSONResponse:
+    """A picture can be made and kept now: Redis, both kinds of worker and the store are there.
+
+    Else 503 and the reasons.
+    """
     workers: list[WorkerInfo] = []
     try:
         await requests.ping()
@@ -39,6 +47,8 @@ async def readyz(requests: RequestsDep) -> ReadyBody | JSONResponse:
         reasons = [reason for kind in QUEUES if (reason := missing(kind, workers))]
     except StoreUnavailable as error:
         reasons = [str(error)]
+    if fault := await storage_fault(storage):
+        reasons.append(fault)
     body = ReadyBody(
         ready=not reasons, reasons=reasons, workers=[WorkerBody(**asdict(worker)) for worker in workers]
     )
@@ -56,6 +66,17 @@ async def metrics(requests: RequestsDep) -> Response:
     except StoreUnavailable:
         stats = None
     return Response(exposition(stats), media_type=CONTENT_TYPE)
+
+
+async def storage_fault(storage: Storage) -> str | None:
+    """Why no picture can be kept or fetched now, in a sentence; None when one can."""
+    with anyio.move_on_after(STORAGE_SECONDS):
+        try:
+            await anyio.to_thread.run_sync(storage.check, abandon_on_cancel=True)
+        except StorageError as error:
+            return str(error)
+        return None
+    return f"The store of pictures (ZTURBO_STORAGE) has not answered for {STORAGE_SECONDS:.0f} s."
 
 
 def missing(kind: Queue, workers: list[WorkerInfo]) -> str | None:

@@ -54,6 +54,13 @@ async def test_deleted_request_leaves_nothing_in_the_store(
     assert list(objects.list("outputs")) == []
 
 
+async def test_server_without_its_store_is_not_ready(http: httpx.AsyncClient, s3_server: S3Server) -> None:
+    store = "The store of pictures (ZTURBO_STORAGE)"
+    assert store not in (await http.get("/readyz")).text
+    s3_server.faults(status=500)
+    assert f"{store} answers 500." in (await http.get("/readyz")).json()["reasons"]
+
+
 async def test_store_that_is_away_is_a_503_and_loses_nothing(
     http: httpx.AsyncClient, hands: WorkerHands, settings: Settings, s3_server: S3Server
 ) -> None:
