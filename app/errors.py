@@ -98,6 +98,12 @@ class NothingHere(ApiError):
 class WrongMethod(ApiError):
     status, error_code = 405, 405001
 
+    def __init__(self, methods: Sequence[str]) -> None:
+        super().__init__(
+            "This path does not take this method; the header Allow names those it takes.",
+            {"Allow": ", ".join(methods)},
+        )
+
 
 class BodyTooLarge(ApiError):
     status, error_code = 413, 413001

@@ -9,8 +9,10 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from app.access import AccessLog
 from app.auth import check_exposure, owner
@@ -60,7 +62,6 @@ COMMON_ERRORS = errors_answered(401, 403, 404, 422, 500, 503)
 ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     ApiError: lambda error: error,
     RequestValidationError: lambda error: faults(error.errors()),
-    HTTPException: lambda error: _routing_error(error),
     Refused: lambda error: TooManyRequests(str(error), error.retry_after),
     KeyReused: lambda error: BadInput(str(error)),
     RecordGone: lambda error: UnknownRequest(),
@@ -118,6 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AccessLog)
     for kind, to_error in ANSWERS.items():
         app.add_exception_handler(kind, _handler(to_error))
+    app.add_exception_handler(HTTPException, _answer_routing)  # type: ignore[arg-type]  # called for these alone
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
@@ -129,13 +131,13 @@ def _handler(to_error: Callable[[Any], ApiError]) -> Callable[[Request, Exceptio
     return answer
 
 
-def _routing_error(error: HTTPException) -> ApiError:
-    headers = dict(error.headers or {})
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return WrongMethod(
-            "This path does not take this method; the header Allow names those it takes.", headers
-        )
-    return NothingHere("There is nothing at this path; / tells where the documentation is.", headers)
+async def _answer_routing(request: Request, error: HTTPException) -> Response:
+    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+        return NothingHere("There is nothing at this path; / tells where the documentation is.").response()
+    # Starlette's own Allow has the methods of one route, and a path may have several.
+    routes = iter_route_contexts(request.app.routes)
+    matching = (route for route in routes if compile_path(route.path or "")[0].match(request.url.path))
+    return WrongMethod(sorted({method for route in matching for method in route.methods or ()})).response()
 
 
 @asynccontextmanager

@@ -38,9 +38,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         components = document["components"]["schemas"]
         components.update(schemas["$defs"])
-        _drop_foreign_errors(document)
+        _correct_errors(document)
         for path, models in bodies.items():
             document["paths"][path]["post"]["requestBody"] = _json_body(models)
+        for operation in document["paths"]["/v1/models/{model_id}"].values():
+            (model_id,) = (each for each in operation["parameters"] if each["name"] == "model_id")
+            model_id["schema"]["enum"] = list(ENDPOINTS)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -51,12 +54,16 @@ def _json_body(models: list[type[BaseModel]]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
-def _drop_foreign_errors(document: dict[str, Any]) -> None:
-    """Takes out FastAPI's own error bodies, which this server never sends."""
+def _correct_errors(document: dict[str, Any]) -> None:
+    """Takes out FastAPI's own error bodies, which this server never sends; ours are JSON on every route."""
     for operations in document["paths"].values():
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    (schema,) = response["content"].values()
+                    response["content"] = {"application/json": schema}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
 

@@ -52,7 +52,7 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
         for number in range(workers):
             request_id = f"r{number}"
             scripts.run(
-                "submit", request_id, workers, "local", "model_id", "m", "input", "{}", "warnings", "[]"
+                "submit", request_id, "local", workers, 0, 0, "model_id", "m", "input", "{}", "warnings", "[]"
             )
             records.next("io", f"t{number}", f"io-{number}")
             # Its last beat was some part of the time between two beats before its death.
