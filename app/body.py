@@ -1,4 +1,4 @@
-"""The JSON body of a call, read with a limit."""
+"""The body of a call, read with a limit."""
 
 from collections.abc import AsyncIterator
 
@@ -10,14 +10,20 @@ from app.errors import BodyTooLarge, not_json
 
 async def read_json(request: Request, limit: int) -> object:
     """The parsed body, any JSON value. Raises BadInput, or BodyTooLarge once it is past `limit` bytes."""
-    body = bytearray()
-    async for chunk in chunks(request, limit):
-        body += chunk
+    body = await read_bytes(request, limit)
     try:
         # Unlike json.loads it refuses NaN, lone surrogates and deep nesting: nothing behind us takes them.
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise not_json(str(error)) from None
+
+
+async def read_bytes(request: Request, limit: int) -> bytes:
+    """The body as it is. Raises BodyTooLarge once it is past `limit` bytes."""
+    body = bytearray()
+    async for chunk in chunks(request, limit):
+        body += chunk
+    return bytes(body)
 
 
 async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:

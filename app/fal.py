@@ -4,11 +4,12 @@ https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on
 `logs` in every status, `queue_position` while in the queue.
 """
 
+import time
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.answers import file_url
+from app.answers import file_url, timestamp
 from app.links import Links
 from models.fields import (
     STRICT,
@@ -33,6 +34,13 @@ OWNER, APP = "fal-ai", "z-image"
 MODEL_PATH = "turbo/controlnet/lora"
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 """What answers for it here."""
+
+RUN_PATH = "/fal/run"
+"""Stands for https://fal.run, where the same path as in the queue makes a call wait for the result."""
+REST_PATH = "/fal/rest"
+"""For https://rest.fal.ai."""
+CDN_PATH = "/fal/cdn"
+"""For https://v3.fal.media."""
 
 DIALECT = "fal"
 MIN_SIDE = 256
@@ -99,13 +107,14 @@ def request_links(request_id: str, links: Links) -> dict[str, str]:
     return {"response_url": base, "status_url": f"{base}/status", "cancel_url": f"{base}/cancel"}
 
 
-def status_body(record: Record, links: Links) -> dict[str, Any]:
+def status_body(record: Record, links: Links, logs: bool = False) -> dict[str, Any]:
+    """`logs`: whether the caller asked for them; fal's own examples then loop over what there is."""
     body: dict[str, Any] = {
         "status": STATES[record.state],
         "request_id": record.id,
         **request_links(record.id, links),
-        # The Python client reads both by name, in every answer.
-        "logs": None,
+        # The Python client reads this and `queue_position` by name, in every answer.
+        "logs": _logs(record) if logs else None,
     }
     if record.state == "in_queue":
         body["queue_position"] = record.position or 0
@@ -114,6 +123,14 @@ def status_body(record: Record, links: Links) -> dict[str, Any]:
     if record.output:
         body["metrics"] = {"inference_time": record.gpu_seconds}
     return body
+
+
+def _logs(record: Record) -> list[dict[str, str]]:
+    """The step that is done, as the one line of a log; none before the first."""
+    if not record.step:
+        return []
+    message = f"Step {record.step} of {record.total_steps}"
+    return [{"timestamp": timestamp(time.time()), "level": "INFO", "source": "zturbo", "message": message}]
 
 
 def result_body(record: Record, links: Links, urls: list[str] | None = None) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from app.routes import (
     expand,
     fal,
     fal_proxy,
+    fal_storage,
     files,
     health,
     models,
@@ -79,6 +80,8 @@ _PRIVATE = (
     expand.router,
     stats.router,
     fal.router,
+    fal.run_router,
+    fal_storage.router,
     fal_proxy.router,
     webhooks.router,
 )
@@ -112,7 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     for router in _PRIVATE:
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
-    for router in (files.router, health.router, about.router, playground.router):
+    for router in (fal_storage.upload_router, files.router, health.router, about.router, playground.router):
         app.include_router(router)
 
     app.add_middleware(TrustedProxy, networks=read_networks(settings.trusted_proxies))

@@ -1,10 +1,10 @@
-"""fal's queue protocol on the same records: its public clients work here with another host name."""
+"""fal's queue protocol, and its call that waits, on the same records: its public clients work unmodified."""
 
 import base64
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
@@ -12,18 +12,24 @@ from starlette.concurrency import run_in_threadpool
 
 from app import fal
 from app.body import read_json
+from app.config import Settings
 from app.deps import LinksDep, OwnRecord, RequestsDep, SettingsDep, StorageDep
 from app.errors import bad_input
-from app.submission import SubmissionDep, WebhookQuery
+from app.links import Links
+from app.submission import MAX_WAIT_SECONDS, SubmissionDep, WebhookQuery
 from models.inputs import read_input
 from worker.following import follow
 from worker.records import FINAL_STATES, Record
 from worker.storage import Storage
 
 EARLY = {"detail": "Request is still in progress"}
+LATE = {"detail": "The picture was not done in time, and is not made any more; use the queue instead."}
+
+PatienceHeader = Annotated[float, Header(alias="x-fal-request-timeout", ge=0)]
 
 router = APIRouter(prefix=f"/{fal.OWNER}/{fal.APP}", tags=["fal"], include_in_schema=False)
 requests_router = APIRouter(prefix="/requests/{request_id}", tags=["fal"], include_in_schema=False)
+run_router = APIRouter(prefix=f"{fal.RUN_PATH}/{fal.OWNER}/{fal.APP}", tags=["fal"], include_in_schema=False)
 
 
 @router.post(f"/{fal.MODEL_PATH}")
@@ -35,28 +41,49 @@ async def submit(
     fal_webhook: WebhookQuery = None,
 ) -> JSONResponse:
     """Queue one request."""
-    try:
-        asked, warnings = read_input(fal.FalInput, await read_json(request, settings.max_body_bytes))
-    except ValidationError as error:
-        raise bad_input(error) from None
-    taken = await submission.take(fal.MODEL_ID, asked.ours(), warnings, fal_webhook, fal.DIALECT)
+    asked, warnings = await _read(request, settings)
+    taken = await submission.take(fal.MODEL_ID, asked, warnings, fal_webhook, fal.DIALECT)
     body = {"request_id": taken.request_id, **fal.request_links(taken.request_id, links)}
     return _answer(body | {"status": "IN_QUEUE", "queue_position": taken.position}, 200, taken.request_id)
 
 
+@run_router.post(f"/{fal.MODEL_PATH}")
+async def run(
+    request: Request,
+    submission: SubmissionDep,
+    settings: SettingsDep,
+    requests: RequestsDep,
+    links: LinksDep,
+    storage: StorageDep,
+    patience: PatienceHeader = MAX_WAIT_SECONDS,
+) -> JSONResponse:
+    """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
+    asked, warnings = await _read(request, settings)
+    request_id, _ = await submission.take(fal.MODEL_ID, asked, warnings, None, fal.DIALECT)
+    record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))
+    if record is None or record.state not in FINAL_STATES:
+        await requests.cancel(request_id, force=True)
+        answer = _answer(LATE, 504, request_id)
+        # By this the clients know that there is no sense in sending the same again.
+        answer.headers["x-fal-request-timeout-type"] = "user"
+        return answer
+    return await _result(record, links, storage)
+
+
 @requests_router.get("/status")
-async def get_status(record: OwnRecord, links: LinksDep) -> JSONResponse:
+async def get_status(record: OwnRecord, links: LinksDep, logs: bool = False) -> JSONResponse:
     """How the request fares; a failed one is COMPLETED, with `error`."""
-    return _answer(fal.status_body(record, links), 200 if record.state in FINAL_STATES else 202, record.id)
+    status = 200 if record.state in FINAL_STATES else 202
+    return _answer(fal.status_body(record, links, logs), status, record.id)
 
 
 @requests_router.get("/status/stream", response_class=EventSourceResponse)
 async def stream_status(
-    record: OwnRecord, requests: RequestsDep, links: LinksDep
+    record: OwnRecord, requests: RequestsDep, links: LinksDep, logs: bool = False
 ) -> AsyncIterator[ServerSentEvent]:
     """One status body for each change, to the last."""
     async for moment in follow(requests, record.id):
-        yield ServerSentEvent(data=fal.status_body(moment.record, links))
+        yield ServerSentEvent(data=fal.status_body(moment.record, links, logs))
 
 
 @requests_router.get("")
@@ -64,10 +91,7 @@ async def get_result(record: OwnRecord, links: LinksDep, storage: StorageDep) ->
     """The pictures, or why there are none."""
     if record.state not in FINAL_STATES:
         return _answer(EARLY, 400, record.id)
-    if record.state != "succeeded":
-        return _answer(fal.fault_body(record), 422, record.id)
-    urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
-    return _answer(fal.result_body(record, links, urls), 200, record.id)
+    return await _result(record, links, storage)
 
 
 @requests_router.put("/cancel")
@@ -84,6 +108,22 @@ async def cancel(record: OwnRecord, requests: RequestsDep) -> JSONResponse:
 # A client that kept the whole model id finds its requests too.
 for prefix in ("", f"/{fal.MODEL_PATH}"):
     router.include_router(requests_router, prefix=prefix)
+
+
+async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:
+    if record.state != "succeeded":
+        return _answer(fal.fault_body(record), 422, record.id)
+    urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
+    return _answer(fal.result_body(record, links, urls), 200, record.id)
+
+
+async def _read(request: Request, settings: Settings) -> tuple[fal.TakenInput, list[str]]:
+    """The body as a worker reads it, and what was ignored. Raises BadInput."""
+    try:
+        asked, warnings = read_input(fal.FalInput, await read_json(request, settings.max_body_bytes))
+    except ValidationError as error:
+        raise bad_input(error) from None
+    return asked.ours(), warnings
 
 
 def _answer(body: dict[str, Any], status: int, request_id: str) -> JSONResponse:

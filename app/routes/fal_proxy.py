@@ -1,6 +1,6 @@
 """Where fal's JavaScript client sends its calls when it is told a `proxyUrl`, as it is in a browser.
 
-The header says where a call was meant to go; here it goes to the same path of this server, its body unread.
+The header says where a call was meant to go; here it goes to its place on this server, its body unread.
 """
 
 from urllib.parse import unquote, urlsplit
@@ -12,7 +12,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import fal
 from app.errors import NothingHere
 
-QUEUE_HOST = "queue.fal.run"
+HOSTS = {
+    "queue.fal.run": "",
+    "fal.run": fal.RUN_PATH,
+    "rest.fal.ai": fal.REST_PATH,
+    "v3.fal.media": fal.CDN_PATH,
+}
+"""Where here the paths of fal's hosts are."""
+
+TAKEN = (
+    f"/{fal.OWNER}/{fal.APP}/",
+    f"{fal.RUN_PATH}/{fal.OWNER}/{fal.APP}/",
+    f"{fal.REST_PATH}/storage/",
+    f"{fal.CDN_PATH}/files/",
+)
 
 router = APIRouter(include_in_schema=False)
 
@@ -35,10 +48,12 @@ class _Forward(Response):
 
 @router.api_route("/fal/proxy", methods=["GET", "POST", "PUT"])
 async def proxy(request: Request) -> Response:
-    """The call that `x-fal-target-url` names. Raises NothingHere unless it is one of the queue's."""
+    """The call that `x-fal-target-url` names. Raises NothingHere unless it is answered here."""
     target = urlsplit(request.headers.get("x-fal-target-url", ""))
-    if target.hostname != QUEUE_HOST or not target.path.startswith(f"/{fal.OWNER}/{fal.APP}/"):
+    host = HOSTS.get(target.hostname or "")
+    path = f"{host}{target.path}"
+    if host is None or not path.startswith(TAKEN):
         raise NothingHere(
-            f"x-fal-target-url: only calls of https://{QUEUE_HOST}/{fal.OWNER}/{fal.APP}/ are taken."
+            f"x-fal-target-url: only calls of {fal.OWNER}/{fal.APP} and of fal's storage are taken."
         )
-    return _Forward(request.app, target.path, target.query)
+    return _Forward(request.app, path, target.query)

@@ -16,6 +16,7 @@ from app.main import create_app
 from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
 
 PUBLIC = {
+    "/fal/uploads/{file_id}/{name}",
     "/",
     "/healthz",
     "/readyz",

@@ -1,8 +1,10 @@
-"""fal's own Python client, as it is on PyPI: only its queue's address is another."""
+"""fal's own Python client, as it is on PyPI: only the addresses in it are others."""
 
 import base64
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,20 +12,45 @@ import pytest
 from PIL import Image
 
 from tests.http_api import WorkerHands
+from tests.processes import wait_for
 
 fal_client = pytest.importorskip("fal_client", reason="fal-client is not installed")
 
 MODEL = "fal-ai/z-image/turbo/controlnet/lora"
+CONSTANTS = {
+    "QUEUE_URL_FORMAT": "/",
+    "RUN_URL_FORMAT": "/fal/run/",
+    "REST_URL": "/fal/rest",
+    "CDN_URL": "/fal/cdn",
+}
+"""What docs/clients.md tells to set, and what to."""
+
 ARGUMENTS = {"prompt": "a fox", "image_url": "https://example.com/photo.jpg"}
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
 def client(base: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr("fal_client.client.QUEUE_URL_FORMAT", f"{base}/")
+    for name, path in CONSTANTS.items():
+        monkeypatch.setattr(f"fal_client.client.{name}", base + path)
     client = fal_client.SyncClient(key="any")
+    opened: list[httpx.Client] = []
+    open_cdn = fal_client.SyncClient._get_cdn_client
+    monkeypatch.setattr(fal_client.SyncClient, "_get_cdn_client", lambda self: kept(opened, open_cdn(self)))
     yield client
     # It has no way of its own to be closed.
-    client._client.close()
+    for each in (client._client, *opened):
+        each.close()
+
+
+def kept(opened: list[httpx.Client], client: httpx.Client) -> httpx.Client:
+    opened.append(client)
+    return client
 
 
 @pytest.mark.usefixtures("work")
@@ -58,7 +85,10 @@ def test_status_follows_the_request(client: Any, hands: WorkerHands) -> None:
     handle = client.submit(MODEL, ARGUMENTS)
     assert handle.status(with_logs=True) == fal_client.Queued(position=0)
     running, token = hands.generate(step=1)
-    assert handle.status(with_logs=True) == fal_client.InProgress(logs=None)
+    assert handle.status() == fal_client.InProgress(logs=None)
+    # fal's own examples loop over it.
+    logs = handle.status(with_logs=True).logs
+    assert [(line["level"], line["message"]) for line in logs] == [("INFO", "Step 1 of 8")]
     output = {"image": {"file_id": "0" * 32, "name": "a.png", "content_type": "image/png", "width": 1,
                         "height": 1, "size": 1}, "seed": 1, "prompt": "p", "timings": {}}  # fmt: skip
     hands.end(running.id, token, output)
@@ -122,6 +152,71 @@ def test_encoded_image_is_taken(client: Any) -> None:
     assert client.submit(MODEL, ARGUMENTS | {"image_url": uri}).request_id
 
 
+@pytest.mark.usefixtures("work")
+def test_run_waits_for_the_result(client: Any, base: str) -> None:
+    assert client.run(MODEL, ARGUMENTS)["images"][0]["url"].startswith(f"{base}/v1/files/")
+
+
+def test_run_that_fails_is_a_422_with_the_reason(client: Any, hands: WorkerHands) -> None:
+    def fail() -> None:
+        wait_for(lambda: hands.client.zcard("zturbo:line"))
+        hands.fail("fetch_failed", "image_url: nobody is there.")
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(fail)
+        with pytest.raises(fal_client.FalClientHTTPError) as error:
+            client.run(MODEL, ARGUMENTS)
+    assert error.value.status_code == 422
+    assert error.value.response.json()["detail"][0]["msg"] == "image_url: nobody is there."
+
+
+def test_run_that_nobody_begins_in_time_is_sent_once_and_cancelled(client: Any, hands: WorkerHands) -> None:
+    with pytest.raises(fal_client.FalClientHTTPError) as error:
+        client.run(MODEL, ARGUMENTS, start_timeout=1.01)
+    assert error.value.status_code == 504
+    assert hands.client.zcard("zturbo:line") == 0
+    assert len(hands.client.keys("zturbo:req:*")) == 1
+
+
+@pytest.mark.parametrize("repository", ["fal_v3", "fal"])
+def test_uploaded_picture_is_good_as_image_url(
+    client: Any, base: str, tmp_path: Path, repository: str
+) -> None:
+    picture = Image.new("RGB", (8, 8), "teal")
+    path = tmp_path / "photo.png"
+    picture.save(path)
+    only = {"repository": repository, "fallback_repository": repository}
+    for url in (client.upload_file(path, **only), client.upload_image(picture, "webp", **only)):
+        assert url.startswith(f"{base}/v1/files/")
+        fetched = httpx.get(url)
+        with Image.open(io.BytesIO(fetched.content)) as image:
+            assert (image.size, fetched.headers["content-type"]) == ((8, 8), f"image/{image.format.lower()}")
+        assert client.submit(MODEL, ARGUMENTS | {"image_url": url}).request_id
+
+
+@pytest.mark.parametrize("repository", ["fal_v3", "fal"])
+def test_upload_of_no_picture_is_refused(client: Any, repository: str) -> None:
+    only = {"repository": repository, "fallback_repository": repository}
+    with pytest.raises(fal_client.FalClientHTTPError) as error:
+        client.upload(b"words", "image/png", **only)
+    assert error.value.status_code == 422
+
+
+def test_url_to_upload_to_takes_its_own_picture_once(client: Any, base: str) -> None:
+    answer = httpx.post(f"{base}/fal/rest/storage/upload/initiate", json={"content_type": "image/png"})
+    url = answer.json()["upload_url"]
+    first, second = (png(Image.new("RGB", (8, 8), colour)) for colour in ("teal", "red"))
+    assert httpx.put(url, content=first).status_code == 200
+    assert httpx.put(url, content=second).status_code == 200
+    assert httpx.get(answer.json()["file_url"]).content == first
+    for other in (url[:-1] + "x", url.replace("until=", "until=9"), url.replace("/upload.png", "/b.png")):
+        assert httpx.put(other, content=first).status_code == 404
+    jpeg = httpx.post(f"{base}/fal/rest/storage/upload/initiate", json={"content_type": "image/jpeg"}).json()
+    assert httpx.put(jpeg["upload_url"], content=first).status_code == 422
+    words = httpx.post(f"{base}/fal/rest/storage/upload/initiate", json={"content_type": "text/plain"})
+    assert (words.status_code, words.json()["detail"][0]["loc"]) == (422, ["body", "content_type"])
+
+
 def test_stream_tells_each_change_under_the_full_path_too(client: Any, base: str) -> None:
     handle = client.submit(MODEL, ARGUMENTS)
     client.cancel(MODEL, handle.request_id)
@@ -133,16 +228,15 @@ def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHan
     from worker.objects import open_objects
     from worker.storage import Storage, new_file_id
 
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
+    picture = png(Image.new("RGB", (8, 8)))
     file_id = new_file_id()
-    Storage(open_objects(settings)).put(file_id, "image.png", file.getvalue())
+    Storage(open_objects(settings)).put(file_id, "image.png", picture)
     handle = client.submit(MODEL, ARGUMENTS | {"sync_mode": True})
     image = {"file_id": file_id, "name": "image.png", "content_type": "image/png", "width": 8, "height": 8,
-             "size": len(file.getvalue())}  # fmt: skip
+             "size": len(picture)}  # fmt: skip
     hands.succeed({"image": image, "seed": 1, "prompt": "p", "timings": {}})
     url = handle.get()["images"][0]["url"]
-    assert url == "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    assert url == "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
 def test_key_is_said_as_fal_says_it(settings: Any) -> None:
