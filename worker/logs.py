@@ -20,8 +20,8 @@ TALKATIVE = ("httpx", "httpx2", "httpcore", "huggingface_hub", "rq", "PIL")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that this thread or task is about; a thread that is to know it runs in a copied context."""
 
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every log record has; the rest was given by `extra`."""
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+"""What every log record has, and uvicorn's sentence in colours; the rest was given by `extra`."""
 
 
 def start_logging(log_format: LogFormat) -> None:

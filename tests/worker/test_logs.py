@@ -25,7 +25,7 @@ with about("a"):
         raise ValueError("a reason\\nin two lines")
     except ValueError:
         log.exception("it broke")
-log.info("about none")
+log.info("about none", extra={"color_message": "about \033[1mnone"})
 warnings.warn("old")
 """
 
@@ -56,6 +56,7 @@ def test_each_event_is_one_json_object(lines: list[dict[str, Any]]) -> None:
         "stage": "prepare",
         "seconds": 0.5,
     }
+    assert "color_message" not in about_none
     assert broke["exception"].endswith("ValueError: a reason\nin two lines")
     assert "old" in warning["event"]
     # What another thread says in a copy of the context is about the same request.
