@@ -17,7 +17,16 @@ PATIENCE_SECONDS = 30.0
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 TERMINAL = ("completed", "cancelled")
-MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+MAGIC = {
+    (0, b"\x89PNG"): "image/png",
+    (0, b"\xff\xd8\xff"): "image/jpeg",
+    (0, b"RIFF"): "image/webp",
+    (0, b"GIF8"): "image/gif",
+    (0, b"BM"): "image/bmp",
+    (4, b"ftypavif"): "image/avif",
+    (4, b"ftyp"): "image/heic",
+}
+"""Type by how a file reads from a place on, the first that fits."""
 
 
 class ClientError(Exception):
@@ -157,9 +166,8 @@ class Client:
 
 def data_uri(image: bytes) -> str:
     """A picture in the way that it can be sent as `image_url`."""
-    kind = next(
-        (kind for magic, kind in MAGIC.items() if image.startswith(magic)), "application/octet-stream"
-    )
+    kinds = (kind for (place, magic), kind in MAGIC.items() if image.startswith(magic, place))
+    kind = next(kinds, "application/octet-stream")
     return f"data:{kind};base64,{base64.b64encode(image).decode()}"
 
 

@@ -190,7 +190,7 @@ def _read(image: str) -> str:
     except OSError as error:
         raise ToolError(f"image: {image} cannot be read: {error.strerror}.") from error
     if not uri.startswith("data:image/"):
-        raise ToolError(f"image: {image} is no PNG, JPEG or WebP.")
+        raise ToolError(f"image: {image} is no picture that is taken.")
     return uri
 
 

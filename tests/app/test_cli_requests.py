@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import typer
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import inspect
@@ -186,10 +187,18 @@ def test_lora_scale_is_the_number_after_the_last_colon(text: str, entry: dict[st
     assert body["loras"] == [entry]
 
 
-def test_image_file_is_sent_as_a_data_uri(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "avif", "heif"])
+def test_image_file_is_sent_as_a_data_uri_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
+    if kind == "heif":
+        data = b"\0\0\0\x18ftypheic" + bytes(12)
+    else:
+        encoded = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(encoded, kind)
+        data = encoded.getvalue()
     file = tmp_path / "photo.with.no.telling.name"
-    file.write_bytes(PNG)
-    assert image_url(str(file)) == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    file.write_bytes(data)
+    said = kind.replace("heif", "heic")
+    assert image_url(str(file)) == f"data:image/{said};base64,{base64.b64encode(data).decode()}"
 
 
 def test_image_and_input_are_read_from_standard_input(zturbo: Run, hands: WorkerHands) -> None:

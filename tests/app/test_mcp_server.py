@@ -124,7 +124,7 @@ async def test_faults_are_sentences_for_the_language_model(base_url: str, tmp_pa
     async with host(base_url) as client:
         for arguments, sentence in (
             ({"prompt": "x", "image": str(tmp_path / "none.png")}, "none.png cannot be read"),
-            ({"prompt": "x", "image": str(tmp_path / "words.txt")}, "words.txt is no PNG, JPEG or WebP"),
+            ({"prompt": "x", "image": str(tmp_path / "words.txt")}, "words.txt is no picture"),
             ({"prompt": "x", "loras": [{"path": "../secret"}]}, "path"),
             ({"prompt": "x", "control_scale": 7}, "control_scale"),
         ):

@@ -15,21 +15,21 @@ from tests.playground.conftest import fill
 SECONDS = 90
 
 
-def code(page: Page, language: str) -> str:
+def code(page: Page, language: str, pictures: int = 1) -> str:
     """Of a request whose prompt is hard to quote."""
-    fill(
-        page, prompt="it's \"fine\" $HOME `id` \\ é\n'''", output_format="jpeg", num_inference_steps=1, seed=5
-    )
+    quoted = "it's \"fine\" $HOME `id` \\ é\n'''"
+    fill(page, prompt=quoted, output_format="jpeg", num_inference_steps=1, seed=5, num_images=pictures)
     page.get_by_role("tab", name="Code").click()
     page.get_by_role("tab", name=language).click()
     return page.locator(".code-view code:visible").inner_text()
 
 
-def run(folder: Path, *command: str) -> str:
+def run(folder: Path, *command: str, names: tuple[str, ...] = ("picture.jpg",)) -> str:
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
-    with Image.open(folder / "picture.jpg") as picture:
-        assert (picture.format, picture.size) == ("JPEG", (512, 512))
+    for name in names:
+        with Image.open(folder / name) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (512, 512))
     return done.stdout
 
 
@@ -48,6 +48,19 @@ def test_python_makes_the_picture(page: Page, tmp_path: Path) -> None:
 def test_javascript_makes_the_picture(page: Page, tmp_path: Path) -> None:
     (tmp_path / "picture.mjs").write_text(code(page, "JavaScript"))
     assert run(tmp_path, "node", "picture.mjs").startswith("succeeded")
+
+
+@pytest.mark.parametrize(
+    ("language", "command"),
+    [("curl", ("sh", "-eu")), ("Python", (sys.executable,)), ("JavaScript", ("node",))],
+)
+def test_several_pictures_are_all_saved(
+    page: Page, tmp_path: Path, language: str, command: tuple[str, ...]
+) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]} on the PATH")
+    (tmp_path / "pictures.mjs").write_text(code(page, language, pictures=2))
+    run(tmp_path, *command, "pictures.mjs", names=("picture-1.jpg", "picture-2.jpg"))
 
 
 def test_code_is_copied_whole(page: Page) -> None:
