@@ -15,6 +15,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, ZImageControlNetModel, ZI
 from safetensors import safe_open
 from torch import Tensor
 
+from models.block import use_own_blocks
 from models.controlnet import Layout, Refiner, fill_controlnet
 from models.loading import Weights, fill
 from models.pipeline import denoise, noise_levels
@@ -92,6 +93,7 @@ def _load(
     with torch.device("meta"):
         transformer = ZImageTransformer2DModel(**config)
     fill(transformer, Weights([path], "transformer."), torch.float32, "cpu", source=path.name)
+    use_own_blocks(transformer)
     weights = Weights([path], "controlnet.")
     return transformer, fill_controlnet(weights, layout, config, torch.float32, "cpu", path.name)
 

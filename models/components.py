@@ -11,6 +11,7 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
+from models.block import use_own_blocks
 from models.errors import CheckpointError
 from models.gguf_file import SUFFIX as GGUF
 from models.gguf_file import qwen3_names
@@ -75,7 +76,7 @@ def load_transformer(
         model = ZImageTransformer2DModel.from_config(config)
     files = [file] if file else folder_files(folder)
     weights = stored_in(files if files[0].suffix == GGUF else recast(files, dtype, cache))
-    return fill(model, SingleFile(weights), dtype, device, source=str(file or folder))
+    return use_own_blocks(fill(model, SingleFile(weights), dtype, device, source=str(file or folder)))
 
 
 def load_text_encoder(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:

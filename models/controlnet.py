@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from diffusers import ZImageControlNetModel
 
+from models.block import use_own_blocks
 from models.errors import CheckpointError, ControlNetError
 from models.loading import Weights, fill
 
@@ -96,7 +97,7 @@ def fill_controlnet(
         )
     # The 2.0 file carries refiner blocks that were never trained nor run.
     unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
-    return fill(model, weights, dtype, device, source=source, unused=unused)
+    return use_own_blocks(fill(model, weights, dtype, device, source=source, unused=unused))
 
 
 def detect(weights: Weights, transformer_config: Any, source: str) -> Layout:

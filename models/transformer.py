@@ -1,4 +1,4 @@
-"""One denoising step of Z-Image, base stack and control branch together, on diffusers' blocks and weights.
+"""One denoising step of Z-Image, base stack and control branch together, on diffusers' models and weights.
 
 The reference for the control branch is VideoX-Fun's `ZImageControlTransformer2DModel`, by the authors of
 the control checkpoints. diffusers' own pair of models equals it for Union 1.0 only: the hints of 2.x for the
@@ -24,7 +24,7 @@ class Conditioning:
     caption: Tensor
     """Refined caption tokens, (1, caption tokens, dim)."""
     image_rope: Tensor
-    """Rotary table of the image tokens, complex, (1, image tokens, head_dim / 2)."""
+    """Rotary table of the image tokens, cosine and sine, (1, image tokens, 1, head_dim / 2, 2)."""
     rope: Tensor
     """Rotary table of the whole sequence, likewise."""
 
@@ -48,7 +48,7 @@ def condition(
     caption = _pad(caption, transformer.cap_pad_token)
     caption_rope, image_rope = _rope(transformer, caption.shape[1], height, width, prompt_embeds.device)
     for layer in transformer.context_refiner:
-        caption = layer(caption, None, caption_rope)
+        caption = layer(caption, caption_rope)
     return Conditioning(caption, image_rope, torch.cat([image_rope, caption_rope], dim=1))
 
 
@@ -135,7 +135,7 @@ def _refine(
 
 def _run(layers: Sequence[nn.Module], x: Tensor, rope: Tensor, time: Tensor) -> Tensor:
     for layer in layers:
-        x = layer(x, None, rope, time)
+        x = layer(x, rope, time)
     return x
 
 
@@ -152,19 +152,18 @@ def _run_controlled(
     """Run a stack and its control blocks side by side; the layer at `places[n]` gets the hint of `blocks[n]`.
 
     Side by side, as only the first block reads `x`, and before the first layer: one hint at a time is kept.
-    A control block answers its hint and its output stacked on the hints it was given, so it is given none.
     Blocks without a place (2.0 in the refiner) still refine the branch.
     """
     block_at = dict(zip(places, blocks, strict=False))
     for place, layer in enumerate(layers):
         block = block_at.get(place)
         if block is None:
-            x = layer(x, None, rope, time)
+            x = layer(x, rope, time)
         else:
-            hint, branch = block(branch[None] if place else branch, x, None, rope, time).unbind()
-            x = layer(x, None, rope, time) + hint * scale
+            hint, branch = block(branch, x, rope, time)
+            x = torch.add(layer(x, rope, time), hint, alpha=scale)
     for block in list(blocks)[len(places) :]:
-        _, branch = block(branch[None], x, None, rope, time).unbind()
+        _, branch = block(branch, x, rope, time)
     return x, branch
 
 
@@ -209,4 +208,7 @@ def _rope(
         torch.arange(columns, dtype=torch.int32, device=device),
     )
     image = nn.functional.pad(image, (0, 0, 0, -image.shape[0] % SEQ_MULTI_OF))
-    return transformer.rope_embedder(caption)[None], transformer.rope_embedder(image)[None]
+    caption_rope, image_rope = (
+        torch.view_as_real(transformer.rope_embedder(ids))[None, :, None] for ids in (caption, image)
+    )
+    return caption_rope, image_rope

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 import torch
 from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor
-from torch.nn import functional as F
 
+from models.block import use_own_blocks
 from models.transformer import Conditioning, Control, condition, control_tokens, predict
 from training.presets import Preset
 from training.text_encoder import WIDTH
@@ -50,44 +49,6 @@ def pad_captions(embeddings: Sequence[Tensor]) -> Captions:
     return Captions(states, lengths)
 
 
-class RealRotary:
-    """diffusers' attention for these blocks with its complex rotary product written in reals, which
-    compiles.
-    """
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: None = None,
-        attention_mask: None = None,
-        *,
-        freqs_cis: Tensor,
-    ) -> Tensor:
-        if freqs_cis.is_complex():
-            freqs_cis = torch.view_as_real(freqs_cis)
-        cos, sin = freqs_cis.unbind(-1)
-
-        def heads(x: Tensor) -> Tensor:
-            split: Tensor = x.unflatten(-1, (attn.heads, -1))
-            return split
-
-        def turn(x: Tensor) -> Tensor:
-            real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-            c, s = cos[:, :, None], sin[:, :, None]
-            turned = torch.stack([real * c - imaginary * s, real * s + imaginary * c], -1)
-            return turned.flatten(-2).to(value.dtype).transpose(1, 2)
-
-        value = heads(attn.to_v(hidden_states))
-        query, key = (
-            attn.norm_q(heads(attn.to_q(hidden_states))),
-            attn.norm_k(heads(attn.to_k(hidden_states))),
-        )
-        mixed = F.scaled_dot_product_attention(turn(query), turn(key), value.transpose(1, 2))
-        out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
-        return out
-
-
 def build_transformer(preset: Preset) -> Any:
     """An untrained transformer at the preset's size; its output starts at zero."""
     head = preset.dim // preset.heads
@@ -104,18 +65,11 @@ def build_transformer(preset: Preset) -> Any:
     torch.nn.init.normal_(transformer.cap_pad_token, std=0.02)
     torch.nn.init.normal_(transformer.x_pad_token, std=0.02)
     torch.nn.init.zeros_(transformer.all_final_layer["2-1"].linear.weight)
-    return transformer
-
-
-def use_real_rotary(model: torch.nn.Module) -> None:
-    """Swaps the attention processor in every block; weights and results stay."""
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.set_processor(RealRotary())
+    return use_own_blocks(transformer)
 
 
 RopeTables = tuple[Tensor, Tensor]
-"""Rotary tables of the image and of the whole sequence, as reals."""
+"""Rotary tables of the image and of the whole sequence."""
 
 
 class TableCache:
@@ -131,7 +85,7 @@ class TableCache:
             blank = torch.zeros(key[0], WIDTH, device=latents.device)
             with torch.no_grad():
                 shared = condition(self._transformer, blank, *key[1:])
-            self._tables[key] = torch.view_as_real(shared.image_rope), torch.view_as_real(shared.rope)
+            self._tables[key] = shared.image_rope, shared.rope
         return self._tables[key]
 
 
@@ -145,7 +99,7 @@ def batch_conditioning(
     tokens = torch.where(padding[..., None], transformer.cap_pad_token.to(tokens.dtype), tokens)
     caption_rope = rope[:, image_rope.shape[1] :]
     for layer in transformer.context_refiner:
-        tokens = layer(tokens, None, caption_rope)
+        tokens = layer(tokens, caption_rope)
     return Conditioning(tokens, image_rope, rope)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 
+from models.block import use_own_blocks
 from training import text_encoder, train_autoencoder, train_base
 from training.control_data import ControlShard, load_control_shards
 from training.export import export
@@ -86,7 +87,8 @@ class Stages:
     def transformer(self) -> ZImageTransformer2DModel:
         finished = self._folder / "transformer"
         if finished.exists():
-            return ZImageTransformer2DModel.from_pretrained(finished).to(self._runtime.device)
+            loaded = ZImageTransformer2DModel.from_pretrained(finished).to(self._runtime.device)
+            return use_own_blocks(loaded)
         return train_base.train_guided(
             self._preset,
             self._folder,

@@ -11,6 +11,7 @@ from diffusers import ZImageTransformer2DModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.block import use_own_blocks
 from training import flow
 from training.flow import Captions, RopeTables
 from training.latents import Shard
@@ -56,7 +57,7 @@ def train_base(
     """The flow-matched transformer, its weights averaged; loaded when it is there already."""
     finished = folder / "base"
     if finished.exists():
-        return ZImageTransformer2DModel.from_pretrained(finished).to(runtime.device)
+        return use_own_blocks(ZImageTransformer2DModel.from_pretrained(finished).to(runtime.device))
     torch.manual_seed(2)
     transformer = flow.build_transformer(preset).to(runtime.device)
 
@@ -79,7 +80,6 @@ def train_guided(
 ) -> ZImageTransformer2DModel:  # fmt: skip
     """The base taught to answer as it would under classifier-free guidance, so that sampling needs none."""
     torch.manual_seed(3)
-    flow.use_real_rotary(base)
     teacher = base.eval().requires_grad_(False)
     student = copy.deepcopy(base).train().requires_grad_(True)
     velocity = runtime.compile(flow.velocity)
@@ -104,7 +104,6 @@ def _fit(
     runtime: Runtime, shards: list[Shard], loss_of: Any, sheet: Sheet,
 ) -> None:  # fmt: skip
     """Trains for the stage's minutes and leaves the average in the model."""
-    flow.use_real_rotary(transformer)
     optimizers = Optimizers(transformer.named_parameters())
     average = Average(transformer, 0.998)
     progress = Progress(

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from models.block import use_own_blocks
 from training import flow
 from training.control_data import ControlShard
 from training.optimizers import Average, Optimizers
@@ -56,7 +57,7 @@ def build_controlnet(preset: Preset, transformer: ZImageTransformer2DModel, vari
             preset.dim, 4, 16
         )
         embedder.bias.copy_(theirs.bias)
-    return net
+    return use_own_blocks(net)
 
 
 def train_control(
@@ -72,8 +73,6 @@ def train_control(
         return net.eval()
     torch.manual_seed(4)
     transformer.requires_grad_(False)
-    for model in (transformer, net):
-        flow.use_real_rotary(model)
     optimizers = Optimizers(net.named_parameters())
     average = Average(net, 0.99)
     progress = Progress(

@@ -63,7 +63,6 @@ def _train(
     captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
     # A copy: the adapter's wrappers would stay in the transformer that is exported.
     transformer = copy.deepcopy(transformer).requires_grad_(False)
-    flow.use_real_rotary(transformer)
     transformer.add_adapter(
         LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=_TARGETS, init_lora_weights="gaussian"), style
     )

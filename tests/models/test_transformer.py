@@ -8,6 +8,7 @@ import torch
 from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from torch import Tensor, nn
 
+from models.block import use_own_blocks
 from models.transformer import Control, condition, control_tokens, predict
 
 HEIGHT, WIDTH, CHANNELS = 10, 14, 16
@@ -18,7 +19,14 @@ def randomised(model: Any) -> Any:
     torch.manual_seed(1)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
-    return model.eval().requires_grad_(False)
+    return use_own_blocks(model.eval().requires_grad_(False))
+
+
+def as_diffusers_runs_it(model: Any) -> Any:
+    """A model of the same weights, with diffusers' own blocks."""
+    theirs = type(model).from_config(model.config)
+    theirs.load_state_dict(model.state_dict())
+    return theirs.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,8 @@ def test_step_without_control_equals_diffusers(
     latents = inputs["latents"][:1]
     conditioning = condition(transformer, inputs["prompt_embeds"], HEIGHT, WIDTH)
     ours = predict(transformer, conditioning, latents, 0.3)
-    theirs = transformer(as_diffusers(latents), torch.tensor([0.3]), [inputs["prompt_embeds"]])[0][0]
+    reference = as_diffusers_runs_it(transformer)
+    theirs = reference(as_diffusers(latents), torch.tensor([0.3]), [inputs["prompt_embeds"]])[0][0]
     torch.testing.assert_close(ours[0], theirs[:, 0])
 
 
@@ -75,15 +84,14 @@ def test_controlled_step_equals_diffusers_for_union_1_0(
     control = Control(controlnet, control_tokens(transformer, controlnet, inputs["control_latents"]), 0.7)
     ours = predict(transformer, conditioning, latents, 0.3, control)
 
-    theirs_net = ZImageControlNetModel.from_config(controlnet.config)
-    theirs_net.load_state_dict(controlnet.state_dict())
-    theirs_net = ZImageControlNetModel.from_transformer(theirs_net, transformer)
+    reference = as_diffusers_runs_it(transformer)
+    theirs_net = ZImageControlNetModel.from_transformer(as_diffusers_runs_it(controlnet), reference)
     time = torch.tensor([0.3])
     with torch.no_grad():
         hints = theirs_net(
             as_diffusers(latents), time, [embeds], as_diffusers(inputs["control_latents"]), 0.7
         )
-        theirs = transformer(as_diffusers(latents), time, [embeds], controlnet_block_samples=hints)[0][0]
+        theirs = reference(as_diffusers(latents), time, [embeds], controlnet_block_samples=hints)[0][0]
     torch.testing.assert_close(ours[0], theirs[:, 0])
     assert not torch.allclose(ours, predict(transformer, conditioning, latents, 0.3), atol=1e-3)
 

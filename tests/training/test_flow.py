@@ -33,14 +33,12 @@ def test_batched_forward_equals_diffusers_forward_of_each_picture(
     transformer: ZImageTransformer2DModel, batch: tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]
 ) -> None:
     latents, sigmas, prompts = batch
-    with torch.random.fork_rng():
-        apart = flow.build_transformer(CPU)
+    apart: Any = ZImageTransformer2DModel.from_config(transformer.config)
     apart.load_state_dict(transformer.state_dict())
     wanted = [
         apart([picture[:, None]], 1 - sigma[None], [prompt]).sample[0][:, 0]
         for picture, sigma, prompt in zip(latents, sigmas, prompts, strict=True)
     ]
-    flow.use_real_rotary(transformer)
     captions = flow.pad_captions(prompts)
     ropes = flow.TableCache(transformer)(captions, latents)
     answer = flow.velocity(transformer, latents, sigmas, captions, ropes)
@@ -66,8 +64,6 @@ def test_batched_control_equals_the_servers_step_of_each_picture(
         shared = condition(transformer, prompt, *latents.shape[-2:])
         step = Control(controlnet, tokens, 0.7)
         wanted.append(predict(transformer, shared, latents[at : at + 1], float(1 - sigmas[at]), step)[0])
-    flow.use_real_rotary(transformer)
-    flow.use_real_rotary(controlnet)
     captions = flow.pad_captions(prompts)
     ropes = flow.TableCache(transformer)(captions, latents)
     answer = flow.velocity(transformer, latents, sigmas, captions, ropes, controlnet, pictures, 0.7)
@@ -88,8 +84,6 @@ def test_untrained_control_branch_changes_nothing(
     captions = flow.pad_captions(prompts)
     ropes = flow.TableCache(transformer)(captions, latents)
     controlnet = build_controlnet(CPU, transformer, "2.1")
-    flow.use_real_rotary(transformer)
-    flow.use_real_rotary(controlnet)
     plain = flow.velocity(transformer, latents, sigmas, captions, ropes)
     controlled = flow.velocity(
         transformer, latents, sigmas, captions, ropes, controlnet, torch.randn_like(latents)

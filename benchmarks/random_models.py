@@ -1,0 +1,81 @@
+"""Models of any size with random weights, for measuring: never zeros, which a processor multiplies faster.
+
+A twin is a second model on the same weights, so that two ways to run them can be compared.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
+from torch import nn
+
+from models.controlnet import Layout
+
+Model = TypeVar("Model", bound=nn.Module)
+
+STD = 0.02
+SEED = 7
+
+PUBLISHED: Mapping[str, Any] = {"axes_lens": [1536, 512, 512]}
+"""The published transformer's configuration, where it is not diffusers' default."""
+
+
+def random_transformer(config: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
+    with torch.device("meta"):
+        model = ZImageTransformer2DModel(**{**PUBLISHED, **config})
+    return fill_at_random(model, dtype, device)
+
+
+def random_controlnet(layout: Layout, config: Any, dtype: torch.dtype, device: str) -> Any:
+    """A control branch for a transformer of this configuration, with hints that are not zero."""
+    with torch.device("meta"):
+        model = ZImageControlNetModel(
+            control_layers_places=list(layout.places),
+            control_refiner_layers_places=list(range(config["n_refiner_layers"])),
+            control_in_dim=layout.channels,
+            add_control_noise_refiner=layout.refiner,
+            **{name: config[name] for name in ("dim", "n_heads", "n_kv_heads", "n_refiner_layers")},
+        )
+    return fill_at_random(model, dtype, device)
+
+
+def random_vae(widths: tuple[int, ...], dtype: torch.dtype, device: str) -> Any:
+    """An autoencoder of the published shape at these widths; the published ones are 128, 256, 512, 512."""
+    stages = len(widths)
+    with torch.device("meta"):
+        model = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * stages,
+            up_block_types=("UpDecoderBlock2D",) * stages,
+            block_out_channels=widths,
+            layers_per_block=2,
+            latent_channels=16,
+            norm_num_groups=min(32, widths[0]),
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+    return fill_at_random(model, dtype, device)
+
+
+def fill_at_random(model: Model, dtype: torch.dtype, device: str) -> Model:
+    """Memory and values for a model on the meta device: norms one, everything else drawn, on the device."""
+    generator = torch.Generator(device).manual_seed(SEED)
+    for name, parameter in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        tensor = torch.empty(parameter.shape, dtype=dtype, device=device)
+        if "norm" in name and leaf == "weight":
+            tensor.fill_(1)
+        else:
+            tensor.normal_(std=STD, generator=generator)
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
+    return model.eval()
+
+
+def twin(model: Any) -> Any:
+    """Another model of the same class on the same tensors."""
+    with torch.device("meta"):
+        other = type(model).from_config(model.config)
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.requires_grad_(False).eval()

@@ -1,0 +1,103 @@
+"""The transformer's and the control branch's blocks: diffusers' weights, with a forward of our own.
+
+The same arithmetic in fewer passes over memory: no mask, a norm's weight and its scale or gate as one factor,
+no stack of hints, and a rotary product that a compiler can fuse. benchmarks/NOTES.md has what each gives.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from diffusers.models.controlnets import controlnet_z_image
+from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Block(ZImageTransformerBlock):  # type: ignore[misc]
+    """A block of the transformer."""
+
+    def forward(self, x: Tensor, rope: Tensor, time: Tensor | None = None) -> Tensor:
+        """Tokens (batch, tokens, dim) to the same; `rope` (1, tokens, 1, head_dim / 2, 2) as cosine and sine.
+
+        `time` is the embedded timestep, (batch or 1, width): none for a caption's refiner.
+        """
+        return _forward(self, x, rope, time)
+
+
+class ControlBlock(controlnet_z_image.ZImageControlTransformerBlock):  # type: ignore[misc]
+    """A block of the control branch."""
+
+    def forward(self, branch: Tensor, x: Tensor, rope: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """A hint for the transformer, and the tokens for the next control block; the first one reads `x`."""
+        if self.block_id == 0:
+            branch = self.before_proj(branch) + x
+        branch = _forward(self, branch, rope, time)
+        return self.after_proj(branch), branch
+
+
+OWN: dict[type, type[nn.Module]] = {
+    ZImageTransformerBlock: Block,
+    # The refiner of Union 1.0, of which that module has a copy.
+    controlnet_z_image.ZImageTransformerBlock: Block,
+    controlnet_z_image.ZImageControlTransformerBlock: ControlBlock,
+}
+
+
+def use_own_blocks(model: Model) -> Model:
+    """Have every block of a diffusers model run the forward here; weights, names and hooks stay."""
+    for module in model.modules():
+        if type(module) in OWN:
+            module.__class__ = OWN[type(module)]
+    return model
+
+
+def _forward(block: Block | ControlBlock, x: Tensor, rope: Tensor, time: Tensor | None) -> Tensor:
+    norms = (block.attention_norm1, block.attention_norm2, block.ffn_norm1, block.ffn_norm2)
+    before, after, before_feed, after_feed = (norm.weight for norm in norms)
+    if time is not None:
+        scale, gate, scale_feed, gate_feed = block.adaLN_modulation(time)[:, None].chunk(4, dim=2)
+        before, before_feed = before * (1 + scale), before_feed * (1 + scale_feed)
+        after, after_feed = after * gate.tanh(), after_feed * gate_feed.tanh()
+    attended = _attend(block.attention, _norm(x, norms[0].eps) * before, rope)
+    x = torch.addcmul(x, _norm(attended, norms[1].eps), after)
+    fed = _feed(block.feed_forward, _norm(x, norms[2].eps) * before_feed)
+    return torch.addcmul(x, _norm(fed, norms[3].eps), after_feed)
+
+
+def _norm(x: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
+    query, key, value = (
+        project(x).unflatten(-1, (attention.heads, -1))
+        for project in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    query, key = (
+        _rotate(norm(heads), rope).to(value.dtype).transpose(1, 2)
+        for norm, heads in ((attention.norm_q, query), (attention.norm_k, key))
+    )
+    mixed = F.scaled_dot_product_attention(query, key, value.transpose(1, 2))
+    output: Tensor = attention.to_out[0](mixed.transpose(1, 2).flatten(2))
+    return output
+
+
+def _feed(feed_forward: Any, x: Tensor) -> Tensor:
+    # In place: these are the largest tensors of a block, and fresh memory costs as much as the arithmetic.
+    inner = F.silu(feed_forward.w1(x), inplace=True).mul_(feed_forward.w3(x))
+    output: Tensor = feed_forward.w2(inner)
+    return output
+
+
+def _rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn neighbouring pairs of (batch, tokens, heads, head_dim), in float32."""
+    pairs = x.float().reshape(*x.shape[:-1], -1, 2)
+    if torch.compiler.is_compiling():
+        # In reals, which a compiler fuses with what is around; run one by one they are six passes, not one.
+        (first, second), (cosine, sine) = pairs.unbind(-1), rope.unbind(-1)
+        turned = torch.stack([first * cosine - second * sine, first * sine + second * cosine], -1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope))
+    return turned.flatten(-2)
