@@ -28,4 +28,4 @@ class Settings(WorkerSettings):
         description="IPs or CIDRs, comma separated, of proxies whose X-Forwarded-* headers are believed.",
     )
     max_body_bytes: int = Field(75_000_000, gt=0, description="Largest request body, in bytes.")
-    io_workers: int = Field(2, ge=1, description="CPU processes of `serve` that fetch, encode and store.")
+    io_workers: int = Field(3, ge=1, description="CPU processes of `serve` that fetch, encode and store.")

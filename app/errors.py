@@ -9,6 +9,7 @@ AppError
     ├── UnknownRequest     404   404001   also another key's request: whether it exists is not told
     ├── NothingHere        404   404002   no such route or file
     ├── WrongMethod        405   405001
+    ├── BodyTooSlow        408   408001
     ├── BodyTooLarge       413   413001
     ├── BadInput           422   422001   `detail` lists every fault
     ├── NotFinished        422   422002   it cannot be deleted yet
@@ -103,6 +104,13 @@ class WrongMethod(ApiError):
             "This path does not take this method; the header Allow names those it takes.",
             {"Allow": ", ".join(methods)},
         )
+
+
+class BodyTooSlow(ApiError):
+    status, error_code = 408, 408001
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"The request body did not arrive within {seconds} s.")
 
 
 class BodyTooLarge(ApiError):

@@ -1,5 +1,6 @@
 """How uvicorn runs the application: the one place, for `zturbo serve`, `zturbo api` and the tests."""
 
+import resource
 import ssl
 
 import uvicorn
@@ -10,6 +11,18 @@ from app.errors import ConfigError
 
 GRACE_SECONDS = 10
 """Time for calls in flight to end when the server is told to stop."""
+
+
+OPEN_FILES = 65_536
+"""Each call, and each stream of events, is an open file; most systems begin at 1,024."""
+
+
+def allow_open_files() -> None:
+    """Raises this process's limit as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

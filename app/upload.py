@@ -6,7 +6,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from app.body import chunks
+from app.body import chunks, in_time
 from app.errors import bad_field
 
 ENVELOPE_BYTES = 65_536
@@ -25,7 +25,8 @@ async def read_file(request: Request, field: str, limit: int) -> bytes:
 
     parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=10)
     try:
-        form = await parser.parse()
+        async with in_time():
+            form = await parser.parse()
     except (MultiPartException, KeyError, ValueError):
         raise bad_field(field, f"{field}: the multipart body cannot be read.") from None
     try:

@@ -16,6 +16,11 @@ NAMES = ", ".join(FORMATS).replace("HEIF", "HEIC")
 
 MAX_MEGAPIXELS = 40
 MAX_SIDE = 16_384
+MAX_SCANS = 100
+"""Of a JPEG; a progressive one has about ten. A scan of 82 bytes can cost 20 ms, so a file of 50 MB hours."""
+
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
+"""How a JPEG and each of its scans begins; within a scan the latter does not occur."""
 
 SIXTEEN_BIT = 257
 """65535 / 255."""
@@ -27,6 +32,8 @@ def read_image(data: bytes, field: str) -> Pixels:
     `field` is where the bytes came from, for the message. Raises ImageError.
     """
     _register_heif()
+    if data.startswith(JPEG) and data.count(SCAN) > MAX_SCANS:
+        raise ImageError(f"{field}: the picture has more than {MAX_SCANS} scans.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -32,6 +32,8 @@ def start_logging(log_format: LogFormat) -> None:
     logging.captureWarnings(True)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of every byte of a caller's that is not as it should be.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ KEY_SECONDS = 86_400
 
 LIST_BATCH = 100
 """Records read at once while a list looks for those in one state."""
+LIST_BATCHES = 20
 
 
 MINUTE = 60
@@ -234,10 +235,13 @@ class Requests:
     async def list_owned(
         self, owner: str, state: State | None = None, limit: int = 20, cursor: str | None = None
     ) -> Page:
-        """An owner's requests, newest first. Raises ValueError for a cursor that is none of ours."""
+        """An owner's requests, newest first. Raises ValueError for a cursor that is none of ours.
+
+        A page may be short although there is more: only so many records are looked through at once.
+        """
         newest = f"({int(cursor)}" if cursor else "+inf"
         found: list[Record] = []
-        while True:
+        for _ in range(LIST_BATCHES):
             with reaching_store():
                 ids: Any = await self._client.zrange(
                     f"zturbo:owner:{owner}", newest, "-inf", desc=True, byscore=True, offset=0, num=LIST_BATCH
@@ -250,6 +254,7 @@ class Requests:
                     return Page(found[:limit], str(found[limit - 1].sequence))
             if len(ids) < LIST_BATCH:
                 return Page(found, None)
+        return Page(found, newest.removeprefix("("))
 
     async def _read(self, ids: list[str]) -> list[Record]:
         with reaching_store():

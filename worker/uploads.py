@@ -47,4 +47,5 @@ def _format(data: bytes) -> str:
     """As a name's ending, once all of the picture could be read. Raises ImageError."""
     read_image(data, "file")
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return str(image.format).lower()
+        # Telephones put further pictures behind the JPEG that is looked at.
+        return "jpeg" if image.format == "MPO" else str(image.format).lower()

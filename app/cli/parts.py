@@ -50,12 +50,13 @@ def api(
 
     from app.errors import ConfigError
     from app.main import create_app
-    from app.server import server_config
+    from app.server import allow_open_files, server_config
     from worker.errors import SetupError
 
     settings = read_settings(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, redis_url=redis_url)
     start_logging(settings.log_format)
     try:
+        allow_open_files()
         server = uvicorn.Server(server_config(create_app(settings), settings))
     except (ConfigError, SetupError) as error:
         fail(str(error), Exit.CONFIG)

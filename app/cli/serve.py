@@ -1,6 +1,7 @@
 """`zturbo serve`: the whole server on one machine, from one command."""
 
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -194,7 +195,8 @@ def make_folder(data_dir: Path) -> None:
     from app.errors import ConfigError
 
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        # Prompts and pictures are nobody else's on this machine.
+        data_dir.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"The data folder {data_dir} cannot be made: {error.strerror}. Choose another by --data-dir."

@@ -14,7 +14,7 @@ from worker.records import EXPAND
 router = APIRouter(prefix="/v1/expand", tags=["preprocess"])
 
 
-@router.post("", response_model_exclude_none=True, responses=errors_answered(413, 429))
+@router.post("", response_model_exclude_none=True, responses=errors_answered(408, 413, 429))
 async def expand_prompt(
     request: Request, submission: SubmissionDep, settings: SettingsDep, wait: WaitDep
 ) -> ExpandBody:

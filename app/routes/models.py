@@ -46,7 +46,7 @@ async def get_model(model_id: str) -> ModelBody:
     return model_body(find_endpoint(model_id))
 
 
-@router.post("/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(413, 429))
+@router.post("/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 429))
 async def submit(
     model_id: str,
     request: Request,

@@ -27,7 +27,7 @@ others."""
 router = APIRouter(prefix="/v1", tags=["preprocess"])
 
 
-@router.post("/preprocess", responses=errors_answered(413, 429))
+@router.post("/preprocess", responses=errors_answered(408, 413, 429))
 async def make_control_map(
     request: Request,
     submission: SubmissionDep,

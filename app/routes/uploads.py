@@ -35,7 +35,7 @@ DECODING = CapacityLimiter(2)
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
-@router.post("", responses=errors_answered(413), openapi_extra=MULTIPART)
+@router.post("", responses=errors_answered(408, 413), openapi_extra=MULTIPART)
 async def upload_file(
     request: Request,
     owner: Owner,

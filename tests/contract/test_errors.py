@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -68,6 +69,26 @@ async def test_unknown_request(http: httpx.AsyncClient, request_id: str) -> None
 
 async def test_unknown_model(http: httpx.AsyncClient) -> None:
     check(await http.post("/v1/models/nobody/nothing", json={}), 404, 400001)
+
+
+async def test_body_of_very_many_values(http: httpx.AsyncClient) -> None:
+    for body in (b"[" + b"0," * 30_000 + b"0]", b'{"x": [' + b"{}," * 30_000 + b"0]}"):
+        answer = await http.post(SUBMIT, content=body)
+        assert "25000 values" in check(answer, 422, 422001)["message"]
+    long = DOCUMENTED_INPUT | {"prompt": ",[{" * 6_000}
+    assert (await http.post(SUBMIT, json=long)).status_code == 200
+
+
+async def test_body_that_does_not_arrive(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.body.BODY_SECONDS", 0.05)
+
+    async def stalled(begin: bytes) -> AsyncIterator[bytes]:
+        yield begin
+        await anyio.sleep(30)
+
+    check(await http.post(SUBMIT, content=stalled(b"{")), 408, 408001)
+    multipart = {"Content-Type": "multipart/form-data; boundary=x"}
+    check(await http.post("/v1/files", content=stalled(b"--x\r\n"), headers=multipart), 408, 408001)
 
 
 async def test_body_too_large(settings: Settings) -> None:

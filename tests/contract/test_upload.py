@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -43,6 +44,19 @@ async def test_picture_is_kept_as_it_was_sent(http: httpx.AsyncClient, format: s
     file = await http.get(body["url"])
     assert file.content == picture(format)
     assert file.headers["content-type"] == body["content_type"]
+
+
+async def test_jpeg_with_further_pictures_behind_it_is_kept_as_one(http: httpx.AsyncClient) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 12)).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (16, 12))])
+    assert (await upload(http, file.getvalue())).json()["name"] == "upload.jpeg"
+
+
+async def test_heic_is_kept_as_such(http: httpx.AsyncClient) -> None:
+    data = (Path(__file__).parents[1] / "worker" / "pictures" / "corner.heic").read_bytes()
+    kept = (await upload(http, data)).json()
+    file = await http.get(kept["url"])
+    assert (file.content, file.headers["content-type"]) == (data, "image/heif")
 
 
 async def test_upload_is_read_as_image_url_without_a_round_trip(

@@ -107,6 +107,14 @@ def test_heic_that_lies_about_its_size_is_refused(told: int) -> None:
         read_image(bytes(data), "image_url")
 
 
+def test_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    data = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
+    assert read_image(data, "image_url").shape == (64, 64, 3)
+    last = data[data.rfind(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        read_image(data[:-2] + 100 * last + b"\xff\xd9", "image_url")
+
+
 def test_first_frame_of_an_animation_is_taken() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

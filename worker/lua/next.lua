@@ -22,11 +22,30 @@ local function loads(needs)
     return (controlnet ~= '' and controlnet ~= held_controlnet and 2 or 0) + (loras ~= held_loras and 1 or 0)
 end
 
+-- Whoever prepares may wait an hour for a caller's slow host. So while there are several io workers, one always
+-- takes no request but to finish it, and no owner has all the others.
+local function choose_for_io()
+    local io = workers('io', at)
+    local preparing, of_owner = 0, {}
+    for _, id in ipairs(io > 1 and redis.call('ZRANGE', LEASES, 0, -1) or {}) do
+        local stage, owner = unpack(redis.call('HMGET', REQUEST .. id, 'stage', 'owner'))
+        if stage == 'prepare' then
+            preparing = preparing + 1
+            of_owner[owner] = (of_owner[owner] or 0) + 1
+        end
+    end
+    for _, id in ipairs(redis.call('ZRANGE', WAITING .. 'io', 0, LOOKED_AT - 1)) do
+        local stage, owner = unpack(redis.call('HMGET', REQUEST .. id, 'stage', 'owner'))
+        local room = preparing < io - 1 and (of_owner[owner] or 0) < math.max(1, io - 2)
+        if stage == 'finish' or io == 1 or room then return id end
+    end
+end
+
 -- Of those that are about due the one with the least to load. A request is passed over for one at most that came
 -- no later than PASSED_OVER after it. benchmarks/affinity.py tells what this is worth.
-local function choose()
+local function choose_for_gpu()
     local first, place = unpack(redis.call('ZRANGE', WAITING .. queue, 0, 0, 'WITHSCORES'))
-    if not first or queue == 'io' then return first end
+    if not first then return nil end
     local chosen, least, oldest = first, 4, math.huge
     local due = redis.call('ZRANGEBYSCORE', WAITING .. queue, place, place + AHEAD, 'LIMIT', 0, LOOKED_AT)
     for _, id in ipairs(due) do
@@ -40,7 +59,7 @@ local function choose()
     return chosen
 end
 
-id = choose()
+if queue == 'io' then id = choose_for_io() else id = choose_for_gpu() end
 if not id then return {} end
 -- In the middle of an upgrade: it waits for a worker that knows how to go on with it.
 if tonumber(redis.call('HGET', REQUEST .. id, 'version') or 0) > known then return {} end
