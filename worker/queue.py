@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Queue = Literal["io", "gpu"]
 QUEUES: tuple[Queue, ...] = ("io", "gpu")
 
-BELL_LISTS = ("rq:queue:zturbo-io", "rq:queue:zturbo-gpu")
+BELL_LISTS = tuple(f"{BellQueue.redis_queue_namespace_prefix}zturbo-{queue}" for queue in QUEUES)
 """Where RQ keeps the bells, in the order of `QUEUES`; the scripts count them."""
 
 SOCKET_SECONDS = 5.0
