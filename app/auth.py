@@ -151,6 +151,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _hostname(netloc: str) -> str:
+    if "@" in netloc:
+        # A user's name has no place in a Host header.
+        return ""
     try:
         return urlsplit(f"//{netloc}").hostname or ""
     except ValueError:

@@ -14,10 +14,17 @@ from typing import Any
 KEY = "a-key-for-this-run"
 START_SECONDS = 240.0
 STOP_SECONDS = 60.0
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 60
 
-NOT_PROMISED = "positive_data_acceptance"
-"""A schema cannot tell which URLs, paths and pictures are good, so what fits it may yet be a 422."""
+NOT_PROMISED = "positive_data_acceptance,unsupported_method,allow_header_conformance"
+"""A schema cannot tell which URLs, paths and pictures are good, so what fits it may be a 422. And the path
+of the categories is, to whoever posts there, a model's id."""
+
+CONFIG = """
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", 503]
+"""
+"""503 is documented: Redis or every GPU worker is busy or away. No other 5xx may be answered."""
 
 
 def call_everything(examples: int, seed: int) -> dict[str, Any]:
@@ -51,11 +58,22 @@ def _served(folder: Path) -> Iterator[str]:
 
 
 def _run(url: str, folder: Path, examples: int, seed: int, *options: str) -> dict[str, Any]:
-    report = folder / "report.json"
+    report, config = folder / "report.json", folder / "schemathesis.toml"
+    config.write_text(CONFIG)
     command = [
-        *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
+        *(
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "--config-file",
+            str(config),
+            "run",
+            f"{url}/openapi.json",
+        ),
         *("--checks", "all", "--exclude-checks", NOT_PROMISED),
         *("--max-examples", str(examples), "--seed", str(seed), "--request-timeout", str(ANSWER_SECONDS)),
+        # A submit that asks to wait is held so long.
+        *("--max-response-time", str(ANSWER_SECONDS)),
         *("--suppress-health-check", "all", "--generation-database", "none", "--no-color"),
         *("--report", "json", "--report-json-path", str(report), *options),
     ]
