@@ -123,7 +123,13 @@ def _fal_key(request: Request) -> str:
     return key.strip() if scheme.lower() == "key" else ""
 
 
-Owner = Annotated[str, Depends(owner)]
+async def _known_owner(request: Request) -> str:
+    """As `owner`, which every private router depends on, has found it."""
+    name: str = request.state.owner
+    return name
+
+
+Owner = Annotated[str, Depends(_known_owner)]
 
 
 def _require_this_machine(request: Request) -> None:

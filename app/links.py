@@ -24,7 +24,7 @@ class Links:
         return f"{self.base}/v1/files/{file_id}/{name}"
 
 
-def links(request: Request) -> Links:
+def links_of(request: Request) -> Links:
     settings: Settings = request.app.state.settings
     if settings.public_base_url:
         return Links(settings.public_base_url.rstrip("/"))

@@ -1,4 +1,4 @@
-"""Taking a request: what every dialect's submit route does with a body that it has read.
+"""Taking a request: what every dialect's submit route does.
 
 An Idempotency-Key is the caller's own name for a submit: sent again, it gets the same request and no second.
 """
@@ -9,14 +9,14 @@ import re
 import secrets
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, Header, Query
-from pydantic import BaseModel
+from fastapi import Depends, Header, Query, Request
+from pydantic import BaseModel, ValidationError
 
-from app.auth import Owner
-from app.deps import LinksDep, RequestsDep
-from app.errors import Unavailable, bad_field, faults
-from app.links import Links
+from app.body import read_json
+from app.errors import Unavailable, bad_field, bad_input, faults
+from app.links import links_of
 from models.errors import SizeError
+from models.inputs import Input, read_input
 from models.reference import ReferenceFault, check_url
 from worker import logs
 from worker.errors import FetchError, ImageError
@@ -67,19 +67,27 @@ class Taken(NamedTuple):
 
 
 class Submission:
-    """One call's way to submit."""
+    """One call that submits: its checked body, and its way into the line."""
 
-    def __init__(
-        self,
-        owner: Owner,
-        requests: RequestsDep,
-        links: LinksDep,
-        idempotency_key: IdempotencyKey = None,
-    ) -> None:
-        self._owner = owner
-        self._requests: Requests = requests
-        self._links: Links = links
+    def __init__(self, call: Request, idempotency_key: str | None, wait: float | None) -> None:
+        self.wait = wait
+        """Seconds to hold the call, 0: not at all; None when nothing is said."""
+        self.links = links_of(call)
+        self._call = call
+        self._owner: str = call.state.owner
         self._key = idempotency_key
+        self._requests: Requests = call.app.state.requests
+
+    async def read(self, schema: type[Input]) -> tuple[Input, list[str]]:
+        """The input in the call's body, and a warning for each field that is ignored.
+
+        Raises BadInput, and BodyTooLarge.
+        """
+        body = await read_json(self._call, self._call.app.state.settings.max_body_bytes)
+        try:
+            return read_input(schema, body)
+        except ValidationError as error:
+            raise bad_input(error) from None
 
     async def take(
         self,
@@ -92,7 +100,7 @@ class Submission:
         """Puts a checked input in line. Raises Refused, KeyReused, and BadInput for the webhook's URL."""
         body = checked.model_dump(mode="json")
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
-        told = {"url": _checked(webhook), "base": self._links.base, "dialect": dialect} if webhook else None
+        told = {"url": _checked(webhook), "base": self.links.base, "dialect": dialect} if webhook else None
         if self._key is not None:
             digest = _digest([model_id, body, webhook])
             request_id = await self._requests.reserve(self._owner, self._key, digest, request_id)
@@ -100,12 +108,13 @@ class Submission:
         position = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told)
         return Taken(request_id, position)
 
-    async def errand(self, kind: str, checked: BaseModel, seconds: float) -> dict[str, Any]:
+    async def errand(self, kind: str, checked: BaseModel) -> dict[str, Any]:
         """The output of an errand (`worker.records.ERRANDS`), waited for and then forgotten.
 
         Raises Refused, BadInput when the caller's image is no good, and Unavailable when it fails otherwise
         or takes longer than that.
         """
+        seconds = PREFERRED_WAIT_SECONDS if self.wait is None else self.wait
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         logs.request_id.set(request_id)
         await self._requests.submit(request_id, kind, checked.model_dump(mode="json"), self._owner, [])
@@ -126,22 +135,25 @@ class Submission:
         return await outcome(self._requests, request_id, seconds)
 
 
-SubmissionDep = Annotated[Submission, Depends()]
+async def _submission(
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
+    wait: WaitQuery = None,
+    prefer: Annotated[str, Header(description="`wait=SECONDS` (RFC 7240).")] = "",
+) -> Submission:
+    # All at once, and the owner as the router has found it: every dependency more costs a tenth of the call.
+    return Submission(request, idempotency_key, _preferred(prefer) if wait is None else wait)
 
 
-def preferred_wait(
-    wait: WaitQuery = None, prefer: Annotated[str, Header(description="`wait=SECONDS` (RFC 7240).")] = ""
-) -> float | None:
-    """Seconds to hold the call, by either way of saying it, 0: not at all; None when nothing is said."""
-    if wait is not None:
-        return wait
+SubmissionDep = Annotated[Submission, Depends(_submission)]
+
+
+def _preferred(prefer: str) -> float | None:
+    """The seconds in a header `Prefer`."""
     preference = _PREFERENCE.search(prefer)
     if preference is None:
         return None
     return min(float(preference[1] or PREFERRED_WAIT_SECONDS), MAX_WAIT_SECONDS)
-
-
-WaitDep = Annotated[float | None, Depends(preferred_wait)]
 
 
 def _checked(webhook: str) -> str:

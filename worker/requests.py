@@ -33,7 +33,7 @@ from worker.records import (
 )
 from worker.registry import WorkerInfo, read_workers
 from worker.store import DEFAULT_REDIS_URL, Scripts, connect_async, reaching_store
-from worker.workspace import Workspace
+from worker.workspace import Workspace, holds_picture
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,9 @@ class Requests:
         """
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")
-        slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
+        slim = input
+        if holds_picture(input):
+            slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
         fields = ["version", str(RECORD_VERSION), "model_id", model_id]
         fields += ["input", json.dumps(slim), "warnings", json.dumps(warnings)]
         fields += ["webhook", json.dumps(webhook)] if webhook else []

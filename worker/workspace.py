@@ -9,7 +9,7 @@ import io
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,19 +34,22 @@ YOUNG_SECONDS = 600
 """What is kept is there before its record is; so long it is not taken for an orphan."""
 
 
+def holds_picture(body: Mapping[str, Any]) -> bool:
+    """Whether an input is too large for its record, which is read at every poll."""
+    url = body.get("image_url", "")
+    return len(url) > INLINE_CHARACTERS and url[:5].lower() == "data:"
+
+
 class Workspace:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
     def slim_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The input as its record keeps it: read at every poll, so with no picture in it.
+        """Keeps the picture of a body that `holds_picture`, and returns the body without it.
 
         Raises StorageError.
         """
-        url = body.get("image_url", "")
-        if url[:5].lower() != "data:" or len(url) <= INLINE_CHARACTERS:
-            return body
-        self._write(request_id, SOURCE_NAME, url.encode())
+        self._write(request_id, SOURCE_NAME, body["image_url"].encode())
         return body | {"image_url": ASIDE}
 
     def whole_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:

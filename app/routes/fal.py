@@ -4,20 +4,15 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app import fal
-from app.body import read_json
-from app.config import Settings
-from app.deps import LinksDep, OwnRecord, RequestsDep, SettingsDep, StorageDep
-from app.errors import bad_input
+from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep
 from app.links import Links
 from app.submission import MAX_WAIT_SECONDS, SubmissionDep, WebhookQuery
-from models.inputs import read_input
 from worker.following import follow
 from worker.records import FINAL_STATES, Record
 from worker.storage import Storage
@@ -34,32 +29,26 @@ run_router = APIRouter(prefix=f"{fal.RUN_PATH}/{fal.OWNER}/{fal.APP}", tags=["fa
 
 @router.post(f"/{fal.MODEL_PATH}")
 async def submit(
-    request: Request,
     submission: SubmissionDep,
-    settings: SettingsDep,
-    links: LinksDep,
     fal_webhook: WebhookQuery = None,
 ) -> JSONResponse:
     """Queue one request."""
-    asked, warnings = await _read(request, settings)
-    taken = await submission.take(fal.MODEL_ID, asked, warnings, fal_webhook, fal.DIALECT)
-    body = {"request_id": taken.request_id, **fal.request_links(taken.request_id, links)}
+    asked, warnings = await submission.read(fal.FalInput)
+    taken = await submission.take(fal.MODEL_ID, asked.ours(), warnings, fal_webhook, fal.DIALECT)
+    body = {"request_id": taken.request_id, **fal.request_links(taken.request_id, submission.links)}
     return _answer(body | {"status": "IN_QUEUE", "queue_position": taken.position}, 200, taken.request_id)
 
 
 @run_router.post(f"/{fal.MODEL_PATH}")
 async def run(
-    request: Request,
     submission: SubmissionDep,
-    settings: SettingsDep,
     requests: RequestsDep,
-    links: LinksDep,
     storage: StorageDep,
     patience: PatienceHeader = MAX_WAIT_SECONDS,
 ) -> JSONResponse:
     """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
-    asked, warnings = await _read(request, settings)
-    request_id, _ = await submission.take(fal.MODEL_ID, asked, warnings, None, fal.DIALECT)
+    asked, warnings = await submission.read(fal.FalInput)
+    request_id, _ = await submission.take(fal.MODEL_ID, asked.ours(), warnings, None, fal.DIALECT)
     record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))
     if record is None or record.state not in FINAL_STATES:
         await requests.cancel(request_id, force=True)
@@ -67,7 +56,7 @@ async def run(
         # By this the clients know that there is no sense in sending the same again.
         answer.headers["x-fal-request-timeout-type"] = "user"
         return answer
-    return await _result(record, links, storage)
+    return await _result(record, submission.links, storage)
 
 
 @requests_router.get("/status")
@@ -115,15 +104,6 @@ async def _result(record: Record, links: Links, storage: Storage) -> JSONRespons
         return _answer(fal.fault_body(record), 422, record.id)
     urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
     return _answer(fal.result_body(record, links, urls), 200, record.id)
-
-
-async def _read(request: Request, settings: Settings) -> tuple[fal.TakenInput, list[str]]:
-    """The body as a worker reads it, and what was ignored. Raises BadInput."""
-    try:
-        asked, warnings = read_input(fal.FalInput, await read_json(request, settings.max_body_bytes))
-    except ValidationError as error:
-        raise bad_input(error) from None
-    return asked.ours(), warnings
 
 
 def _answer(body: dict[str, Any], status: int, request_id: str) -> JSONResponse:

@@ -2,17 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import ValidationError
+from fastapi import APIRouter, Query, Response
 
 from app.answers import result_body
-from app.body import read_json
-from app.deps import LinksDep, SettingsDep
-from app.errors import UnknownModel, bad_input
+from app.errors import UnknownModel
 from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, WaitedBody, errors_answered
-from app.submission import SubmissionDep, WaitDep, WebhookQuery
+from app.submission import SubmissionDep, WebhookQuery
 from models.catalog import ENDPOINTS, Endpoint, categories, search
-from models.inputs import read_input
 
 MAX_PAGE = 1000
 
@@ -49,26 +45,19 @@ async def get_model(model_id: str) -> ModelBody:
 @router.post("/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 429))
 async def submit(
     model_id: str,
-    request: Request,
     response: Response,
     submission: SubmissionDep,
-    settings: SettingsDep,
-    links: LinksDep,
-    wait: WaitDep,
     webhook: WebhookQuery = None,
 ) -> SubmitBody | WaitedBody:
     """Queue one request. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
     endpoint = find_endpoint(model_id)
-    body = await read_json(request, settings.max_body_bytes)
-    try:
-        checked, warnings = read_input(endpoint.input_model, body)
-    except ValidationError as error:
-        raise bad_input(error) from None
+    checked, warnings = await submission.read(endpoint.input_model)
+    links = submission.links
     request_id, _ = await submission.take(endpoint.model_id, checked, warnings, webhook, "hosted")
     urls = {f"{leaf}_url": links.request(request_id, leaf) for leaf in ("status", "result", "cancel")}
-    if wait:
-        response.headers["Preference-Applied"] = f"wait={wait:g}"
-        record = await submission.outcome(request_id, wait)
+    if submission.wait:
+        response.headers["Preference-Applied"] = f"wait={submission.wait:g}"
+        record = await submission.outcome(request_id, submission.wait)
         if record is not None:
             return WaitedBody(**result_body(record, links, include_cost=False).wire(), **urls)
     return SubmitBody(request_id=request_id, **urls, warnings=warnings or None)

@@ -3,18 +3,16 @@
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Request
-from pydantic import ValidationError
+from fastapi import APIRouter
 
 from app.answers import file_url
-from app.body import read_json
 from app.config import Settings
-from app.deps import LinksDep, SettingsDep, StorageDep
-from app.errors import bad_field, bad_input
+from app.deps import SettingsDep, StorageDep
+from app.errors import bad_field
 from app.schemas import LoraBody, LorasBody, MapBody, errors_answered
-from app.submission import PREFERRED_WAIT_SECONDS, SubmissionDep, WaitDep
+from app.submission import SubmissionDep
 from models.errors import SizeError
-from models.inputs import PreprocessInput, read_input
+from models.inputs import PreprocessInput
 from models.shelf import find_loras
 from worker.errors import FetchError, ImageError
 from worker.records import CONTROL_MAP
@@ -28,28 +26,17 @@ router = APIRouter(prefix="/v1", tags=["preprocess"])
 
 
 @router.post("/preprocess", responses=errors_answered(408, 413, 429))
-async def make_control_map(
-    request: Request,
-    submission: SubmissionDep,
-    settings: SettingsDep,
-    storage: StorageDep,
-    links: LinksDep,
-    wait: WaitDep,
-) -> MapBody:
+async def make_control_map(submission: SubmissionDep, settings: SettingsDep, storage: StorageDep) -> MapBody:
     """The map that a request with this image, `preprocess` and `image_size` would be guided by.
 
     Depth and pose wait in line for a GPU worker, for `wait` seconds at most, 60 unless said.
     """
-    try:
-        asked, _ = read_input(PreprocessInput, await read_json(request, settings.max_body_bytes))
-    except ValidationError as error:
-        raise bad_input(error) from None
+    asked, _ = await submission.read(PreprocessInput)
     if asked.preprocess in ("depth", "pose"):
-        seconds = PREFERRED_WAIT_SECONDS if wait is None else wait
-        made = (await submission.errand(CONTROL_MAP, asked, seconds))["control_image"]
+        made = (await submission.errand(CONTROL_MAP, asked))["control_image"]
     else:
         made = await to_thread.run_sync(_make_map, asked, settings, storage, limiter=MAPPING)
-    return MapBody(control_image=file_url(made, links), width=made["width"], height=made["height"])
+    return MapBody(control_image=file_url(made, submission.links), width=made["width"], height=made["height"])
 
 
 def _make_map(asked: PreprocessInput, settings: Settings, storage: Storage) -> dict[str, Any]:
