@@ -61,7 +61,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.server
 
 # After a change of the dependencies in pyproject.toml; UPGRADE=--upgrade takes the newest versions of all.
 requirements: | $(BIN)/python
