@@ -31,7 +31,8 @@ class ControlBlock(controlnet_z_image.ZImageControlTransformerBlock):  # type: i
 
     def forward(self, branch: Tensor, x: Tensor, rope: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """A hint for the transformer, and the tokens for the next control block; the first one reads `x`."""
-        if self.block_id == 0:
+        # Not `block_id`, which is another number in each: compiled code would serve one block alone.
+        if hasattr(self, "before_proj"):
             branch = self.before_proj(branch) + x
         branch = _forward(self, branch, rope, time)
         return self.after_proj(branch), branch

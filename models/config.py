@@ -1,14 +1,20 @@
 """Settings of the model layer: which weights, where they lie, on which device."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.sizes import GRID, PRESETS, output_size
 
 DEFAULT_MODEL = "Tongyi-MAI/Z-Image-Turbo"
 DEFAULT_CONTROLNET = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"
+
+
+_SIZE = re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}")
 
 
 def default_data_dir() -> Path:
@@ -46,6 +52,19 @@ class ModelSettings(BaseSettings):
     placement: Literal["auto", "resident", "text-encoder-offload", "model-offload", "block-offload"] = Field(
         "auto", description="Where the weights stay between uses; auto decides by the memory there is."
     )
+    compile: Literal["off", "default", "reduce-overhead"] = Field(
+        "off",
+        description=(
+            "Mode of torch.compile for the transformer's blocks, which are compiled before the server is "
+            "ready; needs a C++ compiler. Not yet tried on a GPU."
+        ),
+    )
+    compile_sizes: str = Field(
+        "square_hd",
+        description=(
+            "Sizes to compile for, comma separated: presets, or such as `1024x768`. Others run uncompiled."
+        ),
+    )
     depth_backend: Literal["midas", "depth-anything-v2"] = Field(
         "midas", description="Which network makes depth maps."
     )
@@ -62,6 +81,23 @@ class ModelSettings(BaseSettings):
     prompt_llm_key: SecretStr | None = Field(
         None, description="Bearer token for the server at PROMPT_LLM_URL."
     )
+
+    @field_validator("compile_sizes")
+    @classmethod
+    def _sizes_are_known(cls, sizes: str) -> str:
+        for size in map(str.strip, sizes.split(",")):
+            sides = output_size(size, (0, 0)) if size in PRESETS or _SIZE.fullmatch(size) else (1,)
+            if any(side % GRID for side in sides):
+                raise ValueError(
+                    f"{size!r} is neither a preset ({', '.join(PRESETS)}) nor such as 1024x768, sides a "
+                    f"multiple of {GRID}"
+                )
+        return sizes
+
+    @property
+    def compiled_sizes(self) -> list[tuple[int, int]]:
+        """`compile_sizes` as (width, height)."""
+        return [output_size(size.strip(), (0, 0)) for size in self.compile_sizes.split(",")]
 
     @property
     def loras_path(self) -> Path:

@@ -59,7 +59,9 @@ class Engine:
         elif Path(choice).is_dir():
             name = Path(choice).resolve().name
         with telling_broken_device():
-            return cls(name, Rig.load(folder, _default_controlnet(settings), settings), settings)
+            rig = Rig.load(folder, _default_controlnet(settings), settings)
+            rig.warm_up(settings.compiled_sizes)
+        return cls(name, rig, settings)
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
@@ -214,7 +216,7 @@ class Engine:
         batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
 
         def report(batch: int, step: int, steps: int, guess: "Callable[[], Tensor]") -> None:
-            rig.synchronize()
+            rig.end_step()
             on_step(Step(batch * steps + step, len(batches) * steps, lambda: preview(guess())))
 
         path = job.controlnet if control_latents is not None else None

@@ -15,6 +15,9 @@ Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offlo
 visits it for each prompt. model-offload: each component visits when it is needed. block-offload: so does each
 block of the large ones."""
 
+ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload")
+"""Those in which the transformer and the control branches never leave the device."""
+
 BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST_PIXELS = 2048 * 2048
 LARGEST_TOKENS = LARGEST_PIXELS // 16**2 + 512

@@ -5,7 +5,7 @@ Each part is handed out in a `with` block, within which its weights are on the d
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +15,12 @@ from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DM
 from torch import nn
 from transformers import Qwen3ForCausalLM
 
+from models.compilation import compile_blocks, keep_code_in, warm_up
 from models.components import Components, Files, footprint, load_components
 from models.config import ModelSettings
 from models.controlnet import load_controlnet
 from models.devices import find_device, free_bytes
-from models.placement import Placement, decide, smaller
+from models.placement import ON_DEVICE, Placement, decide, smaller
 from models.residence import move_all_but, stream, visiting
 from models.weights import replaced_parts
 
@@ -36,7 +37,9 @@ class Branch(NamedTuple):
 class Rig:
     """Keeps the default control branch loaded, and the one other that was used last."""
 
-    def __init__(self, components: Components, placement: Placement, controlnet: Path | None) -> None:
+    def __init__(
+        self, components: Components, placement: Placement, controlnet: Path | None, compile_mode: str = "off"
+    ) -> None:
         self.placement = placement
         self.shortages: Counter[str] = Counter()
         """Times the device's memory ran out, by what was done about it (models.memory)."""
@@ -46,7 +49,10 @@ class Rig:
         self._text_encoder = components.text_encoder
         self._vae = components.vae
         self._device = torch.device(placement.device)
+        # Where weights come and go, code for them would not stay good.
+        self._compile_mode = compile_mode if placement.mode in ON_DEVICE else "off"
         self._settle()
+        self._compile(self.transformer)
         self._default = self._load_branch(controlnet) if controlnet else None
         self._other: Branch | None = None
 
@@ -63,11 +69,11 @@ class Rig:
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
-        on_device = placement.mode in ("resident", "text-encoder-offload")
-        home = torch.device(device if on_device else "cpu")
+        home = torch.device(device if placement.mode in ON_DEVICE else "cpu")
         dtype = getattr(torch, placement.dtype)
         components = load_components(folder, dtype, home, settings.data_dir / "cache", files)
-        return cls(components, placement, controlnet)
+        keep_code_in(settings.data_dir / "cache" / "compiled")
+        return cls(components, placement, controlnet, settings.compile)
 
     @property
     def pixels_per_latent(self) -> int:
@@ -96,6 +102,21 @@ class Rig:
         with self._guest(self._vae, "model-offload"):
             yield self._vae
 
+    def warm_up(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Compile for pictures of these (width, height), if the blocks are to be compiled at all."""
+        if self._compile_mode == "off":
+            return
+        side = self.pixels_per_latent
+        latents = [(height // side, width // side) for width, height in sizes]
+        with self.denoiser(self._default.path if self._default else None) as (transformer, controlnet):
+            warm_up(transformer, controlnet, latents, self._device)
+
+    def end_step(self) -> None:
+        """Wait until a denoising step is done; what it held in CUDA graphs is free for the next."""
+        self.synchronize()
+        if self._compile_mode == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
     def synchronize(self) -> None:
         """Wait until the device has done what it was given."""
         if self._device.type == "cuda":
@@ -123,8 +144,10 @@ class Rig:
             return
         branches = [branch.controlnet for branch in (self._default, self._other) if branch]
         leaving = [self._text_encoder, self._vae]
-        if placement.mode in ("model-offload", "block-offload"):
+        if placement.mode not in ON_DEVICE:
             leaving += [self.transformer, *branches]
+            if self._compile_mode != "off":
+                torch.compiler.set_stance("force_eager")
         for module in leaving:
             module.to("cpu")
         self._settle()
@@ -134,6 +157,10 @@ class Rig:
 
     def _guest(self, module: nn.Module, *modes: str) -> AbstractContextManager[None]:
         return visiting(module, self._device) if self.placement.mode in modes else nullcontext()
+
+    def _compile(self, model: nn.Module) -> None:
+        if self._compile_mode != "off":
+            compile_blocks(model, self._compile_mode)
 
     def _settle(self) -> None:
         """Put each part where it stays."""
@@ -167,9 +194,10 @@ class Rig:
 
     def _load_branch(self, path: Path) -> Branch:
         mode, dtype = self.placement.mode, getattr(torch, self.placement.dtype)
-        home = torch.device("cpu") if mode in ("model-offload", "block-offload") else self._device
+        home = self._device if mode in ON_DEVICE else torch.device("cpu")
         stamp = _stamp(path)
         controlnet, _ = load_controlnet(path, self.transformer.config, dtype, home)
+        self._compile(controlnet)
         if mode == "block-offload":
             self._stream_branch(controlnet)
         return Branch(path, *stamp, controlnet)
