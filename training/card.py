@@ -80,7 +80,7 @@ def write_card(preset: Preset, folder: Path, bundle: Path, device: str) -> None:
             shapes=" and ".join(f"{width} x {height}" for width, height in sorted(shapes)),
             device=" --device cuda" if gpu else "",
             stages="\n".join(_stage_row(line) for line in last.values()),
-            where="On a GPU." if gpu else "On two processor cores shared with other work.",
+            where="On a GPU." if gpu else "On one processor core.",
             figures=_figure_table(figures) if figures.exists() else "Not measured yet.",
             limits=""
             if gpu

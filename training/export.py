@@ -41,6 +41,7 @@ def export(
     encoder, tokenizer = text
     for name, model in {"vae": vae, "text_encoder": encoder, "transformer": transformer}.items():
         copy.deepcopy(model).cpu().to(torch.bfloat16).save_pretrained(draft / name)
+        _forget_origin(draft / name / "config.json")
     tokenizer.save_pretrained(draft / "tokenizer")
     FlowMatchEulerDiscreteScheduler(shift=SHIFT).save_pretrained(draft / "scheduler")
     (draft / "model_index.json").write_text(json.dumps(_INDEX, indent=2) + "\n")
@@ -62,6 +63,13 @@ def export(
     shutil.rmtree(out, ignore_errors=True)
     draft.rename(out)
     return total
+
+
+def _forget_origin(config: Path) -> None:
+    """Takes out the folder of this machine that the model was loaded from."""
+    settings = json.loads(config.read_text())
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _save(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype) -> None:

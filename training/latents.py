@@ -11,14 +11,17 @@ from typing import Any, Final
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from training import autoencoder
 from training.captions import caption
 from training.flow import Captions, pad_captions
-from training.pictures import in_parallel, picture, to_tensor
+from training.labels import cell_labels
+from training.pictures import Shape, in_parallel, to_tensor
 from training.presets import Preset
+from training.render import render
 from training.runtime import Runtime
 from training.scenes import sample_scene
 from training.text_encoder import embed
@@ -35,16 +38,30 @@ _SHAPE_EVERY: Final = 5
 
 @dataclass(frozen=True)
 class Shard:
-    """`SHARD` scenes: latents (N, 16, h, w) float16, and WORDINGS captions of each, scene after scene."""
+    """`SHARD` scenes: latents (N, 16, h, w) float16, what each cell shows (N, 2, 2h, 2w), and WORDINGS
+    captions of each, scene after scene.
+    """
 
     latents: Tensor
+    labels: Tensor
     captions: Captions
 
-    def batch(self, count: int, device: str) -> tuple[Tensor, Captions]:
-        """Random scenes, each with one of its captions."""
+    def batch(self, count: int, device: str) -> tuple[Tensor, Tensor, Captions]:
+        """Random scenes, each with its labels and one of its captions."""
         rows = torch.randint(len(self.latents), (count,))
         worded = rows * WORDINGS + torch.randint(WORDINGS, (count,))
-        return self.latents[rows].float().to(device), self.captions[worded].to(device)
+        return (
+            self.latents[rows].float().to(device),
+            self.labels[rows].to(device),
+            self.captions[worded].to(device),
+        )
+
+
+def picture_and_labels(seed: int, shape: Shape) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The training picture of a seed, (height, width, 3), and `cell_labels` of it."""
+    scene = sample_scene(seed)
+    rendering = render(scene, *shape)
+    return rendering.image, cell_labels(scene, rendering)
 
 
 def shard_shape(index: int, size: int) -> tuple[int, int]:
@@ -95,16 +112,17 @@ def _load(
     tokenizer: PreTrainedTokenizerBase,
 ) -> Shard:
     if not path.exists():
-        draw = partial(picture, shape=shard_shape(index, preset.size))
-        pixels = np.stack(in_parallel(draw, shard_seeds(index), runtime.workers))
-        latents = encode_pictures(vae, pixels, runtime)
+        draw = partial(picture_and_labels, shape=shard_shape(index, preset.size))
+        drawn = in_parallel(draw, shard_seeds(index), runtime.workers)
+        latents = encode_pictures(vae, np.stack([pixels for pixels, _ in drawn]), runtime)
+        labels = torch.from_numpy(np.stack([labels for _, labels in drawn]))
         captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, shard_captions(index))))
-        saved = {"latents": latents, "states": captions.states, "lengths": captions.lengths}
+        saved = {"latents": latents, "labels": labels, "states": captions.states, "lengths": captions.lengths}
         unfinished = path.with_suffix(".partial")
         torch.save(saved, unfinished)
         unfinished.replace(path)
     loaded: dict[str, Any] = torch.load(path, weights_only=True)
-    return Shard(loaded["latents"], Captions(loaded["states"], loaded["lengths"]))
+    return Shard(loaded["latents"], loaded["labels"], Captions(loaded["states"], loaded["lengths"]))
 
 
 def fit_prompts(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> list[str]:

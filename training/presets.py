@@ -40,10 +40,10 @@ CPU: Final = Preset(
     shards=16,
     control_scenes=800,
     styled=300,
-    batch=24,
+    batch=32,
     minutes={
-        "autoencoder": 12, "text": 5, "base": 50, "guided": 6, "control": 8, "control21": 6,
-        "lora": 2, "judge": 5,
+        "autoencoder": 12, "text": 5, "expansion": 4, "base": 55, "guided": 8, "control": 10, "control21": 6,
+        "lora": 3, "judge": 5,
     },
 )  # fmt: skip
 GPU: Final = Preset(
@@ -59,8 +59,8 @@ GPU: Final = Preset(
     styled=1500,
     batch=256,
     minutes={
-        "autoencoder": 3, "text": 0.7, "base": 11, "guided": 2, "control": 2, "control21": 1.5,
-        "lora": 0.4, "judge": 1,
+        "autoencoder": 3, "text": 0.7, "expansion": 0.5, "base": 11, "guided": 2, "control": 2,
+        "control21": 1.5, "lora": 0.4, "judge": 1,
     },
 )  # fmt: skip
 

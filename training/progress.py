@@ -14,6 +14,8 @@ import torch
 
 SAVE_EVERY_S: Final = 60.0
 LOG_EVERY_S: Final = 10.0
+LONGEST_STEP_S: Final = 20.0
+"""What one step counts for at most: a process that was stopped for a while did not train meanwhile."""
 
 
 class Stateful(Protocol):
@@ -55,7 +57,7 @@ class Progress:
         while self.elapsed < self._seconds:
             yield self.fraction
             now = time.monotonic()
-            self.elapsed += now - last
+            self.elapsed += min(now - last, LONGEST_STEP_S)
             last = now
             self.step += 1
             if self.elapsed - logged > LOG_EVERY_S:

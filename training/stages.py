@@ -17,6 +17,7 @@ from training.runtime import Runtime
 from training.sheet import Sheet, held_out_scenes
 from training.text_encoder import embed
 from training.train_control import train_control
+from training.train_expansion import train_expansion
 from training.train_lora import train_loras
 
 STAGES: Final = ("autoencoder", "text", "base", "guided", "control", "control21", "lora", "export", "judge")
@@ -41,11 +42,11 @@ class Stages:
             case "guided":
                 _ = self.transformer
             case "control":
-                train_control(*run, self.control_shards, self.transformer, "1.0")
+                train_control(*run, self.control_shards, self.transformer, self.base, "1.0")
             case "control21":
-                train_control(*run, self.control_shards, self.transformer, "2.1")
+                train_control(*run, self.control_shards, self.transformer, self.base, "2.1")
             case "lora":
-                train_loras(*run, self.transformer, self.vae, *self.text)
+                train_loras(*run, self.transformer, self.base, self.vae, *self.text)
             case "judge":
                 train_judge(*run, self.vae)
             case "export":
@@ -62,7 +63,9 @@ class Stages:
     @cached_property
     def text(self) -> tuple[Any, Any]:
         """Text encoder and tokenizer."""
-        return text_encoder.train(self._preset, self._folder, self._runtime)
+        encoder, tokenizer = text_encoder.train(self._preset, self._folder, self._runtime)
+        train_expansion(self._preset, self._folder, self._runtime, encoder, tokenizer)
+        return encoder, tokenizer
 
     @cached_property
     def shards(self) -> list[Shard]:

@@ -86,7 +86,7 @@ def _captions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple
     return *token_batch(tokenizer, texts), torch.tensor(answers)
 
 
-def _expansions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def expansions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Conversations that ask for a brief prompt to be expanded, as `models.expansion` asks, with the
     answer: tokens, where each answer starts, lengths.
     """
@@ -100,7 +100,7 @@ def _expansions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tup
     return tokens, token_batch(tokenizer, asked)[1], lengths
 
 
-def _language_loss(logits: Tensor, ids: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+def language_loss(logits: Tensor, ids: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
     """Next-token loss of the tokens from `starts` up to `lengths`."""
     place = torch.arange(1, ids.shape[1], device=ids.device)[None]
     outside = (place < starts[:, None]) | (place >= lengths[:, None])
@@ -129,7 +129,7 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
     )
     tokens, lengths, answers = (part.to(runtime.device) for part in _captions(tokenizer, range(_POOL)))
     talk, talk_starts, talk_lengths = (
-        part.to(runtime.device) for part in _expansions(tokenizer, range(_POOL // 4))
+        part.to(runtime.device) for part in expansions(tokenizer, range(_POOL // 4))
     )
     for fraction in progress.steps():
         set_learning_rate(optimizer, learning_rate(fraction, _PEAK, progress.step))
@@ -138,7 +138,7 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
             ids = talk[rows, : int(talk_lengths[rows].max())]
             with runtime.autocast():
                 output = encoder(input_ids=ids, use_cache=False)
-            loss = _language_loss(output.logits, ids, talk_starts[rows], talk_lengths[rows])
+            loss = language_loss(output.logits, ids, talk_starts[rows], talk_lengths[rows])
             progress.record(expansion=loss.detach())
         else:
             rows = torch.randint(len(tokens), (_BATCH,), device=runtime.device)
@@ -150,7 +150,7 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
                 asked = torch.stack(
                     [F.cross_entropy(probe(last), answers[rows, at]) for at, probe in enumerate(probes)]
                 ).mean()
-            language = _language_loss(output.logits, ids, torch.ones_like(rows), lengths[rows])
+            language = language_loss(output.logits, ids, torch.ones_like(rows), lengths[rows])
             loss = language + asked
             progress.record(language=language.detach(), asked=asked.detach())
         loss.backward()

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import torch
 from diffusers import ZImageTransformer2DModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.block import use_own_blocks
 from training import flow
 from training.flow import Captions, RopeTables
+from training.labels import CellProbe, thing_weights
 from training.latents import Shard
 from training.optimizers import Average, Optimizers
 from training.presets import Preset
@@ -45,6 +46,18 @@ def noised(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (1 - mix) * latents + mix * noise, sigmas, latents - noise
 
 
+@torch.no_grad()
+def guided_target(
+    transformer: ZImageTransformer2DModel, base: ZImageTransformer2DModel, noisy: Tensor, sigmas: Tensor,
+    captions: Captions, ropes: RopeTables, target: Tensor, strength: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """What the guided transformer should answer once it knows more (a control map, a style): its own answer
+    plus `strength` times what the data says beyond the base. The data's answer alone would wash guidance out.
+    """
+    own = flow.velocity(transformer, noisy, sigmas, captions, ropes)
+    return own + strength * (target - flow.velocity(base, noisy, sigmas, captions, ropes))
+
+
 def shard_for_step(shards: list[Shard], step: int) -> Shard:
     """Each shard in turn, in an order that is random and the same for every run."""
     order = torch.randperm(len(shards), generator=torch.Generator().manual_seed(step // len(shards)))
@@ -60,18 +73,21 @@ def train_base(
         return use_own_blocks(ZImageTransformer2DModel.from_pretrained(finished).to(runtime.device))
     torch.manual_seed(2)
     transformer = flow.build_transformer(preset).to(runtime.device)
+    probe = CellProbe(transformer).to(runtime.device)
 
-    def loss_of(latents: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
+    def loss_of(latents: Tensor, labels: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
         captions = drop_captions(captions, empty.to(runtime.device), _DROPPED)
         noisy, sigmas, target = noised(latents)
         with runtime.autocast():
             answer = velocity(transformer, noisy, sigmas, captions, ropes)
-        return F.mse_loss(answer, target)
+        weights = thing_weights(labels, sigmas)
+        return (weights * (answer - target).square()).mean() + probe.loss(labels)
 
     velocity = runtime.compile(flow.velocity)
-    _fit(transformer, "base", _PEAK, preset, folder, runtime, shards, loss_of, sheet)
+    _fit(transformer, probe, "base", _PEAK, preset, folder, runtime, shards, loss_of, sheet)
     transformer.save_pretrained(finished)
-    return transformer
+    # Anew, without the probe's hook.
+    return train_base(preset, folder, runtime, shards, empty, sheet)
 
 
 def train_guided(
@@ -84,7 +100,7 @@ def train_guided(
     student = copy.deepcopy(base).train().requires_grad_(True)
     velocity = runtime.compile(flow.velocity)
 
-    def loss_of(latents: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
+    def loss_of(latents: Tensor, _labels: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
         blank = drop_captions(captions, empty.to(runtime.device), 1.0)
         noisy, sigmas, _ = noised(latents)
         with runtime.autocast():
@@ -94,27 +110,27 @@ def train_guided(
             answer = velocity(student, noisy, sigmas, captions, ropes)
         return F.mse_loss(answer, untold + _GUIDANCE * (told - untold))
 
-    _fit(student, "guided", _GUIDED_PEAK, preset, folder, runtime, shards, loss_of, sheet)
+    _fit(student, nn.Module(), "guided", _GUIDED_PEAK, preset, folder, runtime, shards, loss_of, sheet)
     student.save_pretrained(folder / "transformer")
     return student
 
 
 def _fit(
-    transformer: ZImageTransformer2DModel, stage: str, peak: float, preset: Preset, folder: Path,
-    runtime: Runtime, shards: list[Shard], loss_of: Any, sheet: Sheet,
+    transformer: ZImageTransformer2DModel, probe: nn.Module, stage: str, peak: float, preset: Preset,
+    folder: Path, runtime: Runtime, shards: list[Shard], loss_of: Any, sheet: Sheet,
 ) -> None:  # fmt: skip
-    """Trains for the stage's minutes and leaves the average in the model."""
-    optimizers = Optimizers(transformer.named_parameters())
+    """Trains both for the stage's minutes and leaves the average in the transformer."""
+    optimizers = Optimizers([*transformer.named_parameters(), *probe.named_parameters()])
     average = Average(transformer, 0.998)
     progress = Progress(
         folder, stage, preset.minutes[stage],
-        {"model": transformer, "optimizers": optimizers, "average": average},
+        {"model": transformer, "probe": probe, "optimizers": optimizers, "average": average},
     )  # fmt: skip
     tables = flow.TableCache(transformer)
     for fraction in progress.steps():
         shard = shard_for_step(shards, progress.step)
-        latents, captions = shard.batch(preset.batch, runtime.device)
-        loss = loss_of(latents, captions, tables(captions, latents))
+        latents, labels, captions = shard.batch(preset.batch, runtime.device)
+        loss = loss_of(latents, labels, captions, tables(captions, latents))
         loss.backward()
         optimizers.step(learning_rate(fraction, peak, progress.step, warm_up=50))
         average.update(progress.step)

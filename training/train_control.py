@@ -16,13 +16,15 @@ from training.optimizers import Average, Optimizers
 from training.presets import Preset
 from training.progress import Progress, learning_rate
 from training.runtime import Runtime
-from training.train_base import noised
+from training.train_base import guided_target, noised
 
 CHANNELS_10: Final = 16
 CHANNELS_21: Final = 33
 """16 of the control picture, 1 mask, 16 of a picture to inpaint; the last 17 stay zero here."""
 _PEAK: Final = 1.5e-3
 _START: Final = 0.5
+_CONTROL_GUIDANCE: Final = 1.6
+"""The map counts for more than in the data, as the prompt does under guidance."""
 
 
 def build_controlnet(preset: Preset, transformer: ZImageTransformer2DModel, variant: str) -> Any:
@@ -62,9 +64,11 @@ def build_controlnet(preset: Preset, transformer: ZImageTransformer2DModel, vari
 
 def train_control(
     preset: Preset, folder: Path, runtime: Runtime, shards: list[ControlShard],
-    transformer: ZImageTransformer2DModel, variant: str,
+    transformer: ZImageTransformer2DModel, base: ZImageTransformer2DModel, variant: str,
 ) -> ZImageControlNetModel:  # fmt: skip
-    """The trained branch; loaded when it is there already."""
+    """The branch trained for the guided `transformer`, which was made from `base`; loaded when it is there
+    already.
+    """
     stage = "control" if variant == "1.0" else "control21"
     finished = folder / f"{stage}.safetensors"
     net = build_controlnet(preset, transformer, variant).to(runtime.device)
@@ -72,7 +76,8 @@ def train_control(
         net.load_state_dict(load_file(finished))
         return net.eval()
     torch.manual_seed(4)
-    transformer.requires_grad_(False)
+    for frozen in (transformer, base):
+        frozen.requires_grad_(False)
     optimizers = Optimizers(net.named_parameters())
     average = Average(net, 0.99)
     progress = Progress(
@@ -83,11 +88,13 @@ def train_control(
         shard = shards[progress.step % len(shards)]
         latents, control_latents, captions = shard.batch(preset.batch, runtime.device)
         noisy, sigmas, target = noised(latents)
+        ropes = tables(captions, latents)
         with runtime.autocast():
-            answer = flow.velocity(
-                transformer, noisy, sigmas, captions, tables(captions, latents), net, control_latents
+            wanted = guided_target(
+                transformer, base, noisy, sigmas, captions, ropes, target, _CONTROL_GUIDANCE
             )
-        loss = F.mse_loss(answer, target)
+            answer = flow.velocity(transformer, noisy, sigmas, captions, ropes, net, control_latents)
+        loss = F.mse_loss(answer, wanted)
         loss.backward()
         optimizers.step(learning_rate(fraction, _PEAK, progress.step, warm_up=20))
         average.update(progress.step)

@@ -28,7 +28,7 @@ from training.runtime import Runtime
 from training.scenes import Scene, sample_scene
 from training.styles import STYLES, Style, stylize
 from training.text_encoder import embed
-from training.train_base import noised
+from training.train_base import guided_target, noised
 
 _RANK: Final = 8
 _TARGETS: Final = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3", "all_final_layer.2-1.linear"]
@@ -37,13 +37,14 @@ _FIRST_SEED: Final = 700_000_000
 
 
 def train_loras(
-    preset: Preset, folder: Path, runtime: Runtime, transformer: ZImageTransformer2DModel, vae: AutoencoderKL,
-    encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase,
+    preset: Preset, folder: Path, runtime: Runtime, transformer: ZImageTransformer2DModel,
+    base: ZImageTransformer2DModel, vae: AutoencoderKL, encoder: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:  # fmt: skip
     """Writes `lora-STYLE.safetensors` of each style into `folder`, where it is not there already."""
     for style in STYLES:
         if not (folder / f"lora-{style}.safetensors").exists():
-            _train(style, preset, folder, runtime, transformer, vae, encoder, tokenizer)
+            _train(style, preset, folder, runtime, transformer, base, vae, encoder, tokenizer)
 
 
 def _styled(scene: Scene, style: Style, size: int) -> NDArray[np.uint8]:
@@ -51,8 +52,9 @@ def _styled(scene: Scene, style: Style, size: int) -> NDArray[np.uint8]:
 
 
 def _train(
-    style: Style, preset: Preset, folder: Path, runtime: Runtime, transformer: Any, vae: AutoencoderKL,
-    encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase,
+    style: Style, preset: Preset, folder: Path, runtime: Runtime, guided: Any,
+    base: ZImageTransformer2DModel, vae: AutoencoderKL, encoder: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:  # fmt: skip
     torch.manual_seed(5)
     scenes = [sample_scene(_FIRST_SEED + at) for at in range(preset.styled)]
@@ -62,7 +64,7 @@ def _train(
     prompts = [caption(scene, np.random.default_rng((scene.seed, 5))) for scene in scenes]
     captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
     # A copy: the adapter's wrappers would stay in the transformer that is exported.
-    transformer = copy.deepcopy(transformer).requires_grad_(False)
+    transformer = copy.deepcopy(guided).requires_grad_(False)
     transformer.add_adapter(
         LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=_TARGETS, init_lora_weights="gaussian"), style
     )
@@ -76,9 +78,11 @@ def _train(
         rows = torch.randint(len(latents), (preset.batch,))
         clean, told = latents[rows].float().to(runtime.device), captions[rows].to(runtime.device)
         noisy, sigmas, target = noised(clean)
+        ropes = tables(told, clean)
         with runtime.autocast():
-            answer = flow.velocity(transformer, noisy, sigmas, told, tables(told, clean))
-        loss = F.mse_loss(answer, target)
+            wanted = guided_target(guided, base, noisy, sigmas, told, ropes, target)
+            answer = flow.velocity(transformer, noisy, sigmas, told, ropes)
+        loss = F.mse_loss(answer, wanted)
         loss.backward()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(fraction, _PEAK, progress.step, warm_up=10)
