@@ -164,7 +164,7 @@ class LoraBody(Body):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
     path: str = Field(description="Good as `loras[].path`.")
-    source: Literal["folder", "hub"]
+    source: Literal["folder", "hub", "demo"]
     size: int = Field(description="Bytes.")
     rank: int | None = Field(description="null: a format without ranks.")
     base_model: str | None = Field(description="What its file says; null: nothing.")

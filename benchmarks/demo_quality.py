@@ -3,9 +3,9 @@ saw.
 
     python -m benchmarks.demo_quality --check
 
-prints each figure beside its goal, writes them as JSON and a sheet of samples as PNG, and with `--check`
-exits 1 when one falls short. A judge network trained on renders (training/judge.py) recognises objects,
-depth and joints.
+prints each figure beside its goal, writes them as JSON, as a row of results/demo_quality.jsonl and a sheet of
+samples as PNG, and with `--check` exits 1 when one falls short. A judge network trained on renders
+(training/judge.py) recognises objects, depth and joints.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.demo_samples import LORA_PROMPTS, Sample, control_samples, prompt_samples, write_sheet
+from benchmarks.rows import write_row
+from models import demo
 from models.config import ModelSettings
 from models.download import file_sha256
 from models.engine import Engine
@@ -30,7 +32,6 @@ from training.maps import CONTROLS, Control
 from training.measures import blueprint_measure, depth_agreement, edge_agreement, joints_found, night_measure
 from training.vocabulary import COLOURS, OBJECTS
 
-BUNDLE: Final = Path(__file__).parent.parent / "models" / "demo_weights"
 JUDGE: Final = Path(__file__).parent / "demo_judge.safetensors"
 SCALES: Final = (0.0, 0.3, 0.6, 0.9)
 STYLES: Final = {"blueprint": blueprint_measure, "night": night_measure}
@@ -171,7 +172,7 @@ def measure_time(model: Model, figures: Figures) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo_quality", description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder of the demo model")
+    parser.add_argument("--bundle", type=Path, default=demo.FOLDER, help="folder of the demo model")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="the network that measures")
     parser.add_argument("--count", type=int, default=100, help="prompts, and control maps in all")
     parser.add_argument(
@@ -190,6 +191,7 @@ def main() -> None:
     measure_loras(model, figures)
     (arguments.out / "figures.json").write_text(json.dumps(figures.values, indent=2) + "\n")
     write_sheet(arguments.out / "sheet.png", model)
+    write_row("demo_quality.jsonl", figures.values)
     print(f"{len(figures.missed)} of the goals missed" if figures.missed else "every goal met")
     if arguments.check and figures.missed:
         sys.exit(1)

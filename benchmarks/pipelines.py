@@ -12,17 +12,15 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from benchmarks.rows import write_row
+from models import demo
 from models.config import ModelSettings
 from models.job import Job, LoraFile, Pixels
 
@@ -30,25 +28,7 @@ SIDES = ("diffusers", "ours")
 STEPS = 8
 PROMPT = "a red ball and a blue cube on a green table, in front of a white wall"
 CONTROL_SCALE = 0.75
-LORAS = ("one", "other")
-
-
-def prepare(folder: Path) -> None:
-    """The demo model and two LoRAs for it."""
-    from models.demo import WIDTH, write_demo
-
-    write_demo(ModelSettings(data_dir=folder).demo_path)
-    random = np.random.default_rng(5)
-    for name in LORAS:
-        tensors = {
-            f"transformer.layers.{layer}.attention.{projection}.lora_{part}.weight": random.normal(
-                size=(4, WIDTH) if part == "A" else (WIDTH, 4), scale=0.1
-            ).astype(np.float32)
-            for layer in range(4)
-            for projection in ("to_q", "to_k", "to_v")
-            for part in "AB"
-        }
-        save_file(tensors, folder / f"{name}.safetensors")
+LORAS = ("blueprint", "night")
 
 
 def picture(size: int) -> Pixels:
@@ -68,22 +48,21 @@ def measure(figures: dict[str, float], name: str, work: Callable[[], Any]) -> An
     return result
 
 
-def run_ours(folder: Path) -> dict[str, float]:
+def run_ours() -> dict[str, float]:
     from models import rig  # noqa: F401  # Its libraries are imported before the clock runs.
     from models.engine import Engine
 
     figures: dict[str, float] = {}
-    settings = ModelSettings(data_dir=folder, model="demo", device="cpu", dtype="float32", _env_file=None)
+    settings = ModelSettings(model="demo", device="cpu", dtype="float32", _env_file=None)
     engine = measure(figures, "load", lambda: Engine.load(settings))
-    controlnet = settings.demo_path / "controlnet.safetensors"
 
     def draw(size: int, *, controlled: bool = False, lora: str | None = None) -> None:
         loras = (
-            [LoraFile(name=lora, path=folder / f"{lora}.safetensors", scale=1.0, sha256="0" * 64)]
+            [LoraFile(name=lora, path=demo.LORAS / f"{lora}.safetensors", scale=1.0, sha256="0" * 64)]
             if lora
             else []
         )
-        control = {"controlnet": controlnet, "control_scale": CONTROL_SCALE} if controlled else {}
+        control = {"controlnet": demo.CONTROLNET, "control_scale": CONTROL_SCALE} if controlled else {}
         job = Job(
             prompt=PROMPT, width=size, height=size, num_inference_steps=STEPS, seed=1, loras=loras, **control
         )
@@ -96,22 +75,18 @@ def run_ours(folder: Path) -> dict[str, float]:
     return figures
 
 
-def run_diffusers(folder: Path) -> dict[str, float]:
+def run_diffusers() -> dict[str, float]:
     import torch
-    from diffusers import ZImageControlNetModel, ZImageControlNetPipeline, ZImagePipeline
+    from diffusers import ZImageControlNetPipeline, ZImagePipeline
     from PIL import Image
-    from safetensors.torch import load_file
 
     figures: dict[str, float] = {}
-    model = ModelSettings(data_dir=folder).demo_path
+    from models.controlnet import load_controlnet
 
     def load() -> tuple[Any, Any]:
-        plain: Any = ZImagePipeline.from_pretrained(model)
-        # What `from_single_file` would ask the hub for.
-        controlnet: Any = ZImageControlNetModel(
-            control_layers_places=[0, 2], control_in_dim=16, dim=64, n_heads=1, n_kv_heads=1
-        )
-        controlnet.load_state_dict(load_file(model / "controlnet.safetensors"))
+        plain: Any = ZImagePipeline.from_pretrained(demo.FOLDER, torch_dtype=torch.float32)
+        # `from_single_file` would ask the hub for the configuration.
+        controlnet, _ = load_controlnet(demo.CONTROLNET, plain.transformer.config, torch.float32, "cpu")
         return plain, ZImageControlNetPipeline(**plain.components, controlnet=controlnet)
 
     plain, controlled = measure(figures, "load", load)
@@ -125,7 +100,7 @@ def run_diffusers(folder: Path) -> dict[str, float]:
 
     def change_lora(name: str) -> None:
         plain.unload_lora_weights()
-        plain.load_lora_weights(folder, weight_name=f"{name}.safetensors", adapter_name=name)
+        plain.load_lora_weights(demo.LORAS, weight_name=f"{name}.safetensors", adapter_name=name)
         draw(plain, 512)
 
     for pipeline in (plain, controlled):
@@ -142,8 +117,8 @@ def run_diffusers(folder: Path) -> dict[str, float]:
     return figures
 
 
-def run_apart(side: str, folder: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.pipelines", side, folder]
+def run_apart(side: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.pipelines", side]
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     figures: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
     return figures
@@ -152,11 +127,9 @@ def run_apart(side: str, folder: str) -> dict[str, float]:
 def main(runs: int) -> None:
     load = os.getloadavg()[0]
     each: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder))
-        for _ in range(runs):
-            for side in SIDES:
-                each[side].append(run_apart(side, folder))
+    for _ in range(runs):
+        for side in SIDES:
+            each[side].append(run_apart(side))
     medians = {
         f"{side}: {name}": round(statistics.median(figures[name] for figures in each[side]), 2)
         for side in SIDES
@@ -167,9 +140,9 @@ def main(runs: int) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["ours" | "diffusers" as side, folder]:
+        case ["ours" | "diffusers" as side]:
             warnings.simplefilter("ignore")
-            print(json.dumps({"ours": run_ours, "diffusers": run_diffusers}[side](Path(folder))))
+            print(json.dumps({"ours": run_ours, "diffusers": run_diffusers}[side]()))
         case [] | [_]:
             main(int(sys.argv[1]) if sys.argv[1:] else 3)
         case _:

@@ -1,7 +1,7 @@
-"""The whole way once, as a client goes it: start a server, post the documented example, save the picture.
+"""The whole way once, as a client goes it: start a server, post an example, save the picture.
 
-`make demo` runs this. The photograph is the astronaut of scikit-image (NASA, public domain). The model is the
-demo model, so the picture shows that everything works, not what Z-Image-Turbo can do.
+`make demo` runs this. The model is the demo model, so prompt and image are of the small world that it knows:
+the image is a drawn scene, whose outlines the picture follows while the prompt gives the colours.
 """
 
 import base64
@@ -16,15 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import skimage
+import cv2
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.client import Client, ClientError
+from training.render import render
+from training.scenes import sample_scene
 
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 OUTPUT = Path("demo-output")
-PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "astronaut.png"
+SCENE = 5
+"""Seed of the scene that the image shows."""
+IMAGE_SIDE = 512
 START_SECONDS = 300.0
 REQUEST_SECONDS = 300.0
 STOP_SECONDS = 60.0
@@ -47,15 +51,16 @@ def main() -> int:
     except (ClientError, RuntimeError) as error:
         console.print(f"[red]{error}[/red]")
         return 1
-    console.print(f"The picture is [bold]{saved}[/bold]. It is noise: the demo model is untrained.")
+    console.print(f"The picture is [bold]{saved}[/bold], guided by {OUTPUT / 'image.png'}.")
     return 0
 
 
 def example_body() -> dict[str, object]:
-    photograph = base64.b64encode(PHOTOGRAPH.read_bytes()).decode()
+    rendered = render(sample_scene(SCENE, pairs=0, kind="heart"), IMAGE_SIDE, IMAGE_SIDE)
+    _, png = cv2.imencode(".png", cv2.cvtColor(rendered.image, cv2.COLOR_RGB2BGR))
     return {
-        "prompt": "An astronaut in an orange suit, smiling, studio portrait",
-        "image_url": f"data:image/png;base64,{photograph}",
+        "prompt": "A purple heart on sand at sunset",
+        "image_url": f"data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}",
         "loras": [{"path": "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union", "scale": 1}],
         "preprocess": "canny",
     }
@@ -64,6 +69,7 @@ def example_body() -> dict[str, object]:
 def picture(url: str) -> Path:
     """Posts the example, draws a bar while it runs, and saves what comes."""
     body = example_body()
+    (OUTPUT / "image.png").write_bytes(base64.b64decode(str(body["image_url"]).partition(",")[2]))
     shown = json.dumps(body | {"image_url": "data:image/png;base64,…"}, indent=2, ensure_ascii=False)
     console.print(f"POST {url}/v1/models/{MODEL_ID}\n{shown}")
     bars = Progress(
@@ -89,7 +95,7 @@ def picture(url: str) -> Path:
             )
         bars.update(bar, completed=1.0)
         image_url = str(result["output"]["image"])
-        return client.download(image_url, OUTPUT / f"astronaut{Path(image_url).suffix}")
+        return client.download(image_url, OUTPUT / f"picture{Path(image_url).suffix}")
 
 
 @contextmanager

@@ -102,8 +102,3 @@ class ModelSettings(BaseSettings):
     @property
     def loras_path(self) -> Path:
         return self.lora_dir or self.data_dir / "loras"
-
-    @property
-    def demo_path(self) -> Path:
-        """The demo model in the diffusers layout; its control checkpoint is its `controlnet.safetensors`."""
-        return self.data_dir / "models" / "demo"

@@ -14,7 +14,7 @@ from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
 from models.expansion import Expansion
 from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
-from models.weights import DEMO, REAL, model_choice, resolve_controlnet, resolve_model
+from models.weights import REAL, model_choice, resolve_controlnet, resolve_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ class Engine:
 
     @classmethod
     def load(cls, settings: ModelSettings) -> "Engine":
-        """Load the model that the settings choose; the demo model is written first if need be.
+        """Load the model that the settings choose.
 
         Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
         """
@@ -51,12 +51,7 @@ class Engine:
         choice = model_choice(settings)
         folder = resolve_model(settings)
         name = DEFAULT_MODEL if choice == REAL else choice
-        if choice == DEMO:
-            from models import demo
-
-            name = demo.NAME
-            demo.write_demo(folder)
-        elif Path(choice).is_dir():
+        if Path(choice).is_dir():
             name = Path(choice).resolve().name
         with telling_broken_device():
             rig = Rig.load(folder, _default_controlnet(settings), settings)

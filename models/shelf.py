@@ -1,4 +1,4 @@
-"""The LoRAs that this machine has, in the LoRA folder and in the hub's cache: by their headers alone."""
+"""LoRAs on this machine, in the LoRA folder, the hub's cache and the demo model: by their headers alone."""
 
 import json
 import re
@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from models import demo
 from models.checkpoint import Header, kind, read_header
 from models.config import ModelSettings
 from models.errors import CheckpointError
+from models.weights import DEMO, model_choice
 
 MOST_WORDS = 10
 MAX_TEXT_CHARACTERS = 200
@@ -24,7 +26,7 @@ class Shelved:
     path: str
     """Good as `loras[].path`."""
     source: str
-    """`folder` or `hub`."""
+    """`folder`, `hub` or `demo`."""
     size: int
     """Bytes."""
     rank: int | None
@@ -35,14 +37,16 @@ class Shelved:
 
 def find_loras(settings: ModelSettings) -> list[Shelved]:
     """In order of their names; files that are no LoRA, or broken, are left out."""
-    found = [*_in_folder(settings.loras_path), *_in_hub_cache()]
+    found = [*_in_folder(settings.loras_path, "folder"), *_in_hub_cache()]
+    if model_choice(settings) == DEMO:
+        found += _in_folder(demo.LORAS, "demo")
     return sorted(filter(None, (_look(*entry) for entry in found)), key=lambda lora: lora.path.casefold())
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[str, str, Path]]:
+def _in_folder(folder: Path, source: str) -> Iterator[tuple[str, str, Path]]:
     for pattern in ("*.safetensors", "*/*.safetensors"):
         for path in folder.glob(pattern):
-            yield path.relative_to(folder).as_posix(), "folder", path
+            yield path.relative_to(folder).as_posix(), source, path
 
 
 def _in_hub_cache() -> Iterator[tuple[str, str, Path]]:

@@ -13,6 +13,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from models import demo
 from models.config import ModelSettings
 from models.download import file_sha256
 from models.errors import ControlNetError, LoraError, WeightsMissing
@@ -40,7 +41,7 @@ class ResolvedFile:
     """What the result calls it: hub id and file, or the local name."""
     path: Path
     sha256: str | None
-    """None where it would have to be computed from gigabytes, or the file is yet to be written."""
+    """None where it would have to be computed from gigabytes."""
 
 
 def model_choice(settings: ModelSettings) -> str:
@@ -77,8 +78,7 @@ def gpu_present() -> bool:
 def resolve_model(settings: ModelSettings) -> Path:
     """The folder, in the diffusers layout, of the model that the settings choose.
 
-    The demo model's folder is named whether it is written yet or not. Of a part that a single file replaces,
-    only the configuration need be in it. Raises WeightsMissing.
+    Of a part that a single file replaces, only the configuration need be in it. Raises WeightsMissing.
     """
     replaced = replaced_parts(settings)
     for part, file in replaced.items():
@@ -86,7 +86,7 @@ def resolve_model(settings: ModelSettings) -> Path:
             raise WeightsMissing(f"ZTURBO_{part.upper()} names {file}, and there is no such file.")
     choice = model_choice(settings)
     if choice == DEMO:
-        return settings.demo_path
+        return demo.FOLDER
     folder = Path(choice).expanduser()
     if choice != REAL and folder.is_dir():
         if missing := list(missing_files(folder, replaced)):
@@ -129,8 +129,8 @@ def resolve_controlnet(
 ) -> ResolvedFile:
     """The control checkpoint that `name` is: the setting's own file, a hub id or a name in the LoRA folder.
 
-    With the demo model every known ControlNet is the demo's own, written yet or not. Raises ControlNetError
-    for a name that is none or is not there, HubError when the hub does not give it.
+    With the demo model every known ControlNet is the demo's own. Raises ControlNetError for a name that is
+    none or is not there, HubError when the hub does not give it.
     """
     if name == settings.controlnet and (own := Path(name).expanduser()).is_file():
         return ResolvedFile(own.name, own, None)
@@ -142,7 +142,7 @@ def resolve_controlnet(
         case HubReference(repo_id, filename):
             known = find_controlnet(repo_id)
             if known and model_choice(settings) == DEMO:
-                return ResolvedFile(name, settings.demo_path / "controlnet.safetensors", None)
+                return ResolvedFile(name, demo.controlnet(known), None)
             repo_id = known.repo_id if known else repo_id
             # A ControlNet is part of the model: `zturbo pull` updates it, a request does not.
             found = cached_file(repo_id, filename) or repo_file(repo_id, filename, on_progress)
@@ -161,16 +161,18 @@ def resolve_lora(
 ) -> ResolvedFile:
     """The file of a LoRA named by hub id or by a name in the LoRA folder; a URL is the caller's to fetch.
 
-    `max_bytes` holds for what is downloaded. Raises LoraError for a name that is none or is not there,
-    HubError when the hub does not give it.
+    With the demo model its own LoRAs are there too. `max_bytes` holds for what is downloaded. Raises
+    LoraError for a name that is none or is not there, HubError when the hub does not give it.
     """
     match _lora_reference(name):
         case HubReference(repo_id, filename):
             found = repo_file(repo_id, filename, on_progress, max_bytes)
             return ResolvedFile(found.name, found.path, found.sha256 or digest(found.path))
         case LocalReference(local):
-            if path := _in_folder(settings.loras_path, local):
-                return ResolvedFile(local, path, digest(path))
+            folders = [settings.loras_path, *([demo.LORAS] if model_choice(settings) == DEMO else [])]
+            for folder in folders:
+                if path := _in_folder(folder, local):
+                    return ResolvedFile(local, path, digest(path))
             raise LoraError(f"There is no LoRA {local!a} in this server's LoRA folder.")
     raise LoraError(f"The LoRA {name!a} is a URL, not a hub id or a local name.")
 

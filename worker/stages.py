@@ -14,7 +14,6 @@ from models.inputs import AnyInput, ControlNetLoraInput
 from models.job import Job, OnStep, OutputFormat, Picture, Pixels, Preprocess
 from models.preprocess import canny, fit
 from models.prompt_server import expand_by_server
-from models.sizes import output_size
 from models.weights import resolve_controlnet
 from models.window import has_controlled_step
 from worker.config import WorkerSettings
@@ -22,6 +21,7 @@ from worker.encode import encode
 from worker.images import read_image
 from worker.loras import ControlNet, resolve_entries
 from worker.metadata import describe
+from worker.sizes import drawn_size, size_warning
 from worker.sources import read_source
 from worker.storage import Storage
 
@@ -63,7 +63,7 @@ def prepare(
     """
     control = None
     if request.image_url is None:
-        width, height = output_size(request.image_size, (0, 0))
+        width, height = drawn_size(request.image_size, (0, 0), settings)
     else:
         control = control_source(request, settings, storage)
         height, width = control.shape[:2]
@@ -76,7 +76,7 @@ def prepare(
     if controlled and chosen is None:
         default = resolve_controlnet(settings.controlnet, settings, lambda _: keep_going())
         chosen = ControlNet(default.name, default.path, 1)
-    warnings = []
+    warnings = [told] if (told := size_warning(width, height, settings)) else []
     if control_scale > 0 and not controlled and request.control_start < request.control_end:
         warnings.append(
             f"No whole step of {request.num_inference_steps} lies between control_start {window[0]:g} and "
@@ -127,7 +127,7 @@ def control_source(asked: ControlInput, settings: WorkerSettings, storage: Stora
     Raises FetchError, ImageError and SizeError.
     """
     source = read_image(read_source(asked.image_url or "", "image_url", settings, storage), "image_url")
-    width, height = output_size(asked.image_size, (source.shape[1], source.shape[0]))
+    width, height = drawn_size(asked.image_size, (source.shape[1], source.shape[0]), settings)
     return (canny if asked.preprocess == "canny" else fit)(source, width, height)
 
 

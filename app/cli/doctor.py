@@ -150,7 +150,9 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
 
     chosen = model_choice(settings)
     if chosen == DEMO:
-        yield Finding("note", "The model is the small demo model, for trying things out.", "zturbo pull")
+        yield Finding(
+            "note", "The model is the small demo model, which knows a few simple things only.", "zturbo pull"
+        )
     else:
         try:
             yield Finding("ok", f"The model is {chosen}, in {resolve_model(settings)}.")

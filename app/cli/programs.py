@@ -78,7 +78,7 @@ def choose_model(settings: "Settings") -> str:
         why = "as asked" if asked else "no GPU and no weights here; `zturbo pull` brings the real ones"
         say(
             settings,
-            f"model: demo, untrained: it shows that everything works, its pictures are noise ({why})",
+            f"model: demo, which draws small pictures of a few simple things ({why})",
         )
         return chosen
     settings = settings.model_copy(update={"model": chosen})

@@ -15,7 +15,7 @@ from worker.requests import Requests
 
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str) -> Settings:
-    return Settings(_env_file=None, data_dir=tmp_path, redis_url=redis_url)
+    return Settings(_env_file=None, data_dir=tmp_path, redis_url=redis_url, model="z-image-turbo")
 
 
 @pytest.fixture

@@ -54,11 +54,12 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
     told = json.loads(ran.stdout)
     assert told["saved"] == ["zturbo-3.webp", "zturbo-4.webp"]
     assert (told["seed"], told["seeds"]) == (3, [3, 4])
-    assert "untrained" in told["model"]
+    assert told["model"] == "demo"
+    assert "128x128" in told["warnings"][0]
     assert told["controlnet"]
     data = (tmp_path / told["saved"][1]).read_bytes()
     picture = Image.open(io.BytesIO(data))
-    assert (picture.format, picture.size) == ("WEBP", (told["width"], told["height"])) == ("WEBP", (512, 512))
+    assert (picture.format, picture.size) == ("WEBP", (told["width"], told["height"])) == ("WEBP", (128, 128))
     made = read_metadata(data)["zturbo"]
     assert (made["seed"], made["request"]["prompt"]) == (4, "A lighthouse")
 
@@ -104,4 +105,3 @@ def test_fault_ends_with_a_sentence_before_a_model_is_loaded(
     ran = run(*arguments)
     assert (ran.exit_code, ran.stdout) == (status, "")
     assert sentence in ran.stderr
-    assert not (tmp_path / "data" / "models").exists()

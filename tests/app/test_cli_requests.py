@@ -91,7 +91,7 @@ def write_picture(folder: Path, output_format: str, body: dict[str, Any]) -> Pat
     """A file as the finish stage writes it, with the seed that was drawn."""
     pixels = np.zeros((16, 16, 3), np.uint8)
     job = Job(prompt=body["prompt"], width=16, height=16, num_inference_steps=8, seed=1234)
-    made = Picture(image=pixels, model="demo (untrained)", seed=1234, prompt=job.prompt)
+    made = Picture(image=pixels, model="demo", seed=1234, prompt=job.prompt)
     file = folder / f"made.{output_format}"
     file.write_bytes(encode(pixels, output_format, describe_picture("some/model", body, job, made)).data)
     return file

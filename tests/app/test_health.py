@@ -15,7 +15,7 @@ from worker.registry import WorkerInfo
 pytestmark = pytest.mark.anyio
 
 IO = WorkerInfo("io-1", "io", "ready")
-GPU = WorkerInfo("gpu-1", "gpu", "ready", model="demo (untrained)", device="cpu")
+GPU = WorkerInfo("gpu-1", "gpu", "ready", model="demo", device="cpu")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def test_ready_with_both_kinds_of_worker(http: httpx.AsyncClient, hands: W
     body = answer.json()
     assert body["ready"] is True
     assert body["reasons"] == []
-    assert body["workers"][1]["model"] == "demo (untrained)"
+    assert body["workers"][1]["model"] == "demo"
 
 
 async def test_busy_worker_is_ready(http: httpx.AsyncClient, hands: WorkerHands) -> None:

@@ -179,6 +179,19 @@ async def test_no_lora_at_all_is_an_empty_list(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/loras")).json() == {"loras": []}
 
 
+def test_demo_model_has_loras_of_its_own(settings: Settings) -> None:
+    from models.shelf import find_loras
+    from models.weights import resolve_lora
+
+    demo = settings.model_copy(update={"model": "demo"})
+    found = find_loras(demo)
+    assert [(lora.path, lora.source) for lora in found] == [
+        ("blueprint.safetensors", "demo"),
+        ("night.safetensors", "demo"),
+    ]
+    assert resolve_lora("blueprint", demo).path.is_file()
+
+
 def test_listed_names_are_names_that_a_request_takes(settings: Settings) -> None:
     from models.shelf import find_loras
     from models.weights import resolve_lora

@@ -118,7 +118,7 @@ async def test_extras_of_the_engine_are_passed_on(
     control_image = stored(settings)
     lora = {"name": "x.safetensors", "scale": 0.5, "matched": 12, "unmatched": 0}
     extras = {
-        "model": "demo (untrained)",
+        "model": "demo",
         "loras": [lora],
         "controlnet": "union",
         "expanded_prompt": "more",
@@ -127,7 +127,7 @@ async def test_extras_of_the_engine_are_passed_on(
     hands.succeed({"image": stored(settings), "seed": 1, "control_image": control_image} | extras)
 
     body = (await http.get(f"/v1/requests/{request_id}/result")).json()
-    assert body["model"] == "demo (untrained)"
+    assert body["model"] == "demo"
     assert body["loras"] == [lora]
     assert body["controlnet"] == "union"
     assert body["expanded_prompt"] == "more"

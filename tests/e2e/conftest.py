@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,14 @@ import pytest
 import skimage
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import save_file
 
 from app.client import Client
+from models import demo
 from tests.serve_process import ServeProcess
 
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 CONTROLNET = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"
 REQUEST_SECONDS = 120.0
-DEMO_WIDTH = 64
-"""Of the demo model's transformer, for which the LoRA is written."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,23 +78,11 @@ def run(url: str, body: dict[str, Any]) -> Made:
     return Made(result, statuses, [answer.content for answer in fetched], fetched[0].headers["content-type"])
 
 
-def write_lora(path: Path) -> None:
-    """A LoRA for the demo model, in peft's own key names."""
-    random = np.random.default_rng(5)
-    tensors = {}
-    for layer in range(4):
-        for projection in ("to_q", "to_k", "to_v"):
-            name = f"transformer.layers.{layer}.attention.{projection}"
-            tensors[f"{name}.lora_A.weight"] = random.normal(size=(4, DEMO_WIDTH)).astype(np.float32)
-            tensors[f"{name}.lora_B.weight"] = random.normal(size=(DEMO_WIDTH, 4)).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path)
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     data_dir = tmp_path_factory.mktemp("serve") / "data"
-    write_lora(data_dir / "loras" / "style.safetensors")
+    (data_dir / "loras").mkdir(parents=True)
+    shutil.copy(demo.LORAS / "blueprint.safetensors", data_dir / "loras" / "style.safetensors")
     # Nothing here may need the hub: the port is that of nobody.
     server = ServeProcess(
         data_dir, env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(data_dir / "hub")}

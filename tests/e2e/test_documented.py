@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models import demo
 from models.checkpoint import read_header
-from tests.e2e.conftest import CONTROLNET, MODEL_ID, data_uri, photograph, run, write_lora
+from tests.e2e.conftest import CONTROLNET, MODEL_ID, data_uri, photograph, run
 from tests.hub import HubStub
 from tests.serve_process import ServeProcess
 
@@ -29,7 +30,7 @@ def example() -> dict[str, object]:
 def test_documented_example_runs_as_it_stands(url: str) -> None:
     made = run(url, example())
     assert made.content_type == "image/png"
-    assert made.image.size == (512, 512)
+    assert made.image.size == (128, 128), "the demo model's own size"
     assert made.result["controlnet"] == CONTROLNET
     assert made.statuses[-1] == made.statuses[-1] | {"status": "completed", "progress": 1.0, "step": 8}
 
@@ -64,21 +65,17 @@ def test_failed_request_says_why_and_the_next_one_runs(url: str) -> None:
 
 
 @pytest.fixture
-def model_folder(tmp_path: Path, server: ServeProcess, url: str) -> Path:
+def model_folder(tmp_path: Path) -> Path:
     """A model in the diffusers layout that is not called demo: a copy of the demo's own files."""
-    (demo,) = (Path(line.split("data: ")[1]) for line in server.lines if line.startswith("zturbo | data: "))
-    folder = tmp_path / "model"
-    shutil.copytree(demo / "models" / "demo", folder)
-    return folder
+    return Path(shutil.copytree(demo.FOLDER, tmp_path / "model"))
 
 
 def test_controlnet_and_lora_come_from_the_hub_by_their_ids(model_folder: Path, tmp_path: Path) -> None:
     controlnet = model_folder / "controlnet.safetensors"
-    write_lora(tmp_path / "style.safetensors")
     assert read_header(controlnet).tensors
     with HubStub() as hub:
         hub.add_repo(CONTROLNET, {"Z-Image-Turbo-Fun-Controlnet-Union.safetensors": controlnet.read_bytes()})
-        hub.add_repo(LORA, {"style.safetensors": (tmp_path / "style.safetensors").read_bytes()})
+        hub.add_repo(LORA, {"style.safetensors": (demo.LORAS / "blueprint.safetensors").read_bytes()})
         controlnet.unlink()
         server = ServeProcess(
             tmp_path / "data",

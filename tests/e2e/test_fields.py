@@ -34,8 +34,8 @@ def test_lora_changes_the_picture(make: Make) -> None:
     styled = make(loras=lora(1))
     assert differ(make(), styled)
     (applied,) = styled.result["loras"]
-    # Two factors of three projections in four layers.
-    assert (applied["name"], applied["matched"], applied["unmatched"]) == ("style.safetensors", 24, 0)
+    assert (applied["name"], applied["unmatched"]) == ("style.safetensors", 0)
+    assert applied["matched"] > 0
 
 
 def test_lora_scale_changes_the_picture(make: Make) -> None:
@@ -56,13 +56,16 @@ def test_controlnet_among_loras_scales_the_control(make: Make) -> None:
 
 
 def test_image_size_sets_the_size(make: Make) -> None:
-    assert make().image.size == (512, 512)
-    assert make(image_size="portrait_16_9").image.size == (576, 1024)
+    """In the shape that is asked for, at the demo model's own number of pixels, and the result says so."""
+    assert make().image.size == (128, 128)
+    tall = make(image_size="portrait_16_9")
+    assert tall.image.size == (96, 176)
+    assert any("96x176" in warning for warning in tall.result["warnings"])
 
 
 def test_image_size_auto_keeps_the_shape_of_the_image(make: Make) -> None:
     wide = photograph("chelsea").resize((640, 480))
-    assert make(image_size="auto", image_url=data_uri(wide)).image.size == (640, 480)
+    assert make(image_size="auto", image_url=data_uri(wide)).image.size == (144, 112)
 
 
 def test_control_scale_changes_the_picture(make: Make) -> None:

@@ -37,7 +37,7 @@ def refused(*arguments: str, env: dict[str, str] | None = None) -> str:
 
 
 def test_it_says_what_it_chose_and_when_it_is_ready(server: ServeProcess, url: str) -> None:
-    assert "model: demo, untrained" in server.output
+    assert "model: demo, which draws small pictures" in server.output
     assert "keys: none, so any token is taken, but from this machine only" in server.output
     assert "redis: " in server.output
     assert httpx.get(f"{url}/readyz").status_code == 200

@@ -1,4 +1,4 @@
-"""What the model layer's tests share: the demo model, written once."""
+"""What the model layer's tests share: a tiny untrained model, written once."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
-def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from models.demo import write_demo
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.models.untrained import write_untrained
 
-    return write_demo(tmp_path_factory.mktemp("models") / "demo")
+    return write_untrained(tmp_path_factory.mktemp("models") / "tiny")

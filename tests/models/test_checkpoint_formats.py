@@ -57,14 +57,14 @@ def scaled_fp8(weights: Weights, key: str, rows: bool) -> Weights:
 
 
 @pytest.fixture(scope="module")
-def original(demo_dir: Path) -> Weights:
-    return load_file(demo_dir / "transformer" / "diffusion_pytorch_model.safetensors")
+def original(tiny_model: Path) -> Weights:
+    return load_file(tiny_model / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-def loaded(weights: Weights, demo_dir: Path, folder: Path) -> Weights:
+def loaded(weights: Weights, tiny_model: Path, folder: Path) -> Weights:
     path = folder / "z_image.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    transformer = load_transformer(demo_dir / "transformer", path, torch.float32, CPU, folder / "cache")
+    transformer = load_transformer(tiny_model / "transformer", path, torch.float32, CPU, folder / "cache")
     state: Weights = transformer.state_dict()
     return state
 
@@ -87,9 +87,9 @@ def loaded(weights: Weights, demo_dir: Path, folder: Path) -> Weights:
     ids=["diffusers", "fused", "prefixed", "bf16", "fp16", "fp8", "fp8 scaled", "fp8 scaled by row"],
 )
 def test_transformer_file_gives_the_weights_it_was_made_from(
-    write: Callable[[Weights], Weights], tolerance: float, original: Weights, demo_dir: Path, tmp_path: Path
+    write: Callable[[Weights], Weights], tolerance: float, original: Weights, tiny_model: Path, tmp_path: Path
 ) -> None:
-    got = loaded(write(original), demo_dir, tmp_path)
+    got = loaded(write(original), tiny_model, tmp_path)
     assert got.keys() == original.keys()
     for name, tensor in got.items():
         assert tensor.dtype == torch.float32
@@ -97,8 +97,8 @@ def test_transformer_file_gives_the_weights_it_was_made_from(
         assert error <= tolerance, name
 
 
-def test_no_weight_keeps_another_in_memory(original: Weights, demo_dir: Path, tmp_path: Path) -> None:
-    got = loaded(as_other_front_ends(original), demo_dir, tmp_path)
+def test_no_weight_keeps_another_in_memory(original: Weights, tiny_model: Path, tmp_path: Path) -> None:
+    got = loaded(as_other_front_ends(original), tiny_model, tmp_path)
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in got.values()}
     assert sum(held.values()) == sum(tensor.nbytes for tensor in original.values())
 
@@ -109,7 +109,7 @@ def test_two_tensors_at_most_are_in_memory_in_their_stored_type(
     recast: bool,
     single: bool,
     original: Weights,
-    demo_dir: Path,
+    tiny_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -128,29 +128,29 @@ def test_two_tensors_at_most_are_in_memory_in_their_stored_type(
     monkeypatch.setattr("models.recast.WORTHWHILE_BYTES", 1000 if recast else 2**62)
     save_file(as_other_front_ends(original), tmp_path / "z_image.safetensors")
     file = tmp_path / "z_image.safetensors" if single else None
-    load_transformer(demo_dir / "transformer", file, torch.bfloat16, CPU, tmp_path / "cache")
+    load_transformer(tiny_model / "transformer", file, torch.bfloat16, CPU, tmp_path / "cache")
     assert len(counts) > 50
     # The published file's largest has 0.2 GB.
     assert max(counts) <= 2
 
 
 def test_file_of_another_size_is_refused_with_shapes(
-    original: Weights, demo_dir: Path, tmp_path: Path
+    original: Weights, tiny_model: Path, tmp_path: Path
 ) -> None:
     fused = as_other_front_ends(original)
     fused["layers.0.attention.qkv.weight"] = torch.zeros(96, 64)
     with pytest.raises(CheckpointError, match=r"to_k\.weight \(32, 64\) instead of \(64, 64\)"):
-        loaded(fused, demo_dir, tmp_path)
+        loaded(fused, tiny_model, tmp_path)
 
 
 def test_16_bit_copy_of_a_float32_checkpoint_is_kept_for_the_next_start(
-    demo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.recast.WORTHWHILE_BYTES", 1000)
 
     def load() -> Weights:
         state: Weights = load_transformer(
-            demo_dir / "transformer", None, torch.bfloat16, CPU, tmp_path
+            tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path
         ).state_dict()
         return state
 
@@ -164,25 +164,25 @@ def test_16_bit_copy_of_a_float32_checkpoint_is_kept_for_the_next_start(
 
 
 def test_no_copy_is_kept_of_a_small_checkpoint_or_without_room(
-    demo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_transformer(demo_dir / "transformer", None, torch.bfloat16, CPU, tmp_path)
+    load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("models.recast.WORTHWHILE_BYTES", 1000)
     monkeypatch.setattr("models.recast.SPARE_BYTES", 2**62)
-    load_transformer(demo_dir / "transformer", None, torch.bfloat16, CPU, tmp_path)
+    load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("key", [None, "scale_weight", "weight_scale"], ids=["plain", "scaled", "by row"])
 def test_text_encoder_file_in_fp8_gives_the_weights_it_was_made_from(
-    key: str | None, demo_dir: Path, tmp_path: Path
+    key: str | None, tiny_model: Path, tmp_path: Path
 ) -> None:
-    weights = load_file(demo_dir / "text_encoder" / "model.safetensors")
+    weights = load_file(tiny_model / "text_encoder" / "model.safetensors")
     stored = scaled_fp8(weights, key, key == "weight_scale") if key else cast(torch.float8_e4m3fn)(weights)
     save_file(stored, tmp_path / "qwen_3_4b_fp8.safetensors")
     model = load_text_encoder(
-        demo_dir / "text_encoder", tmp_path / "qwen_3_4b_fp8.safetensors", torch.float32
+        tiny_model / "text_encoder", tmp_path / "qwen_3_4b_fp8.safetensors", torch.float32
     )
     for name, tensor in weights.items():
         got = model.state_dict()[name]
@@ -191,16 +191,16 @@ def test_text_encoder_file_in_fp8_gives_the_weights_it_was_made_from(
 
 @pytest.mark.parametrize("bare", [False, True], ids=["with the model. prefix", "without"])
 def test_text_encoder_file_gives_the_same_hidden_states_and_words(
-    bare: bool, demo_dir: Path, tmp_path: Path
+    bare: bool, tiny_model: Path, tmp_path: Path
 ) -> None:
-    weights = load_file(demo_dir / "text_encoder" / "model.safetensors")
+    weights = load_file(tiny_model / "text_encoder" / "model.safetensors")
     if bare:
         weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
     save_file(weights, tmp_path / "qwen.safetensors")
     tokens = torch.tensor([[1, 2, 3, 200]])
     outputs: list[Any] = []
     for file in (None, tmp_path / "qwen.safetensors"):
-        model = load_text_encoder(demo_dir / "text_encoder", file, torch.float32)
+        model = load_text_encoder(tiny_model / "text_encoder", file, torch.float32)
         with torch.no_grad():
             outputs.append(model(input_ids=tokens, output_hidden_states=True))
     assert torch.equal(outputs[0].hidden_states[-2], outputs[1].hidden_states[-2])
@@ -237,15 +237,15 @@ def as_latent_diffusion(weights: Weights) -> Weights:
 
 @pytest.mark.parametrize("write", [as_latent_diffusion, dict], ids=["authors' names", "diffusers'"])
 def test_autoencoder_file_decodes_to_the_same_picture(
-    write: Callable[[Weights], Weights], demo_dir: Path, tmp_path: Path
+    write: Callable[[Weights], Weights], tiny_model: Path, tmp_path: Path
 ) -> None:
-    weights = load_file(demo_dir / "vae" / "diffusion_pytorch_model.safetensors")
+    weights = load_file(tiny_model / "vae" / "diffusion_pytorch_model.safetensors")
     save_file(write(weights), tmp_path / "ae.safetensors")
     latents = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     pictures = []
     for vae in (
-        load_vae(demo_dir / "vae", tmp_path / "ae.safetensors", torch.float32),
-        AutoencoderKL.from_pretrained(demo_dir / "vae"),
+        load_vae(tiny_model / "vae", tmp_path / "ae.safetensors", torch.float32),
+        AutoencoderKL.from_pretrained(tiny_model / "vae"),
     ):
         with torch.no_grad():
             pictures.append(vae.decode(latents).sample)

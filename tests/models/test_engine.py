@@ -1,4 +1,4 @@
-"""A job in, a picture out: with the demo model, through the same door as the worker."""
+"""A job in, a picture out: with a tiny untrained model, through the same door as the worker."""
 
 import shutil
 import subprocess
@@ -20,17 +20,21 @@ from models.job import Job, LoraFile, Picture, Pixels, Step
 SIZE = 128
 
 
-def settings_for(demo_dir: Path, tmp_path: Path, **options: Any) -> ModelSettings:
-    """Settings of a server with the demo model already in its data folder."""
-    target = tmp_path / "models" / "demo"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(demo_dir)
-    return ModelSettings(data_dir=tmp_path, model="demo", device="cpu", _env_file=None, **options)
+def settings_for(tiny_model: Path, tmp_path: Path, **options: Any) -> ModelSettings:
+    """Settings of a server with this model and its ControlNet."""
+    return ModelSettings(
+        data_dir=tmp_path,
+        model=str(tiny_model),
+        controlnet=str(tiny_model / "controlnet.safetensors"),
+        device="cpu",
+        _env_file=None,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
-def engine(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine.load(settings_for(demo_dir, tmp_path_factory.mktemp("data")))
+def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(settings_for(tiny_model, tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def control() -> Pixels:
 
 
 @pytest.fixture
-def job(demo_dir: Path) -> Job:
+def job(tiny_model: Path) -> Job:
     return Job(
         prompt="a red ball on a table",
         width=SIZE,
@@ -50,8 +54,8 @@ def job(demo_dir: Path) -> Job:
         seed=1,
         control_scale=0.9,
         control_end=0.5,
-        controlnet=demo_dir / "controlnet.safetensors",
-        controlnet_name="the demo's own",
+        controlnet=tiny_model / "controlnet.safetensors",
+        controlnet_name="its own",
     )
 
 
@@ -83,19 +87,19 @@ def test_picture_has_the_size_asked_for_and_says_what_made_it(
     picture = generate(engine, job.model_copy(update={"width": 160}), np.resize(control, (SIZE, 160, 3)))
     assert picture.image.shape == (SIZE, 160, 3)
     assert picture.image.dtype == np.uint8
-    assert picture.model == engine.name == "demo (untrained)"
-    assert (picture.seed, picture.prompt, picture.controlnet) == (1, job.prompt, "the demo's own")
+    assert picture.model == engine.name == "tiny"
+    assert (picture.seed, picture.prompt, picture.controlnet) == (1, job.prompt, "its own")
     assert picture.control_image is not None
     assert set(picture.timings) == {"encode", "preprocess", "control", "denoise", "decode"}
 
 
 def test_same_job_gives_the_same_bytes_also_in_another_engine(
-    engine: Engine, job: Job, control: Pixels, demo_dir: Path, tmp_path: Path
+    engine: Engine, job: Job, control: Pixels, tiny_model: Path, tmp_path: Path
 ) -> None:
     first = generate(engine, job, control)
     generate(engine, job.model_copy(update={"prompt": "something else", "seed": 9}), control)
     assert np.array_equal(generate(engine, job, control).image, first.image)
-    another = Engine.load(settings_for(demo_dir, tmp_path))
+    another = Engine.load(settings_for(tiny_model, tmp_path))
     assert np.array_equal(generate(another, job, control).image, first.image)
 
 
@@ -238,10 +242,10 @@ def test_prompt_expanded_elsewhere_is_the_one_drawn(engine: Engine, job: Job) ->
 
 
 def test_another_controlnet_is_loaded_on_demand_and_a_changed_file_again(
-    engine: Engine, job: Job, control: Pixels, demo_dir: Path, tmp_path: Path
+    engine: Engine, job: Job, control: Pixels, tiny_model: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "other.safetensors"
-    weights = load_file(demo_dir / "controlnet.safetensors")
+    weights = load_file(tiny_model / "controlnet.safetensors")
     other = job.model_copy(update={"controlnet": path})
     save_file(weights, path)
     plain = generate(engine, job, control)
@@ -261,12 +265,12 @@ def test_broken_controlnet_is_an_error_and_the_next_job_runs(
 
 
 def test_memory_that_runs_out_is_said_in_a_sentence(
-    demo_dir: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_out(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine = Engine.load(settings_for(demo_dir, tmp_path))
+    engine = Engine.load(settings_for(tiny_model, tmp_path))
     with monkeypatch.context() as short:
         short.setattr("models.pipeline.denoise", run_out)
         with pytest.raises(OutOfMemory, match=r"128x128 does not fit the memory of cpu"):
@@ -276,18 +280,18 @@ def test_memory_that_runs_out_is_said_in_a_sentence(
 
 @pytest.mark.parametrize("placement", ["text-encoder-offload", "model-offload", "block-offload"])
 def test_every_placement_makes_the_same_picture_with_and_without_a_lora(
-    placement: str, engine: Engine, job: Job, control: Pixels, demo_dir: Path, tmp_path: Path
+    placement: str, engine: Engine, job: Job, control: Pixels, tiny_model: Path, tmp_path: Path
 ) -> None:
-    other = Engine.load(settings_for(demo_dir, tmp_path, placement=placement))
+    other = Engine.load(settings_for(tiny_model, tmp_path, placement=placement))
     styled = job.model_copy(update={"loras": (write_lora(tmp_path),)})
     for each in (job, styled, job):
         assert np.array_equal(generate(other, each, control).image, generate(engine, each, control).image)
 
 
 @pytest.fixture
-def folder(demo_dir: Path, tmp_path: Path) -> Path:
-    """A copy of the demo model, to be spoilt."""
-    shutil.copytree(demo_dir, tmp_path / "copy")
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the model, to be spoilt."""
+    shutil.copytree(tiny_model, tmp_path / "copy")
     return tmp_path / "copy"
 
 

@@ -55,12 +55,12 @@ def write_gguf(
 
 
 @pytest.fixture(scope="module")
-def original(demo_dir: Path) -> dict[str, Tensor]:
-    return load_file(demo_dir / "transformer" / "diffusion_pytorch_model.safetensors")
+def original(tiny_model: Path) -> dict[str, Tensor]:
+    return load_file(tiny_model / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-def load(path: Path, demo_dir: Path) -> Any:
-    return load_transformer(demo_dir / "transformer", path, torch.float32, CPU, path.parent / "cache")
+def load(path: Path, tiny_model: Path) -> Any:
+    return load_transformer(tiny_model / "transformer", path, torch.float32, CPU, path.parent / "cache")
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def load(path: Path, demo_dir: Path) -> Any:
     ids=lambda value: getattr(value, "name", None),
 )
 def test_transformer_file_gives_the_weights_it_was_made_from(
-    block: Block, tolerance: float, original: dict[str, Tensor], demo_dir: Path, tmp_path: Path
+    block: Block, tolerance: float, original: dict[str, Tensor], tiny_model: Path, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "z_image.gguf", as_other_front_ends(original), block)
-    got = load(path, demo_dir).state_dict()
+    got = load(path, tiny_model).state_dict()
     assert got.keys() == original.keys()
     for name, tensor in got.items():
         assert tensor.dtype == torch.float32
@@ -82,23 +82,23 @@ def test_transformer_file_gives_the_weights_it_was_made_from(
 
 @pytest.mark.parametrize("block", [Block.F16, Block.Q8_0, Block.Q4_0], ids=lambda block: block.name)
 def test_diffusers_own_loader_works_the_same_numbers_out(
-    block: Block, original: dict[str, Tensor], demo_dir: Path, tmp_path: Path
+    block: Block, original: dict[str, Tensor], tiny_model: Path, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "z_image.gguf", as_other_front_ends(original), block)
     theirs = ZImageTransformer2DModel.from_single_file(
         str(path),
-        config=str(demo_dir / "transformer"),
+        config=str(tiny_model / "transformer"),
         quantization_config=GGUFQuantizationConfig(compute_dtype=torch.float32),
         torch_dtype=torch.float32,
     )
-    ours = dict(load(path, demo_dir).named_parameters())
+    ours = dict(load(path, tiny_model).named_parameters())
     for name, tensor in theirs.named_parameters():
         # Block scales are float16: there the products are rounded.
         assert torch.allclose(dequantize_gguf_tensor(tensor).float(), ours[name], rtol=2e-3, atol=1e-3), name
 
 
 def test_a_server_runs_on_a_gguf_transformer_with_loras_as_on_any_other(
-    original: dict[str, Tensor], demo_dir: Path, tmp_path: Path
+    original: dict[str, Tensor], tiny_model: Path, tmp_path: Path
 ) -> None:
     from models.job import Job
     from tests.models.test_engine import settings_for, write_lora
@@ -109,20 +109,20 @@ def test_a_server_runs_on_a_gguf_transformer_with_loras_as_on_any_other(
     )
     pictures = []
     for transformer in (None, path):
-        settings = settings_for(demo_dir, tmp_path / f"data-{transformer is None}", transformer=transformer)
+        settings = settings_for(tiny_model, tmp_path / f"data-{transformer is None}", transformer=transformer)
         pictures.append(Engine.load(settings).generate(job, None, lambda step: None)[0].image)
     assert np.array_equal(*pictures)
 
 
-def test_text_encoder_file_by_llama_cpps_names_gives_the_same_words(demo_dir: Path, tmp_path: Path) -> None:
+def test_text_encoder_file_by_llama_cpps_names_gives_the_same_words(tiny_model: Path, tmp_path: Path) -> None:
     weights = {}
-    for name, tensor in load_file(demo_dir / "text_encoder" / "model.safetensors").items():
+    for name, tensor in load_file(tiny_model / "text_encoder" / "model.safetensors").items():
         for theirs, stored in QWEN3.items():
             name = name.replace(theirs, stored)
         weights[name] = tensor
     path = write_gguf(tmp_path / "qwen3.gguf", weights, arch="qwen3")
     tokens = torch.tensor([[1, 2, 3, 200]])
-    folder = demo_dir / "text_encoder"
+    folder = tiny_model / "text_encoder"
     with torch.no_grad():
         expected, got = (
             load_text_encoder(folder, file, torch.float32)(input_ids=tokens).logits for file in (None, path)
@@ -131,33 +131,33 @@ def test_text_encoder_file_by_llama_cpps_names_gives_the_same_words(demo_dir: Pa
 
 
 def test_memory_is_judged_by_the_weights_and_not_by_the_blocks(
-    original: dict[str, Tensor], demo_dir: Path, tmp_path: Path
+    original: dict[str, Tensor], tiny_model: Path, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "z_image.gguf", original, Block.Q4_0)
-    judged = footprint(demo_dir, None, Files(transformer=path)).transformer
-    assert judged == footprint(demo_dir, None).transformer
+    judged = footprint(tiny_model, None, Files(transformer=path)).transformer
+    assert judged == footprint(tiny_model, None).transformer
 
 
 def test_files_that_are_not_sound_or_do_not_fit_are_refused(
-    original: dict[str, Tensor], demo_dir: Path, tmp_path: Path
+    original: dict[str, Tensor], tiny_model: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "z_image.gguf"
     path.write_bytes(b"GGUF no more")
     with pytest.raises(CheckpointError, match=r"z_image\.gguf is no sound GGUF file"):
-        load(path, demo_dir)
+        load(path, tiny_model)
     data = write_gguf(path, original).read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match=r"z_image\.gguf is no sound GGUF file"):
-        load(path, demo_dir)
+        load(path, tiny_model)
     lacking = dict(original)
     del lacking["cap_pad_token"]
     with pytest.raises(CheckpointError, match="lacks cap_pad_token"):
-        load(write_gguf(path, lacking), demo_dir)
+        load(write_gguf(path, lacking), tiny_model)
 
 
 def test_without_the_package_the_error_names_the_extra(
-    demo_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(CheckpointError, match=r"pip install 'zturbo\[gguf\]'"):
-        load(tmp_path / "z_image.gguf", demo_dir)
+        load(tmp_path / "z_image.gguf", tiny_model)

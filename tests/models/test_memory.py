@@ -20,11 +20,13 @@ JOB = Job(prompt="a red ball", width=128, height=128, num_inference_steps=2, see
 
 
 @pytest.fixture
-def engine(demo_dir: Path, tmp_path: Path) -> Engine:
-    target = tmp_path / "models" / "demo"
-    target.parent.mkdir(parents=True)
-    target.symlink_to(demo_dir)
-    return Engine.load(ModelSettings(data_dir=tmp_path, model="demo", device="cpu", _env_file=None))
+def engine(tiny_model: Path, tmp_path: Path) -> Engine:
+    own = tiny_model / "controlnet.safetensors"
+    return Engine.load(
+        ModelSettings(
+            data_dir=tmp_path, model=str(tiny_model), controlnet=str(own), device="cpu", _env_file=None
+        )
+    )
 
 
 def picture(engine: Engine) -> Pixels:

@@ -30,8 +30,8 @@ STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def theirs(demo_dir: Path) -> Any:
-    pipeline = ZImagePipeline.from_pretrained(demo_dir)
+def theirs(tiny_model: Path) -> Any:
+    pipeline = ZImagePipeline.from_pretrained(tiny_model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -78,9 +78,9 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-def own_control(parts: Any, demo_dir: Path, picture: Pixels, scale: float) -> Control:
+def own_control(parts: Any, tiny_model: Path, picture: Pixels, scale: float) -> Control:
     controlnet, _ = load_controlnet(
-        demo_dir / "controlnet.safetensors", parts.transformer.config, torch.float32, "cpu"
+        tiny_model / "controlnet.safetensors", parts.transformer.config, torch.float32, "cpu"
     )
     with torch.inference_mode():
         tokens = control_tokens(parts.transformer, controlnet, encode_control(parts.vae, picture))
@@ -95,10 +95,10 @@ def test_whole_pipeline_without_control_equals_diffusers(theirs: Any, parts: Any
 
 
 def test_whole_pipeline_with_union_1_0_on_all_steps_equals_diffusers(
-    theirs: Any, parts: Any, demo_dir: Path, control_picture: Pixels
+    theirs: Any, parts: Any, tiny_model: Path, control_picture: Pixels
 ) -> None:
     controlnet = ZImageControlNetModel(control_layers_places=[0, 2], control_in_dim=16, dim=64, n_heads=1)
-    controlnet.load_state_dict(load_file(demo_dir / "controlnet.safetensors"))
+    controlnet.load_state_dict(load_file(tiny_model / "controlnet.safetensors"))
     pipe = ZImageControlNetPipeline(**theirs.components, controlnet=controlnet)
     pipe.set_progress_bar_config(disable=True)
     reference = run_theirs(
@@ -107,7 +107,7 @@ def test_whole_pipeline_with_union_1_0_on_all_steps_equals_diffusers(
         control_image=Image.fromarray(control_picture),
         controlnet_conditioning_scale=0.8,
     )
-    latents = ours(parts, own_control(parts, demo_dir, control_picture, 0.8))
+    latents = ours(parts, own_control(parts, tiny_model, control_picture, 0.8))
     error = relative(latents, reference)
     assert error < 1e-4
     assert relative(ours(parts), reference) > 0.01
@@ -115,9 +115,9 @@ def test_whole_pipeline_with_union_1_0_on_all_steps_equals_diffusers(
 
 @pytest.mark.parametrize("steps", [1, 5, 8])
 def test_n_steps_are_exactly_n_forwards_and_the_branch_runs_inside_its_window_only(
-    steps: int, parts: Any, demo_dir: Path, control_picture: Pixels
+    steps: int, parts: Any, tiny_model: Path, control_picture: Pixels
 ) -> None:
-    control = own_control(parts, demo_dir, control_picture, 0.9)
+    control = own_control(parts, tiny_model, control_picture, 0.9)
     calls: Counter[str] = Counter()
     hooks = [
         parts.transformer.layers[-1].register_forward_hook(lambda *_: calls.update(["transformer"])),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from models import weights
+from models import demo, weights
 from models.config import DEFAULT_CONTROLNET, DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError, LoraError, WeightsMissing
 from models.hub import repo_file
@@ -98,8 +98,10 @@ def test_a_machine_with_no_visible_device_has_no_gpu(monkeypatch: pytest.MonkeyP
     assert not weights.gpu_present()
 
 
-def test_the_demo_is_named_before_it_is_written(settings: ModelSettings) -> None:
-    assert resolve_model(with_model(settings, "demo")) == settings.data_dir / "models" / "demo"
+def test_the_demo_is_in_the_package_and_whole(settings: ModelSettings) -> None:
+    folder = resolve_model(with_model(settings, "demo"))
+    assert folder == demo.FOLDER
+    assert list(missing_files(folder)) == []
 
 
 def test_missing_weights_are_an_error_with_the_line_that_brings_them(
@@ -187,18 +189,21 @@ def test_a_damaged_model_index_counts_as_missing(tmp_path: Path, index: bytes) -
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "file"),
     [
-        DEFAULT_CONTROLNET,
-        DEFAULT_CONTROLNET + "/Z-Image-Turbo-Fun-Controlnet-Union.safetensors",
-        "Alibaba-PAI/z-image-turbo-fun-controlnet-union",
-        DEFAULT_CONTROLNET + "-2.1",
-        DEFAULT_CONTROLNET + "-2.0",
+        (DEFAULT_CONTROLNET, "controlnet"),
+        (DEFAULT_CONTROLNET + "/Z-Image-Turbo-Fun-Controlnet-Union.safetensors", "controlnet"),
+        ("Alibaba-PAI/z-image-turbo-fun-controlnet-union", "controlnet"),
+        (DEFAULT_CONTROLNET + "-2.1", "controlnet-2.1"),
+        (DEFAULT_CONTROLNET + "-2.0", "controlnet-2.1"),
     ],
 )
-def test_the_demo_has_every_documented_controlnet(hub: HubStub, settings: ModelSettings, name: str) -> None:
+def test_the_demo_has_every_documented_controlnet(
+    hub: HubStub, settings: ModelSettings, name: str, file: str
+) -> None:
     found = resolve_controlnet(name, with_model(settings, "demo"))
-    assert found.path == settings.demo_path / "controlnet.safetensors"
+    assert found.path == demo.FOLDER / f"{file}.safetensors"
+    assert found.path.is_file()
     assert found.name == name
     assert hub.requests == []
 

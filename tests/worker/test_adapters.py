@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from models import demo
 from models.errors import Cancelled
 from models.job import Job, LoraFile
 from models.weights import digest
@@ -93,11 +94,12 @@ def test_controlnet_of_a_local_file_comes_too(machine: Machine) -> None:
 
 def test_controlnet_of_the_hub_is_each_machines_own(machine: Machine, s3_server: S3Server) -> None:
     here, there = machine("io"), machine("gpu")
-    prepared = job(controlnet=here.demo_path / "controlnet.safetensors", controlnet_name=here.controlnet)
+    elsewhere = here.data_dir / demo.CONTROLNET.name
+    prepared = job(controlnet=elsewhere, controlnet_name=here.controlnet)
     calls = s3_server.calls()
     assert adapters_of(here).send(prepared) == {}
     received = adapters_of(there).receive(prepared, {}, go_on)
-    assert received.controlnet == there.demo_path / "controlnet.safetensors"
+    assert received.controlnet == demo.CONTROLNET
     assert s3_server.calls() == calls
 
 

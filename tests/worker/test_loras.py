@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from models import demo
 from models.config import DEFAULT_CONTROLNET
 from models.errors import Cancelled, CheckpointError, ControlNetError, HubError, LoraError
 from models.hub import repo_file
@@ -78,7 +79,7 @@ def test_loras_of_every_origin_keep_their_order(settings: WorkerSettings, hub: H
 def test_known_controlnet_is_chosen_by_its_id(settings: WorkerSettings) -> None:
     loras, controlnet = resolve(settings, (DEFAULT_CONTROLNET, 0.5))
     assert loras == ()
-    assert controlnet == ControlNet(DEFAULT_CONTROLNET, settings.demo_path / "controlnet.safetensors", 0.5), (
+    assert controlnet == ControlNet(DEFAULT_CONTROLNET, demo.CONTROLNET, 0.5), (
         "the demo model has its own, under the documented ids"
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models import demo
 from models.config import DEFAULT_CONTROLNET
 from models.errors import ControlNetError, SizeError
 from models.inputs import AnyInput, ControlNetLoraInput
@@ -62,10 +63,11 @@ def test_everything_asked_for_is_in_the_job(settings: WorkerSettings, storage: S
     assert job.enable_prompt_expansion
     assert (job.controlnet_name, job.controlnet) == (
         DEFAULT_CONTROLNET,
-        settings.demo_path / "controlnet.safetensors",
+        demo.CONTROLNET,
     )
-    assert (job.width, job.height) == (640, 512)
-    assert (control.shape, control.dtype) == ((512, 640, 3), np.uint8)
+    assert (job.width, job.height) == (144, 112)
+    assert (control.shape, control.dtype) == ((112, 144, 3), np.uint8)
+    assert job.warnings == ("The demo model draws at a small size of its own: 144x112 this time.",)
 
 
 @pytest.mark.parametrize("preprocess", ["none", "canny", "depth", "pose"])
@@ -73,8 +75,8 @@ def test_control_pixels_have_the_outputs_size(
     settings: WorkerSettings, storage: Storage, preprocess: str
 ) -> None:
     job, control = prepare(asked(image_size="portrait_16_9", preprocess=preprocess), settings, storage)
-    assert (job.width, job.height) == (576, 1024)
-    assert control.shape == (1024, 576, 3)
+    assert (job.width, job.height) == (96, 176)
+    assert control.shape == (176, 96, 3)
 
 
 def test_canny_is_done_here_and_the_other_detectors_are_not(
@@ -82,7 +84,7 @@ def test_canny_is_done_here_and_the_other_detectors_are_not(
 ) -> None:
     plain_job, plain = prepare(asked(), settings, storage)
     job, control = prepare(asked(preprocess="canny"), settings, storage)
-    np.testing.assert_array_equal(control, canny(plain, 640, 512))
+    np.testing.assert_array_equal(control, canny(plain, 144, 112))
     assert control.any()
     assert (plain_job.preprocess, job.preprocess) == ("none", "none")
     assert prepare(asked(preprocess="depth"), settings, storage)[0].preprocess == "depth"
@@ -111,12 +113,13 @@ def test_window_without_a_whole_step_guides_nothing_and_says_so(
 ) -> None:
     job, _ = prepare(asked(num_inference_steps=2), settings, storage)
     assert job.controlnet is None
-    assert job.warnings == (
+    # The first is of the demo model's size.
+    assert job.warnings[1:] == (
         "No whole step of 2 lies between control_start 0 and control_end 0.4, so the image guides nothing; "
         "ask for more steps or a wider window.",
     )
-    assert prepare(asked(num_inference_steps=3), settings, storage)[0].warnings == ()
-    assert prepare(asked(control_start=0.4), settings, storage)[0].warnings == ()
+    assert prepare(asked(num_inference_steps=3), settings, storage)[0].warnings[1:] == ()
+    assert prepare(asked(control_start=0.4), settings, storage)[0].warnings[1:] == ()
 
 
 def test_prompt_is_rewritten_here_when_a_server_does_it(
@@ -133,7 +136,9 @@ def test_prompt_is_rewritten_here_when_a_server_does_it(
     prompt_server.status = 500
     job, _ = prepare(asked(enable_prompt_expansion=True), settings, storage)
     assert (job.expanded_prompt, job.enable_prompt_expansion) == (None, False)
-    assert job.warnings == ("The prompt was used as it is: the server that rewrites prompts answered 500.",)
+    assert job.warnings[1:] == (
+        "The prompt was used as it is: the server that rewrites prompts answered 500.",
+    )
     assert len(prompt_server.asked) == 2
     prepare(asked(), settings, storage)
     assert len(prompt_server.asked) == 2
@@ -170,16 +175,16 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     request = asked(output_format=output_format, seed=5)
     job, _ = prepare(request, settings, storage)
     image = np.full((job.height, job.width, 3), 99, np.uint8)
-    picture = Picture(image=image, model="demo (untrained)", seed=5, prompt="a fox", timings={"denoise": 0.5})
+    picture = Picture(image=image, model="demo", seed=5, prompt="a fox", timings={"denoise": 0.5})
     output = finish(MODEL, request.model_dump(mode="json"), job, [picture], FILE_IDS, settings, storage)
     facts = output["image"]
     data = storage.read(facts["file_id"], facts["name"])
     assert data is not None
     assert (facts["size"], facts["content_type"]) == (len(data), f"image/{output_format}")
-    assert (facts["width"], facts["height"]) == (640, 512)
+    assert (facts["width"], facts["height"]) == (144, 112)
     with Image.open(io.BytesIO(data)) as kept:
-        assert (kept.format, kept.size) == (pillow_format, (640, 512))
-    assert (output["seed"], output["timings"], output["model"]) == (5, {"denoise": 0.5}, "demo (untrained)")
+        assert (kept.format, kept.size) == (pillow_format, (144, 112))
+    assert (output["seed"], output["timings"], output["model"]) == (5, {"denoise": 0.5}, "demo")
     assert read_metadata(data)["zturbo"]["seed"] == 5
 
 
@@ -189,9 +194,7 @@ def test_each_of_several_pictures_is_a_file_that_says_its_own_seed(
     request = asked(num_images=2, seed=5)
     job, control = prepare(request, settings, storage)
     assert job.seeds == (5, 6)
-    pictures = [
-        Picture(image=control, model="demo (untrained)", seed=seed, prompt="a fox") for seed in job.seeds
-    ]
+    pictures = [Picture(image=control, model="demo", seed=seed, prompt="a fox") for seed in job.seeds]
     file_ids = {"image-1": "1" * 32, "image-2": "2" * 32, "control_image": "3" * 32}
     output = finish(MODEL, request.model_dump(mode="json"), job, pictures, file_ids, settings, storage)
     assert [image["file_id"] for image in output["images"]] == ["1" * 32, "2" * 32]
@@ -211,7 +214,7 @@ def test_metadata_can_be_left_out(settings: WorkerSettings, storage: Storage) ->
     bare = settings.model_copy(update={"embed_metadata": False})
     request = asked()
     job, control = prepare(request, bare, storage)
-    picture = Picture(image=control, model="demo (untrained)", seed=0, prompt="a fox")
+    picture = Picture(image=control, model="demo", seed=0, prompt="a fox")
     output = finish(MODEL, request.model_dump(mode="json"), job, [picture], FILE_IDS, bare, storage)
     data = storage.read(output["image"]["file_id"], output["image"]["name"])
     assert data is not None

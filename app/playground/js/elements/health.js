@@ -79,7 +79,7 @@ export class Banner extends HTMLElement {
   }
 
   demoLine() {
-    const text = "This is the small demo model: it shows that everything works, not what the real one draws. `zturbo pull` fetches the real one.";
+    const text = "This is the small demo model: it knows balls, boxes, stars and the like, such as “a red ball on grass”, and draws small pictures. `zturbo pull` fetches the real one.";
     const close = () => {
       sessionStorage.setItem(DEMO_SEEN, "yes");
       this.replaceChildren();
