@@ -10,7 +10,7 @@ import pytest
 import skimage
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.e2e.conftest import write_lora
+from models import demo
 from tests.serve_process import ServeProcess
 
 PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "astronaut.png"
@@ -59,7 +59,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     data_dir = tmp_path_factory.mktemp("playground") / "data"
-    write_lora(data_dir / "loras" / "style.safetensors")
+    (data_dir / "loras").mkdir(parents=True)
+    shutil.copy(demo.LORAS / "night.safetensors", data_dir / "loras" / "style.safetensors")
     # Nothing here may need the hub: the port is that of nobody.
     server = ServeProcess(
         data_dir,
