@@ -63,8 +63,11 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
             path = path.replace(f"{{{name}}}", quote(chosen, safe="") or "x")
         elif parameter["in"] == "header" and draw(st.booleans()):
             headers[name] = draw(st.sampled_from(HEADER_WORDS))
+        elif name == "wait":
+            # Said in every call: nobody works on what is asked, and some routes wait a minute unless told.
+            query[name] = draw(st.sampled_from(["0", "-1", "x"]))
         elif parameter["in"] == "query" and draw(st.booleans()):
-            query[name] = draw(st.sampled_from(["0", "-1", "x"]) if name == "wait" else words)
+            query[name] = draw(words)
     if token := draw(st.sampled_from([TOKEN, TOKEN, "wrong", None])):
         headers["Authorization"] = f"Bearer {token}"
     body = draw(
