@@ -32,7 +32,8 @@ function timings(seconds) {
   const line = h("span", { class: "stages", "aria-hidden": "true" });
   for (const [, each] of parts) {
     const part = h("span", {});
-    part.style.flexGrow = each;
+    // Of all, since growth that sums up to less than 1 does not fill the line.
+    part.style.flexGrow = each / total;
     line.append(part);
   }
   const words = parts.map(([name, each]) => `${name.replaceAll("_", " ")} ${duration(each)}`).join(" · ");
