@@ -87,7 +87,7 @@ def test_every_make_target_that_is_named_is_there() -> None:
 
 def test_every_file_that_is_named_is_there() -> None:
     before, _, after = parts()
-    named = re.findall(r"\]\((?!http|#)([^)]+)\)", before + after)
+    named = re.findall(r"(?:\]\(|src(?:set)?=\")(?!http|#)([^)\"]+)[)\"]", before + after)
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
 
