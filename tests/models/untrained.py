@@ -77,6 +77,21 @@ def write_untrained(folder: Path) -> Path:
     return folder
 
 
+def write_lora(path: Path) -> None:
+    """A LoRA of rank 4 for this model, in peft's own key names."""
+    random = torch.Generator().manual_seed(5)
+    tensors = {
+        f"transformer.layers.{layer}.attention.{projection}.lora_{part}.weight": torch.randn(
+            shape, generator=random
+        )
+        for layer in range(4)
+        for projection in ("to_q", "to_k", "to_v")
+        for part, shape in (("A", (4, WIDTH)), ("B", (WIDTH, 4)))
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
 def _write_components(folder: Path) -> None:
     _tokenizer().save_pretrained(folder / "tokenizer")
     _text_encoder().save_pretrained(folder / "text_encoder")

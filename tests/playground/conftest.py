@@ -1,4 +1,7 @@
-"""The playground in a real browser, Debian's chromium, with one `zturbo serve --model demo` for all tests."""
+"""The playground in a real browser, Debian's chromium, with one `zturbo serve` for all tests.
+
+Its model is the tiny untrained one, in a folder called demo: it draws any size, slowly enough to be stopped.
+"""
 
 import json
 import shutil
@@ -10,7 +13,7 @@ import pytest
 import skimage
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from models import demo
+from tests.models.untrained import CONTROLNET, write_lora, write_untrained
 from tests.serve_process import ServeProcess
 
 PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "astronaut.png"
@@ -59,13 +62,13 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     data_dir = tmp_path_factory.mktemp("playground") / "data"
-    (data_dir / "loras").mkdir(parents=True)
-    shutil.copy(demo.LORAS / "night.safetensors", data_dir / "loras" / "style.safetensors")
-    # Nothing here may need the hub: the port is that of nobody.
+    write_lora(data_dir / "loras" / "style.safetensors")
+    model = write_untrained(data_dir.parent / "demo")
     server = ServeProcess(
         data_dir,
-        "--io-workers",
-        "1",
+        *("--io-workers", "1", "--controlnet", str(model / CONTROLNET)),
+        model=str(model),
+        # Nothing here may need the hub: the port is that of nobody.
         env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(data_dir / "hub")},
     )
     try:

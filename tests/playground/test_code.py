@@ -29,7 +29,7 @@ def run(folder: Path, *command: str, names: tuple[str, ...] = ("picture.jpg",)) 
     assert done.returncode == 0, done.stderr
     for name in names:
         with Image.open(folder / name) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (128, 128))
+            assert (picture.format, picture.size) == ("JPEG", (512, 512))
     return done.stdout
 
 

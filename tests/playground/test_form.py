@@ -169,11 +169,11 @@ def test_control_map_is_shown_before_the_run(page: Page) -> None:
     page.get_by_role("radio", name="canny").check(force=True)
     shown = page.get_by_alt_text("Control map: what the model will see")
     expect(shown).to_be_visible()
-    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [128, 128]
+    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [512, 512]
     canny = shown.get_attribute("src")
     page.get_by_role("radio", name="Landscape 4:3").check(force=True)
     expect(shown).not_to_have_attribute("src", canny or "")
-    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [144, 112]
+    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1024, 768]
     page.get_by_role("radio", name="depth").check(force=True)
     expect(page.locator(".well.map")).to_contain_text("zturbo pull detectors")
 

@@ -179,7 +179,7 @@ def test_control_map_is_made_on_the_gpu_and_kept_without_a_picture(
     made = record.output["control_image"]
     assert (made["file_id"], made["name"]) == kept.parts[-2:]
     with Image.open(kept) as image:
-        assert (image.size, image.getpixel((0, 0))) == ((512, 512), (255, 127, 127))
+        assert (image.size, image.getpixel((0, 0))) == ((128, 128), (255, 127, 127))
     assert record.file_ids == (made["file_id"],)
 
 
