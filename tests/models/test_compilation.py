@@ -30,9 +30,9 @@ def tracing_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def compiled(demo_dir: Path, tmp_path: Path) -> Engine:
+def compiled(tiny_model: Path, tmp_path: Path) -> Engine:
     counters.clear()
-    return Engine.load(settings_for(demo_dir, tmp_path, compile="default", compile_sizes="64x64"))
+    return Engine.load(settings_for(tiny_model, tmp_path, compile="default", compile_sizes="64x64"))
 
 
 def draw(engine: Engine, job: Job) -> Picture:
@@ -50,15 +50,15 @@ def near(one: Picture, other: Picture) -> bool:
 
 
 def test_compiled_blocks_make_the_same_picture_and_nothing_is_compiled_after_the_warm_up(
-    demo_dir: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    plain = Engine.load(settings_for(demo_dir, tmp_path / "plain"))
-    engine = compiled(demo_dir, tmp_path / "compiled")
+    plain = Engine.load(settings_for(tiny_model, tmp_path / "plain"))
+    engine = compiled(tiny_model, tmp_path / "compiled")
     warm = graphs()
     # A layer with and without caption, the branch's refiner, its first control block and those after it.
     assert warm == 5
     controlled = JOB.model_copy(
-        update={"controlnet": demo_dir / "controlnet.safetensors", "control_scale": 0.8, "control_end": 0.5}
+        update={"controlnet": tiny_model / "controlnet.safetensors", "control_scale": 0.8, "control_end": 0.5}
     )
     wide = JOB.model_copy(update={"width": 96})
     for job in (JOB, controlled, wide):
@@ -66,9 +66,9 @@ def test_compiled_blocks_make_the_same_picture_and_nothing_is_compiled_after_the
     assert graphs() == warm
 
 
-def test_lora_changes_a_compiled_picture_and_leaves_no_trace(demo_dir: Path, tmp_path: Path) -> None:
-    plain = Engine.load(settings_for(demo_dir, tmp_path / "plain"))
-    engine = compiled(demo_dir, tmp_path / "compiled")
+def test_lora_changes_a_compiled_picture_and_leaves_no_trace(tiny_model: Path, tmp_path: Path) -> None:
+    plain = Engine.load(settings_for(tiny_model, tmp_path / "plain"))
+    engine = compiled(tiny_model, tmp_path / "compiled")
     warm, before = graphs(), draw(engine, JOB)
     lora: LoraFile = write_lora(tmp_path)
     styled = JOB.model_copy(update={"loras": (lora,)})
@@ -78,13 +78,13 @@ def test_lora_changes_a_compiled_picture_and_leaves_no_trace(demo_dir: Path, tmp
     assert graphs() == warm
 
 
-def test_missing_compiler_is_said_in_a_sentence(demo_dir: Path, tmp_path: Path) -> None:
+def test_missing_compiler_is_said_in_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
     def no_compiler(*_: object, **__: object) -> None:
         raise RuntimeError("No working C++ compiler found")
 
     torch.compiler.set_default_backend(no_compiler)
     with pytest.raises(ModelError, match=r"cannot be compiled here .*ZTURBO_COMPILE=off"):
-        compiled(demo_dir, tmp_path)
+        compiled(tiny_model, tmp_path)
 
 
 def test_code_is_kept_where_the_next_process_finds_it(

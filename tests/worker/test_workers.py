@@ -42,10 +42,10 @@ async def test_request_becomes_a_stored_picture(crew: Crew) -> None:
     assert record.output is not None
     (path,) = crew.outputs()
     with Image.open(path) as image:
-        assert (image.size, image.getpixel((0, 0)), image.format) == ((768, 1024), (200, 200, 200), "PNG")
+        assert (image.size, image.getpixel((0, 0)), image.format) == ((112, 144), (200, 200, 200), "PNG")
     facts = record.output["image"]
     assert path.parts[-2:] == (facts["file_id"], facts["name"])
-    assert (facts["width"], facts["height"], facts["size"]) == (768, 1024, path.stat().st_size)
+    assert (facts["width"], facts["height"], facts["size"]) == (112, 144, path.stat().st_size)
     assert record.output["seed"] == 200
     assert set(record.spent) == {"prepare", "generate", "finish"}
     # Eight steps of 20 ms.
@@ -98,8 +98,8 @@ async def test_control_map_is_kept_beside_the_pictures(crew: Crew) -> None:
     assert path.parts[-2:] == (control["file_id"], control["name"])
     assert control["file_id"] != record.output["image"]["file_id"]
     with Image.open(path) as image:
-        assert (image.size, image.getpixel((0, 0))) == ((512, 512), (0, 128, 128))
-    assert (control["width"], control["height"]) == (512, 512)
+        assert (image.size, image.getpixel((0, 0))) == ((128, 128), (0, 128, 128))
+    assert (control["width"], control["height"]) == (128, 128)
 
 
 async def test_prompt_alone_becomes_a_picture(crew: Crew) -> None:
@@ -112,7 +112,7 @@ async def test_prompt_alone_becomes_a_picture(crew: Crew) -> None:
     await crew.requests.submit("a", "tongyi-mai/z-image/turbo", body, "local", [])
     record = await crew.until("a")
     assert record.output is not None, record.error
-    assert (record.output["image"]["width"], "control_image" in record.output) == (512, False)
+    assert (record.output["image"]["width"], "control_image" in record.output) == (128, False)
     (path,) = crew.outputs()
     assert read_metadata(path.read_bytes())["zturbo"]["request"] == body
 
