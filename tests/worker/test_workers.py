@@ -12,6 +12,7 @@ import pytest
 import redis
 from PIL import Image
 
+from tests.processes import wait_for
 from tests.redis_server import RedisServer
 from tests.worker.crew import Crew
 from worker.metadata import read_metadata
@@ -51,7 +52,8 @@ async def test_request_becomes_a_stored_picture(crew: Crew) -> None:
     # Eight steps of 20 ms.
     assert (record.gpu_seconds or 0) >= 0.16
     assert (record.step, record.total_steps) == (8, 8)
-    assert list((crew.settings.data_dir / "work").iterdir()) == []
+    # The record is final first: a reader must not wait for the sweeping.
+    wait_for(lambda: not list((crew.settings.data_dir / "work").iterdir()))
     workers = await crew.workers("ready", 2)
     assert {(worker.kind, worker.model) for worker in workers} == {("io", None), ("gpu", "sleeping")}
 
