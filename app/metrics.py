@@ -44,6 +44,7 @@ COUNTERS = {
 }
 WORKERS_COUNTERS = {
     "fetch": Counted("Fetches of callers' URLs, by what was fetched.", ("worker", "kind", "outcome")),
+    "cache": Counted("Look-ups of what is kept for requests that come again.", ("worker", "kind", "outcome")),
     "oom": Counted("Times a GPU's memory ran out, by what was done about it.", ("worker", "rung")),
 }
 HISTOGRAMS = {

@@ -65,6 +65,14 @@ class ModelSettings(BaseSettings):
             "Sizes to compile for, comma separated: presets, or such as `1024x768`. Others run uncompiled."
         ),
     )
+    reuse_bytes: int = Field(
+        256_000_000,
+        ge=0,
+        description=(
+            "Host memory of a GPU worker for what comes again: embeddings of prompts, control maps and their "
+            "latents; 0 keeps none."
+        ),
+    )
     depth_backend: Literal["midas", "depth-anything-v2"] = Field(
         "midas", description="Which network makes depth maps."
     )

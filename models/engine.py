@@ -3,6 +3,7 @@
 Imports no torch until an engine is loaded, so that a worker can name its type.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
 from models.expansion import Expansion
 from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.reuse import Reuse
 from models.weights import REAL, model_choice, resolve_controlnet, resolve_model
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ class Engine:
 
         self.name = name
         self.device = rig.placement.device
-        self.shortages = rig.shortages
         self._rig = rig
+        self._reuse = Reuse(settings.reuse_bytes)
         self._loras = LoraStack(rig.transformer)
         self._detectors = Detectors(settings, self.device)
 
@@ -57,6 +59,12 @@ class Engine:
             rig = Rig.load(folder, _default_controlnet(settings), settings)
             rig.warm_up(settings.compiled_sizes)
         return cls(name, rig, settings)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What happened since it was loaded: `oom|rung` for want of memory, `cache|kind|hit` or `miss`."""
+        counted = {f"oom|{rung}": times for rung, times in self._rig.shortages.items()}
+        return counted | {f"cache|{lookup}": times for lookup, times in self._reuse.lookups.items()}
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
@@ -155,18 +163,31 @@ class Engine:
         """The prompt's embedding; the prompt as it was expanded and a warning, if there is one."""
         from models.prompt import encode_prompt, expand_prompt
 
-        expanded, warning = job.expanded_prompt, None
-        with self._rig.text_encoder() as text_encoder:
-            if job.enable_prompt_expansion:
+        if job.enable_prompt_expansion:
+            with self._rig.text_encoder() as text_encoder:
                 expanded, warning = expand_prompt(text_encoder, self._rig.tokenizer, job.prompt, job.seed)
-            embeds = encode_prompt(text_encoder, self._rig.tokenizer, expanded or job.prompt)
-        return embeds, expanded, warning
+                prompt = expanded or job.prompt
+                return encode_prompt(text_encoder, self._rig.tokenizer, prompt), expanded, warning
+
+        prompt = job.expanded_prompt or job.prompt
+
+        def embed() -> "Tensor":
+            with self._rig.text_encoder() as text_encoder:
+                return encode_prompt(text_encoder, self._rig.tokenizer, prompt).cpu()
+
+        # LoRAs are merged into the transformer alone, so that none of them changes an embedding.
+        embeds = self._reuse.get("prompt", prompt, embed)
+        return embeds.to(self.device), job.expanded_prompt, None
 
     def _encode_control(self, image: Pixels) -> "Tensor":
         from models.pipeline import encode_control
 
-        with self._rig.autoencoder() as vae:
-            return encode_control(vae, image)
+        def encode() -> "Tensor":
+            with self._rig.autoencoder() as vae:
+                return encode_control(vae, image).cpu()
+
+        key = (_digest(image), self._rig.placement.tiled_vae)
+        return self._reuse.get("control", key, encode).to(self.device)
 
     def _decode(self, latents: "Tensor") -> list[Pixels]:
         """One picture after the other: at once they would take more memory and no less time."""
@@ -178,11 +199,13 @@ class Engine:
     def _control_map(self, job: Job, control: Pixels) -> Pixels:
         match job.preprocess:
             case "depth":
-                return self._detectors.depth(control, job.width, job.height)
+                detect = self._detectors.depth
             case "pose":
-                return self._detectors.pose(control, job.width, job.height)
+                detect = self._detectors.pose
             case _:
                 return control
+        key = (_digest(control), job.preprocess, job.width, job.height)
+        return self._reuse.get("map", key, lambda: detect(control, job.width, job.height))
 
     def _denoise(
         self, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
@@ -245,6 +268,10 @@ class Engine:
         yield
         self._rig.synchronize()
         timings[stage] = time.perf_counter() - started
+
+
+def _digest(pixels: Pixels) -> tuple[tuple[int, ...], bytes]:
+    return pixels.shape, hashlib.sha256(pixels.tobytes()).digest()
 
 
 def _default_controlnet(settings: ModelSettings) -> Path | None:

@@ -48,6 +48,7 @@ LIGHT_MODELS = (
     "preprocess",
     "expansion",
     "prompt_server",
+    "reuse",
     "engine",
 )
 MOST_LINES = 400

@@ -56,6 +56,11 @@ class WorkerSettings(ModelSettings):
         gt=0,
         description="Disk for LoRAs fetched for callers, from URLs and the hub; the longest unused go first.",
     )
+    max_image_cache_bytes: int = Field(
+        1_000_000_000,
+        ge=0,
+        description="Disk for images fetched from URLs; at each use their server is asked if they changed.",
+    )
     log_format: LogFormat = Field(
         "text", description="`text`, or `json`: one object a line, for a log store."
     )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from worker.cache import trim
 from worker.config import WorkerSettings
+from worker.counters import count
 from worker.errors import StorageError
 from worker.fetch import Limits, fetch
 from worker.guard import AllowList
@@ -56,7 +57,9 @@ class Downloads:
             self._urls.mkdir(parents=True, exist_ok=True)
             self._files.mkdir(exist_ok=True)
             with _alone(self._urls / f"{key}.lock", keep_going):
-                return self._cached(key) or self._fetch(url, field, key, check, keep_going)
+                cached = self._cached(key)
+                count("cache", "lora", "hit" if cached else "miss")
+                return cached or self._fetch(url, field, key, check, keep_going)
 
     def _fetch(
         self, url: str, field: str, key: str, check: Callable[[Path], object], keep_going: Callable[[], None]

@@ -32,6 +32,21 @@ HEADERS = [
 ]
 
 
+class Version(NamedTuple):
+    """What a server says by which it can tell later whether the body is still the same; empty: nothing."""
+
+    etag: str = ""
+    modified: str = ""
+
+    def conditions(self) -> list[tuple[bytes, bytes]]:
+        """Headers that ask for a body only if it is another one by now."""
+        pairs = ((b"If-None-Match", self.etag), (b"If-Modified-Since", self.modified))
+        return [(name, value.encode("latin-1")) for name, value in pairs if value]
+
+
+UNKNOWN = Version()
+
+
 class Limits(NamedTuple):
     max_bytes: int
     seconds: float
@@ -39,16 +54,23 @@ class Limits(NamedTuple):
 
 
 def fetch(
-    url: str, field: str, limits: Limits, allowed: AllowList, on_chunk: Callable[[bytes], object]
-) -> None:
+    url: str,
+    field: str,
+    limits: Limits,
+    allowed: AllowList,
+    on_chunk: Callable[[bytes], object],
+    known: Version = UNKNOWN,
+) -> Version | None:
     """Gives the body of `url` to `on_chunk`, piece by piece; what that raises stops the fetch.
 
-    `field` is where the URL came from, for the message. Raises FetchError.
+    Returns the body's version; None: it is still the `known` one, and nothing was given. `field` is where the
+    URL came from, for the message. Raises FetchError.
     """
     outcome = "stopped"
     try:
-        _fetch(url, field, limits, allowed, on_chunk)
-        outcome = "fetched"
+        version = _fetch(url, field, limits, allowed, on_chunk, known)
+        outcome = "fetched" if version else "unchanged"
+        return version
     except FetchError:
         outcome = "failed"
         raise
@@ -57,8 +79,13 @@ def fetch(
 
 
 def _fetch(
-    url: str, field: str, limits: Limits, allowed: AllowList, on_chunk: Callable[[bytes], object]
-) -> None:
+    url: str,
+    field: str,
+    limits: Limits,
+    allowed: AllowList,
+    on_chunk: Callable[[bytes], object],
+    known: Version,
+) -> Version | None:
     deadline = Deadline(limits.seconds)
     backend = GuardedBackend(allowed, deadline)
     try:
@@ -66,10 +93,12 @@ def _fetch(
             for _ in range(MAX_REDIRECTS + 1):
                 target = read_url(url, field)
                 host = (b"Host", target.host + (b":%d" % target.port if target.port else b""))
-                with pool.stream("GET", target, headers=[host, *HEADERS]) as response:
+                with pool.stream("GET", target, headers=[host, *HEADERS, *known.conditions()]) as response:
+                    if response.status == HTTPStatus.NOT_MODIFIED and known.conditions():
+                        return None
                     if response.status not in REDIRECTS:
                         _read_body(response, field, limits.max_bytes, on_chunk)
-                        return
+                        return _version(response)
                     url = _next_url(url, response, field)
     except Refused:
         raise FetchError(unreachable(field)) from None
@@ -150,6 +179,12 @@ def _read_body(
         if received > max_bytes:
             raise too_large
         on_chunk(chunk)
+
+
+def _version(response: httpcore.Response) -> Version:
+    if "no-store" in _header(response, b"cache-control").lower():
+        return UNKNOWN
+    return Version(_header(response, b"etag"), _header(response, b"last-modified"))
 
 
 def _header(response: httpcore.Response, name: bytes) -> str:

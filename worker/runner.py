@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NoReturn
 
 from redis.exceptions import RedisError
@@ -189,11 +189,8 @@ class WorkerProcess:
             detail=self._detail,
             memory_used=used,
             memory_total=total,
-            counts=counted() | {f"oom|{rung}": times for rung, times in self._shortages().items()},
+            counts={**counted(), **(self._engine.counts if self._engine else {})},
         )
-
-    def _shortages(self) -> Mapping[str, int]:
-        return self._engine.shortages if self._engine else {}
 
     def _memory(self) -> tuple[int, int] | tuple[None, None]:
         """Bytes in use and in all on the GPU of a loaded engine."""

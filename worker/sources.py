@@ -6,11 +6,8 @@ import re
 
 from worker.config import WorkerSettings
 from worker.errors import FetchError
-from worker.fetch import Limits, fetch
-from worker.guard import AllowList
+from worker.kept_images import KeptImages
 from worker.storage import Storage
-
-IMAGE_SECONDS = 30.0
 
 _OWN_FILE = re.compile(r"(?:https?://[^?#]+)?/v1/files/([0-9a-f]{32})/([^/?#]+)")
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.IGNORECASE)
@@ -25,10 +22,7 @@ def read_source(url: str, field: str, settings: WorkerSettings, storage: Storage
         return uploaded
     if url.startswith("/"):
         raise FetchError(f"{field}: there is no such file on this server; it may have expired.")
-    body = bytearray()
-    limits = Limits(settings.max_image_bytes, IMAGE_SECONDS)
-    fetch(url, field, limits, AllowList.parse(settings.allow_hosts), body.extend)
-    return bytes(body)
+    return KeptImages(settings).get(url, field)
 
 
 def _read_own_file(url: str, storage: Storage) -> bytes | None:

@@ -36,8 +36,8 @@ class Engine(Protocol):
     device: str
 
     @property
-    def shortages(self) -> Mapping[str, int]:
-        """Times its memory ran out, by what was done about it."""
+    def counts(self) -> Mapping[str, int]:
+        """What happened since it was loaded, as worker.counters tells it."""
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]: ...
 

@@ -13,6 +13,7 @@ from worker import adapters, storage
 from worker.cache import trim
 from worker.config import WorkerSettings
 from worker.errors import StorageError
+from worker.kept_images import KeptImages
 from worker.objects import Objects, sweep
 from worker.records import DAY_SECONDS, FINAL_STATES, Records
 from worker.storage import Storage
@@ -34,6 +35,7 @@ class Sweeper:
         self._objects = objects
         self._storage = Storage(objects)
         self._settings = settings
+        self._images = KeptImages(settings)
         self._workspace = Workspace(objects)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -60,6 +62,7 @@ class Sweeper:
             for record in expired:
                 for file_id in record.file_ids:
                     self._storage.delete(file_id)
+        self._images.trim()
         trim(self._settings.cache_path, self._settings.max_cache_bytes)
         # One worker in turn: to list a million pictures in an S3 store takes a thousand calls.
         if self._records.has_turn("sweep", SWEEP_SECONDS):

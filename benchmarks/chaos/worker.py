@@ -25,7 +25,7 @@ FAILS = "this one fails"
 class SleepingEngine:
     name = "sleeping"
     device = "none"
-    shortages: ClassVar[dict[str, int]] = {}
+    counts: ClassVar[dict[str, int]] = {}
 
     def __init__(self, settings: ModelSettings) -> None:
         """Nothing is loaded."""

@@ -27,7 +27,7 @@ GPU = WorkerInfo(
     *("gpu-1", "gpu", "ready"),
     memory_used=3,
     memory_total=8,
-    counts={"oom|free_cache": 2, "fetch|image|fetched": 1},
+    counts={"oom|free_cache": 2, "fetch|image|fetched": 1, "cache|prompt|hit": 1},
 )
 EVERYTHING = Stats(
     waiting={"io": 1, "gpu": 0},

@@ -32,7 +32,7 @@ BODY: dict[str, Any] = {
 class GreyEngine:
     name = "grey"
     device = "none"
-    shortages: ClassVar[dict[str, int]] = {}
+    counts: ClassVar[dict[str, int]] = {}
 
     def expand(self, prompt: str, seed: int) -> Expansion:
         return Expansion(prompt=f"{prompt}, grey, {seed}")

@@ -24,7 +24,7 @@ from worker.runner import run_worker
 class SleepingEngine:
     name = "sleeping"
     device = "none"
-    shortages: ClassVar[dict[str, int]] = {}
+    counts: ClassVar[dict[str, int]] = {}
 
     def __init__(self, settings: ModelSettings) -> None:
         if settings.device == "cuda":
