@@ -21,10 +21,12 @@ PUBLISHED: Mapping[str, Any] = {"axes_lens": [1536, 512, 512]}
 """The published transformer's configuration, where it is not diffusers' default."""
 
 
-def random_transformer(config: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
+def random_transformer(
+    config: Mapping[str, Any], dtype: torch.dtype, device: str, home: str | None = None
+) -> Any:
     with torch.device("meta"):
         model = ZImageTransformer2DModel(**{**PUBLISHED, **config})
-    return fill_at_random(model, dtype, device)
+    return fill_at_random(model, dtype, device, home)
 
 
 def random_controlnet(layout: Layout, config: Any, dtype: torch.dtype, device: str) -> Any:
@@ -59,8 +61,11 @@ def random_vae(widths: tuple[int, ...], dtype: torch.dtype, device: str) -> Any:
     return fill_at_random(model, dtype, device)
 
 
-def fill_at_random(model: Model, dtype: torch.dtype, device: str) -> Model:
-    """Memory and values for a model on the meta device: norms one, everything else drawn, on the device."""
+def fill_at_random(model: Model, dtype: torch.dtype, device: str, home: str | None = None) -> Model:
+    """Memory and values for a model on the meta device: norms one, everything else drawn on `device`.
+
+    Each tensor then goes to `home`, if that is another place.
+    """
     generator = torch.Generator(device).manual_seed(SEED)
     for name, parameter in list(model.named_parameters()):
         owner, _, leaf = name.rpartition(".")
@@ -69,7 +74,9 @@ def fill_at_random(model: Model, dtype: torch.dtype, device: str) -> Model:
             tensor.fill_(1)
         else:
             tensor.normal_(std=STD, generator=generator)
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
+        setattr(
+            model.get_submodule(owner), leaf, nn.Parameter(tensor.to(home or device), requires_grad=False)
+        )
     return model.eval()
 
 

@@ -50,6 +50,7 @@ def warm_up(
 
     From then on nothing else is compiled. Raises `ModelError` where there is no compiler.
     """
+    torch.compiler.set_stance("default")
     embeddings = torch.zeros(max(CAPTION_TOKENS), transformer.config.cap_feat_dim, device=device)
     sigmas = torch.tensor([1.0, 0.0])
     for (height, width), tokens in product(sizes, CAPTION_TOKENS):

@@ -1,0 +1,208 @@
+"""Time and memory of the published model on a GPU, with random weights at its real configuration.
+
+    python -m benchmarks.gpu
+    python -m benchmarks.gpu --compile default
+    python -m benchmarks.gpu --parts tier
+    python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
+
+Needs torch, transformers, diffusers and this repository, 64 GB of host memory and 30 GB of disk; no network
+and no weights. Parts: check (one step against float32), ours (each size and setting), batch, loras,
+diffusers, tier (smaller cards, by a cap on this one's memory). Each figure is a row in
+benchmarks/results/gpu.jsonl. Not yet run on a GPU.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu import peers
+from benchmarks.gpu.arithmetic import step_flops
+from benchmarks.gpu.check import step_error
+from benchmarks.gpu.measure import measure_pictures, peak_memory, peak_rate, spread, timed
+from benchmarks.gpu.models import (
+    FULL,
+    TINY,
+    Scale,
+    build_components,
+    build_engine,
+    footprint,
+    write_controlnets,
+    write_loras,
+)
+from benchmarks.rows import write_row
+from models.compilation import warm_up
+from models.controlnet import Layout
+from models.job import Job
+from models.lora import LoraStack
+from models.placement import ON_DEVICE, Placement, decide
+from models.rig import Rig
+
+PARTS = ("check", "ours", "batch", "loras", "diffusers", "tier")
+WINDOWS = {"3 steps": 0.4, "8 steps": 1.0}
+CAPTION_TOKENS = 64
+TIERS_GB = (24, 16, 12, 8)
+DRIVER_SHARE = 0.97
+"""Of a card's memory that a process finds free."""
+ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}
+"""Largest relative error of one step against float32."""
+
+Row = dict[str, Any]
+
+
+class Bench:
+    """Everything that the parts share: one model on one device."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.scale: Scale = TINY if options.tiny else FULL
+        self.options = options
+        self.device: str = options.device
+        self.folder = folder
+        self.dtype = torch.bfloat16 if self.device.startswith("cuda") else torch.float32
+        self.components = build_components(self.scale, self.dtype, self.device)
+        self.controlnets = write_controlnets(self.scale, self.components, folder)
+        self.loras = write_loras(self.components, folder)
+        name = str(self.dtype).removeprefix("torch.")
+        placement = Placement(self.device, name, "resident")  # type: ignore[arg-type]
+        self.rig = Rig(self.components, placement, None, options.compile)
+        if options.compile != "off":
+            latents = [(side // 8, side // 8) for side in self.scale.sizes]
+            for path in self.controlnets.values():
+                with self.rig.denoiser(path) as (transformer, branch):
+                    warm_up(transformer, branch, latents, torch.device(self.device))
+        self.engine = build_engine(self.rig, folder)
+        self.peak = peak_rate(self.scale.product, self.device, self.dtype)
+
+    def job(self, side: int, **options: Any) -> Job:
+        return Job(prompt=peers.PROMPT, width=side, height=side, num_inference_steps=peers.STEPS, **options)
+
+    def settings(self) -> Iterator[tuple[Row, Layout | None, dict[str, Any]]]:
+        """What is said of each setting, its branch, and the job's options."""
+        yield {"control": "none"}, None, {}
+        for layout in self.scale.layouts:
+            for words, end in WINDOWS.items():
+                path = self.controlnets[layout.variant]
+                options = {"controlnet": path, "control_scale": peers.SCALE, "control_end": end}
+                yield {"control": f"Union {layout.variant} on {words}"}, layout, options
+
+    def check(self) -> Iterator[Row]:
+        errors = step_error(self.rig, list(self.controlnets.values()), min(self.scale.sizes))
+        yield {"dtype": str(self.dtype), **errors}
+        worst = max(errors.values())
+        if not worst <= ERRORS[self.dtype]:
+            raise SystemExit(f"One step differs from float32 by {worst:.1e}: more than {ERRORS[self.dtype]}.")
+
+    def ours(self) -> Iterator[Row]:
+        for side in self.scale.sizes:
+            for said, layout, options in self.settings():
+                figures = measure_pictures(self.engine, self.job(side, **options), self.options.runs)
+                config, image = self.components.transformer.config, (side // 16) ** 2
+                plain, with_branch = (
+                    step_flops(config, image, CAPTION_TOKENS, branch) for branch in (None, layout)
+                )
+                controlled = figures["controlled"]
+                done = (figures["forwards"] - controlled) * plain + controlled * with_branch
+                share = done / figures["denoise s"] / self.peak
+                yield {"size": side, **said, **figures, "share of peak": round(share, 3)}
+
+    def batch(self) -> Iterator[Row]:
+        for count in (1, 2, 4):
+            side = self.scale.sizes[0]
+            figures = measure_pictures(self.engine, self.job(side, num_images=count), self.options.runs)
+            yield {"size": side, "pictures": count, **figures, "each s": round(figures["p50 s"] / count, 4)}
+
+    def lora(self) -> Iterator[Row]:
+        stack = LoraStack(self.rig.transformer)
+        sets = [self.loras, self.loras[:1]]
+
+        def change() -> None:
+            sets.reverse()
+            stack.apply(sets[0])
+
+        changed = timed(change, 2 * self.options.runs)
+        unchanged = timed(lambda: stack.apply(sets[0]), self.options.runs)
+        stack.apply([])
+        yield {"loras": len(self.loras), "change": spread(changed), "unchanged": spread(unchanged)}
+
+    def diffusers(self) -> Iterator[Row]:
+        torch.compiler.set_stance("default")
+        for variant in peers.variants(self.device):
+            for side in self.scale.sizes:
+                for control in (None, self.scale.layouts[0].variant):
+                    with self.rig.denoiser(self.controlnets[control] if control else None) as (_, branch):
+                        draw = peers.build(self.components, branch, variant, side)
+                    figures: Row = {}
+                    with peak_memory(figures):
+                        figures |= spread(timed(draw, self.options.runs))
+                    said = f"Union {control} on all steps" if control else "none"
+                    yield {"variant": variant, "size": side, "control": said, **figures}
+                    torch.compiler.reset()
+
+
+def tier(options: argparse.Namespace, folder: Path) -> Row:
+    """A picture with Union 1.0 and a LoRA on a card of so many GB, with the server's own placement."""
+    scale: Scale = TINY if options.tiny else FULL
+    on_gpu = options.device.startswith("cuda")
+    if on_gpu:
+        total = torch.cuda.get_device_properties(options.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(options.tier * 2**30 / total, options.device)
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    components = build_components(scale, dtype, options.device, home="cpu")
+    controlnet = write_controlnets(replace(scale, layouts=scale.layouts[:1]), components, folder)["1.0"]
+    loras = write_loras(components, folder)
+    weight = footprint(components, controlnet)
+    placement = decide(options.device, int(options.tier * 2**30 * DRIVER_SHARE), weight)
+    if placement.mode in ON_DEVICE:
+        components.transformer.to(options.device)
+    engine = build_engine(Rig(components, placement, controlnet), folder)
+    job = Job(
+        prompt=peers.PROMPT, width=max(scale.sizes[:2]), height=max(scale.sizes[:2]), loras=loras[:1],
+        controlnet=controlnet, control_scale=peers.SCALE, control_end=0.4,
+    )  # fmt: skip
+    figures = measure_pictures(engine, job, options.runs)
+    return {"card GB": options.tier, "placement": placement.mode, "tiled": placement.tiled_vae, **figures}
+
+
+def write(options: argparse.Namespace, part: str, row: Row) -> None:
+    on_gpu = options.device.startswith("cuda")
+    device = torch.cuda.get_device_name(options.device) if on_gpu else options.device
+    write_row("gpu.jsonl", {"part": part, "device": device, "compile": options.compile, **row})
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Time and memory of the published model on a GPU.")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a small model, to see that all parts run")
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--compile", default="off", choices=("off", "default", "reduce-overhead"))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--tier", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name, torch.no_grad():
+        folder = Path(name)
+        if options.tier:
+            write(options, "tier", tier(options, folder))
+            return 0
+        measured = [part for part in options.parts if part != "tier"]
+        if measured:
+            bench = Bench(options, folder)
+            for part in measured:
+                for row in getattr(bench, "lora" if part == "loras" else part)():
+                    write(options, part, row)
+    if "tier" in options.parts:
+        given = sys.argv[1:] if argv is None else argv
+        for gigabytes in TIERS_GB:
+            # A cap holds for a whole process, and so does what has been allocated before it.
+            command = [sys.executable, "-m", "benchmarks.gpu", *given, "--tier", str(gigabytes)]
+            subprocess.run(command, check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

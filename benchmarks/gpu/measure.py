@@ -1,0 +1,97 @@
+"""Seconds, forwards and memory of pictures made by the server's engine."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from models.engine import Engine
+from models.job import Job, Pixels
+from models.transformer import predict
+
+WARM_UP = 2
+
+
+def control_picture(side: int) -> Pixels:
+    return np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def timed(work: Callable[[], Any], runs: int) -> list[float]:
+    """Seconds of each run, the device's work included, after runs that do not count."""
+    for _ in range(WARM_UP if runs > 1 else 0):
+        work()
+    seconds = []
+    for _ in range(runs):
+        synchronize()
+        begun = time.perf_counter()
+        work()
+        synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    ranked = sorted(seconds)
+    return {"p50 s": round(median(ranked), 4), "p90 s": round(ranked[len(ranked) * 9 // 10], 4)}
+
+
+@contextmanager
+def peak_memory(figures: dict[str, Any]) -> Iterator[None]:
+    """Puts the GPU's peaks within the block into `figures`; nothing on a CPU."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats()
+    yield
+    figures["peak allocated GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    figures["peak reserved GB"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
+
+
+@contextmanager
+def counted_forwards() -> Iterator[Counter[str]]:
+    """Counts steps of the pipeline, all and those with a control branch."""
+    counts: Counter[str] = Counter()
+
+    def counting(*arguments: Any) -> Any:
+        counts["forwards"] += 1
+        counts["controlled"] += arguments[-1] is not None
+        return predict(*arguments)
+
+    with patch("models.pipeline.predict", counting):
+        yield counts
+
+
+def measure_pictures(engine: Engine, job: Job, runs: int) -> dict[str, Any]:
+    """End to end and by stage, medians; what ran, and the memory it took."""
+    control = control_picture(job.width) if job.controlnet else None
+    stages: list[dict[str, float]] = []
+
+    def draw() -> None:
+        stages.append(engine.generate(job, control, lambda step: None)[0].timings)
+
+    with counted_forwards() as counts:
+        draw()
+    figures: dict[str, Any] = {"forwards": 0, "controlled": 0, **counts}
+    with peak_memory(figures):
+        figures |= spread(timed(draw, runs))
+    kept = stages[-runs:]
+    figures |= {f"{stage} s": round(median(each[stage] for each in kept), 4) for stage in kept[0]}
+    figures["step s"] = round(figures["denoise s"] / job.num_inference_steps, 4)
+    return figures
+
+
+def peak_rate(side: int, device: str, dtype: torch.dtype) -> float:
+    """Operations a second in a large product: what is called the peak here."""
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / min(timed(lambda: left @ right, 5))

@@ -1,0 +1,37 @@
+"""The script for GPUs runs through on a CPU in small, and its arithmetic is that of the published counts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import rows
+from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.arithmetic import step_flops
+from models.controlnet import KNOWN, Layout
+
+CONFIG = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2}
+UNIONS = {layout.variant: layout for layout in KNOWN}
+
+
+@pytest.mark.parametrize(
+    ("control", "teraflops"),
+    # Counted on the meta device by torch's FlopCounterMode, the caption's refiner (0.1) included.
+    [(None, 56.57), (UNIONS["1.0"], 56.57 + 14.90), (UNIONS["2.1"], 56.57 + 32.30)],
+)
+def test_operations_are_those_that_were_counted(control: Layout | None, teraflops: float) -> None:
+    assert step_flops(CONFIG, 4096, 128, control) / 1e12 == pytest.approx(teraflops, rel=0.003)
+
+
+def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    small = ["--tiny", "--device", "cpu", "--runs", "1"]
+    assert main([*small, "--parts", "check", "ours", "batch", "loras", "diffusers"]) == 0
+    assert main([*small, "--tier", "16"]) == 0
+    written = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    parts = [row["part"] for row in written]
+    assert parts == ["check", *["ours"] * 10, *["batch"] * 3, "loras", *["diffusers"] * 4, "tier"]
+    ours = [row for row in written if row["part"] == "ours"]
+    assert {row["forwards"] for row in ours} == {8}
+    assert {row["controlled"] for row in ours} == {0, 3, 8}
+    assert {row["device"] for row in written} == {"cpu"}
