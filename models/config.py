@@ -52,6 +52,10 @@ class ModelSettings(BaseSettings):
     placement: Literal["auto", "resident", "text-encoder-offload", "model-offload", "block-offload"] = Field(
         "auto", description="Where the weights stay between uses; auto decides by the memory there is."
     )
+    attention: Literal["auto", "cudnn"] = Field(
+        "auto",
+        description="Attention kernel tried first: PyTorch's own choice, or cuDNN's. Not yet tried on a GPU.",
+    )
     compile: Literal["off", "default", "reduce-overhead"] = Field(
         "off",
         description=(

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DM
 from torch import nn
 from transformers import Qwen3ForCausalLM
 
+from models.attention import preferring
 from models.compilation import compile_blocks, keep_code_in, warm_up
 from models.components import Components, Files, footprint, load_components
 from models.config import ModelSettings
@@ -38,7 +39,12 @@ class Rig:
     """Keeps the default control branch loaded, and the one other that was used last."""
 
     def __init__(
-        self, components: Components, placement: Placement, controlnet: Path | None, compile_mode: str = "off"
+        self,
+        components: Components,
+        placement: Placement,
+        controlnet: Path | None,
+        compile_mode: str = "off",
+        attention: str = "auto",
     ) -> None:
         self.placement = placement
         self.shortages: Counter[str] = Counter()
@@ -49,6 +55,7 @@ class Rig:
         self._text_encoder = components.text_encoder
         self._vae = components.vae
         self._device = torch.device(placement.device)
+        self._attention = attention
         # Where weights come and go, code for them would not stay good.
         self._compile_mode = compile_mode if placement.mode in ON_DEVICE else "off"
         self._settle()
@@ -73,7 +80,7 @@ class Rig:
         dtype = getattr(torch, placement.dtype)
         components = load_components(folder, dtype, home, settings.data_dir / "cache", files)
         keep_code_in(settings.data_dir / "cache" / "compiled")
-        return cls(components, placement, controlnet, settings.compile)
+        return cls(components, placement, controlnet, settings.compile, settings.attention)
 
     @property
     def pixels_per_latent(self) -> int:
@@ -92,6 +99,7 @@ class Rig:
         """The transformer and, if asked for, the branch of a control checkpoint; raises `ControlNetError`."""
         branch = self._branch(controlnet) if controlnet else None
         with (
+            preferring(self._attention),
             self._guest(self.transformer, "model-offload"),
             self._guest(branch, "model-offload") if branch is not None else nullcontext(),
         ):

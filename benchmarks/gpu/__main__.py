@@ -70,7 +70,7 @@ class Bench:
         self.loras = write_loras(self.components, folder)
         name = str(self.dtype).removeprefix("torch.")
         placement = Placement(self.device, name, "resident")  # type: ignore[arg-type]
-        self.rig = Rig(self.components, placement, None, options.compile)
+        self.rig = Rig(self.components, placement, None, options.compile, options.attention)
         if options.compile != "off":
             latents = [(side // 8, side // 8) for side in self.scale.sizes]
             for path in self.controlnets.values():
@@ -172,7 +172,10 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
 def write(options: argparse.Namespace, part: str, row: Row) -> None:
     on_gpu = options.device.startswith("cuda")
     device = torch.cuda.get_device_name(options.device) if on_gpu else options.device
-    write_row("gpu.jsonl", {"part": part, "device": device, "compile": options.compile, **row})
+    write_row(
+        "gpu.jsonl",
+        {"part": part, "device": device, "compile": options.compile, "attention": options.attention, **row},
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -181,6 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="a small model, to see that all parts run")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--compile", default="off", choices=("off", "default", "reduce-overhead"))
+    parser.add_argument("--attention", default="auto", choices=("auto", "cudnn"))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--tier", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
