@@ -10,10 +10,11 @@ import secrets
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Header, Query, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from app.body import read_json
-from app.errors import Unavailable, bad_field, bad_input, faults
+from app.errors import Unavailable, bad_field, bad_input
 from app.links import links_of
 from models.errors import SizeError
 from models.inputs import Input, read_input
@@ -55,8 +56,21 @@ WaitQuery = Annotated[
         ge=0, le=MAX_WAIT_SECONDS, description="Hold the call so many seconds, or until the request is done."
     ),
 ]
+
+
+def _can_be_posted_to(webhook: str | None) -> str | None:
+    try:
+        if webhook:
+            check_url(webhook)
+    except ReferenceFault as fault:
+        raise PydanticCustomError("webhook", "{reason}", {"reason": str(fault)}) from None
+    return webhook
+
+
 WebhookQuery = Annotated[
-    str | None, Query(max_length=MAX_URL_CHARACTERS, description="URL that the result is posted to, signed.")
+    str | None,
+    AfterValidator(_can_be_posted_to),
+    Query(max_length=MAX_URL_CHARACTERS, description="URL that the result is posted to, signed."),
 ]
 
 
@@ -97,10 +111,10 @@ class Submission:
         webhook: str | None,
         dialect: str,
     ) -> Taken:
-        """Puts a checked input in line. Raises Refused, KeyReused, and BadInput for the webhook's URL."""
+        """Puts a checked input in line. Raises Refused and KeyReused."""
         body = checked.model_dump(mode="json")
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
-        told = {"url": _checked(webhook), "base": self.links.base, "dialect": dialect} if webhook else None
+        told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
         if self._key is not None:
             digest = _digest([model_id, body, webhook])
             request_id = await self._requests.reserve(self._owner, self._key, digest, request_id)
@@ -154,16 +168,6 @@ def _preferred(prefer: str) -> float | None:
     if preference is None:
         return None
     return min(float(preference[1] or PREFERRED_WAIT_SECONDS), MAX_WAIT_SECONDS)
-
-
-def _checked(webhook: str) -> str:
-    try:
-        check_url(webhook)
-    except ReferenceFault as fault:
-        raise faults(
-            [{"loc": ("query", "webhook"), "msg": str(fault), "type": "value_error", "input": webhook}]
-        ) from None
-    return webhook
 
 
 def _digest(body: Any) -> str:

@@ -19,7 +19,13 @@ from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
 from tests.processes import wait_for
 from worker.webhooks import next_pause, sign
 
-OUTPUT = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
+OUTPUT: dict[str, Any] = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
+FAL_SUBMIT = "/fal-ai/z-image/turbo/controlnet/lora"
+FAL_REQUESTS = "/fal-ai/z-image/requests"
+FAL_OUTPUT = {
+    "image": OUTPUT["image"] | {"content_type": "image/png", "width": 8, "height": 8, "size": 3},
+    "seed": 7, "prompt": "p", "timings": {},
+}  # fmt: skip
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
 
 
@@ -111,6 +117,23 @@ def test_end_is_posted_and_the_documented_snippet_verifies_it(
     assert (attempt["status"], attempt["at"][:4].isdigit()) == (204, True)
 
 
+def test_fals_callers_are_told_in_fals_words(
+    calls: httpx.Client, receiver: Receiver, hands: WorkerHands
+) -> None:
+    for end in (lambda: hands.succeed(FAL_OUTPUT), lambda: hands.fail("fetch_failed", "Nobody is there.")):
+        told = len(receiver.calls)
+        answer = calls.post(FAL_SUBMIT, json=DOCUMENTED_INPUT, params={"fal_webhook": receiver.url})
+        end()
+        wait_for(lambda told=told: len(receiver.calls) > told)
+        body = json.loads(receiver.calls[-1][1])
+        assert body["request_id"] == body["gateway_request_id"] == answer.json()["request_id"]
+    done, failed = (json.loads(body) for _, body in receiver.calls)
+    assert (done["status"], "error" in done) == ("OK", False)
+    assert done["payload"] == calls.get(f"{FAL_REQUESTS}/{done['request_id']}").json()
+    assert (failed["status"], failed["error"]) == ("ERROR", "Nobody is there.")
+    assert failed["payload"]["detail"][0]["type"] == "fetch_failed"
+
+
 @pytest.mark.parametrize("status", [500, 302, 404])
 def test_anything_but_a_2xx_is_tried_again(
     calls: httpx.Client, receiver: Receiver, hands: WorkerHands, status: int
@@ -147,10 +170,12 @@ def test_our_own_network_is_not_posted_to(calls: httpx.Client, hands: WorkerHand
     assert "does not fetch from" in attempts(calls, request_id)[0]["error"]
 
 
-def test_what_is_no_url_is_a_422(calls: httpx.Client) -> None:
-    answer = calls.post(SUBMIT, json=DOCUMENTED_INPUT, params={"webhook": "ftp://example.com"})
+@pytest.mark.parametrize(("path", "name"), [(SUBMIT, "webhook"), (FAL_SUBMIT, "fal_webhook")])
+def test_what_is_no_url_is_a_422(calls: httpx.Client, path: str, name: str) -> None:
+    answer = calls.post(path, json=DOCUMENTED_INPUT, params={name: "ftp://example.com"})
     assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["query", "webhook"]
+    assert answer.json()["detail"][0]["loc"] == ["query", name]
+    assert answer.json()["message"] == f"{name}: a URL must begin with https:// or http://"
 
 
 def test_pauses_grow_and_end_after_a_day() -> None:
