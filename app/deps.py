@@ -49,12 +49,20 @@ SecretDep = Annotated[Secret, Depends(_secret)]
 LinksDep = Annotated[Links, Depends(_links)]
 
 
-async def _own_record(request_id: str, owner: Owner, requests: RequestsDep) -> Record:
-    """The caller's own request. Raises UnknownRequest, also for another's: whether it exists is not told."""
+async def find_own(request_id: str, owner: str, requests: Requests) -> Record | None:
+    """The caller's own request; None also for another's: whether it exists is not told."""
     record = await requests.get(request_id)
     if record is None or record.owner != owner:
-        raise UnknownRequest
+        return None
     logs.request_id.set(record.id)
+    return record
+
+
+async def _own_record(request_id: str, owner: Owner, requests: RequestsDep) -> Record:
+    """Raises UnknownRequest."""
+    record = await find_own(request_id, owner, requests)
+    if record is None:
+        raise UnknownRequest
     return record
 
 

@@ -57,13 +57,13 @@ class ApiError(AppError):
         return JSONResponse(self.body(), self.status, self.headers)
 
     def body(self) -> dict[str, Any]:
-        """Public clients read `error_message`, `message` or `detail`, so the sentence is said twice."""
+        """Public clients read `error_message`, `message` or `detail`, so the sentence is said in each."""
         message = str(self)
         return {
             "error_code": self.error_code,
             "error_message": message,
             "message": message,
-            "detail": self.detail,
+            "detail": self.detail or message,
         }
 
 

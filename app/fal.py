@@ -165,7 +165,9 @@ def failure_of(record: Record) -> dict[str, str] | None:
 def fault_body(record: Record) -> dict[str, Any]:
     """Of a request that has ended without a picture, as the result route answers it with a 422."""
     failure = failure_of(record) or {"type": "in_progress", "message": "Request is still in progress"}
-    return {"detail": [{"loc": ["body"], "msg": failure["message"], "type": failure["type"]}]}
+    fault = {"loc": ["body"], "msg": failure["message"], "type": failure["type"]}
+    # The JavaScript client's own error says what is under `message`.
+    return {"detail": [fault], "message": failure["message"]}
 
 
 def webhook_body(record: Record, links: Links) -> dict[str, Any]:

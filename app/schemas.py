@@ -208,7 +208,7 @@ class ErrorBody(Body):
     error_code: int
     error_message: str
     message: str = Field(description="The same sentence; some clients read it here.")
-    detail: list[Fault]
+    detail: list[Fault] | str = Field(description="Every fault of the call; without any, the sentence.")
 
 
 def errors_answered(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -4,13 +4,14 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from app import fal
-from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep
+from app.auth import Owner
+from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep, find_own
 from app.links import Links
 from app.submission import MAX_WAIT_SECONDS, SubmissionDep, WebhookQuery
 from worker.following import follow
@@ -18,7 +19,8 @@ from worker.records import FINAL_STATES, Record
 from worker.storage import Storage
 
 EARLY = {"detail": "Request is still in progress"}
-LATE = {"detail": "The picture was not done in time, and is not made any more; use the queue instead."}
+LATE = "The picture was not done in time, and is not made any more; use the queue instead."
+ID_HEADER = "x-fal-request-id"
 
 PatienceHeader = Annotated[float, Header(alias="x-fal-request-timeout", ge=0)]
 
@@ -52,7 +54,7 @@ async def run(
     record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))
     if record is None or record.state not in FINAL_STATES:
         await requests.cancel(request_id, force=True)
-        answer = _answer(LATE, 504, request_id)
+        answer = _answer({"detail": LATE, "message": LATE}, 504, request_id)
         # By this the clients know that there is no sense in sending the same again.
         answer.headers["x-fal-request-timeout-type"] = "user"
         return answer
@@ -66,7 +68,14 @@ async def get_status(record: OwnRecord, links: LinksDep, logs: bool = False) -> 
     return _answer(fal.status_body(record, links, logs), status, record.id)
 
 
-@requests_router.get("/status/stream", response_class=EventSourceResponse)
+async def _name_request(record: OwnRecord, response: Response) -> None:
+    """A stream's headers are sent before its own code runs."""
+    response.headers[ID_HEADER] = record.id
+
+
+@requests_router.get(
+    "/status/stream", response_class=EventSourceResponse, dependencies=[Depends(_name_request)]
+)
 async def stream_status(
     record: OwnRecord, requests: RequestsDep, links: LinksDep, logs: bool = False
 ) -> AsyncIterator[ServerSentEvent]:
@@ -84,11 +93,12 @@ async def get_result(record: OwnRecord, links: LinksDep, storage: StorageDep) ->
 
 
 @requests_router.put("/cancel")
-async def cancel(record: OwnRecord, requests: RequestsDep) -> JSONResponse:
+async def cancel(request_id: str, owner: Owner, requests: RequestsDep) -> JSONResponse:
     """Stop the request, also while it runs."""
-    cancellation = await requests.cancel(record.id, force=True)
-    if cancellation is None:
-        return _answer({"status": "NOT_FOUND"}, 404, record.id)
+    record = await find_own(request_id, owner, requests)
+    cancellation = record and await requests.cancel(record.id, force=True)
+    if record is None or cancellation is None:
+        return JSONResponse({"status": "NOT_FOUND"}, 404)
     if record.state in FINAL_STATES or cancellation.state != "cancelled":
         return _answer({"status": "ALREADY_COMPLETED"}, 400, record.id)
     return _answer({"status": "CANCELLATION_REQUESTED"}, 202, record.id)
@@ -107,7 +117,7 @@ async def _result(record: Record, links: Links, storage: Storage) -> JSONRespons
 
 
 def _answer(body: dict[str, Any], status: int, request_id: str) -> JSONResponse:
-    return JSONResponse(body, status, {"x-fal-request-id": request_id})
+    return JSONResponse(body, status, {ID_HEADER: request_id})
 
 
 def _data_uris(record: Record, storage: Storage) -> list[str] | None:

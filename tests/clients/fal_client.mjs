@@ -48,5 +48,9 @@ const doings = {
     const error = await fal.subscribe(MODEL, { input: { prompt: "a fox" } }).catch((thrown) => thrown);
     return { name: error.name, status: error.status, faults: error.getFieldErrors("image_url") };
   },
+  async failed() {
+    const error = await fal.subscribe(MODEL, { input }).catch((thrown) => thrown);
+    return { status: error.status, message: error.message };
+  },
 };
 console.log(JSON.stringify(await doings[what]()));

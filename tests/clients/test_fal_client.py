@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def test_subscribe_gives_the_picture(client: Any, base: str) -> None:
     }
 
 
+@pytest.mark.anyio
+@pytest.mark.usefixtures("client", "work")
+async def test_asynchronous_client_gives_the_picture_too() -> None:
+    client = fal_client.AsyncClient(key="any")
+    assert (await client.subscribe(MODEL, ARGUMENTS))["seed"] == 7
+    await (await client._client).aclose()
+
+
 def test_status_follows_the_request(client: Any, hands: WorkerHands) -> None:
     handle = client.submit(MODEL, ARGUMENTS)
     assert handle.status(with_logs=True) == fal_client.Queued(position=0)
@@ -145,6 +154,8 @@ def test_cancel_is_taken_and_early_results_are_refused(client: Any, base: str) -
     assert handle.status().error_type == "cancelled"
     again = httpx.put(handle.cancel_url)
     assert (again.status_code, again.json()) == (400, {"status": "ALREADY_COMPLETED"})
+    unknown = httpx.put(handle.cancel_url.replace(handle.request_id, "nobody"))
+    assert (unknown.status_code, unknown.json()) == (404, {"status": "NOT_FOUND"})
 
 
 def test_encoded_image_is_taken(client: Any) -> None:
@@ -220,8 +231,9 @@ def test_url_to_upload_to_takes_its_own_picture_once(client: Any, base: str) -> 
 def test_stream_tells_each_change_under_the_full_path_too(client: Any, base: str) -> None:
     handle = client.submit(MODEL, ARGUMENTS)
     client.cancel(MODEL, handle.request_id)
-    url = f"{base}/{MODEL}/requests/{handle.request_id}/status/stream"
-    assert '"status":"COMPLETED"' in httpx.get(url).text.replace(" ", "")
+    told = httpx.get(f"{base}/{MODEL}/requests/{handle.request_id}/status/stream")
+    assert '"status":"COMPLETED"' in told.text.replace(" ", "")
+    assert told.headers["x-fal-request-id"] == handle.request_id
 
 
 def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHands, settings: Any) -> None:
@@ -239,16 +251,18 @@ def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHan
     assert url == "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
-def test_key_is_said_as_fal_says_it(settings: Any) -> None:
+def test_key_is_said_as_fal_says_it(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.main import create_app
     from tests.http_api import served
 
     keyed = settings.model_copy(update={"api_keys": "ann:key-a"})
     with served(create_app(keyed), keyed) as base:
-        body = {"json": ARGUMENTS}
-        assert (
-            httpx.post(f"{base}/{MODEL}", headers={"Authorization": "Key key-a"}, **body).status_code == 200
-        )
-        assert (
-            httpx.post(f"{base}/{MODEL}", headers={"Authorization": "Key other"}, **body).status_code == 401
-        )
+        monkeypatch.setattr("fal_client.client.QUEUE_URL_FORMAT", f"{base}/")
+        with closing(fal_client.SyncClient(key="key-a")._client) as http:
+            assert http.post(f"{base}/{MODEL}", json=ARGUMENTS).status_code == 200
+        stranger = fal_client.SyncClient(key="other")
+        with (
+            closing(stranger._client),
+            pytest.raises(fal_client.FalClientHTTPError, match="is none of this server's keys"),
+        ):
+            stranger.submit(MODEL, ARGUMENTS)

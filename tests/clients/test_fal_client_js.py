@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
+
+from tests.http_api import WorkerHands
+from tests.processes import wait_for
 
 HERE = Path(__file__).parent
 SECONDS = 60
@@ -75,6 +79,16 @@ def test_bad_body_is_the_clients_own_validation_error(base: str, way: str) -> No
     told = run(base, way, "refused")
     assert (told["name"], told["status"]) == ("ValidationError", 422)
     assert told["faults"] == [{"loc": ["body", "image_url"], "msg": "is required", "type": "missing"}]
+
+
+def test_failed_request_throws_the_reason(base: str, way: str, hands: WorkerHands) -> None:
+    def fail() -> None:
+        wait_for(lambda: hands.client.zcard("zturbo:line"))
+        hands.fail("fetch_failed", "image_url: nobody is there.")
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(fail)
+        assert run(base, way, "failed") == {"status": 422, "message": "image_url: nobody is there."}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from fastapi.routing import iter_route_contexts
 from PIL import Image
 
 from app.config import Settings
+from app.errors import ApiError
 from app.main import create_app
 from app.openapi import describe
 from tests.contract.exchanges import Exchange, events, exchanges, fits
@@ -194,6 +195,14 @@ def test_every_exchange_is_as_documented(settings: Settings, hands: WorkerHands)
                 caller.make(exchange)
             except Exception as error:
                 raise AssertionError(f"{exchange.method} {exchange.path}") from error
+
+
+def test_every_error_is_in_the_table() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| ([\d, ]+) \|", DOCUMENT, re.MULTILINE)
+    documented = [(int(status), int(code)) for status, codes in rows for code in codes.split(", ")]
+    assert sorted(documented) == sorted(
+        (error.status, error.error_code) for error in ApiError.__subclasses__()
+    )
 
 
 def test_every_route_has_an_exchange(settings: Settings) -> None:
