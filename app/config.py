@@ -28,4 +28,9 @@ class Settings(WorkerSettings):
         description="IPs or CIDRs, comma separated, of proxies whose X-Forwarded-* headers are believed.",
     )
     max_body_bytes: int = Field(75_000_000, gt=0, description="Largest request body, in bytes.")
-    io_workers: int = Field(3, ge=1, description="CPU processes of `serve` that fetch, encode and store.")
+    io_workers: int = Field(
+        4,
+        ge=1,
+        description="CPU processes of `serve` that fetch, encode and store. One is always left to finish "
+        "pictures, one to other callers; the others prepare one caller's requests ahead of the GPU.",
+    )

@@ -183,7 +183,7 @@ class WorkerProcess:
         return WorkerInfo(
             id=self.id,
             kind=self._kind,
-            state="busy" if self._life and self._life.holding else self._state,
+            state="busy" if self._life and self._life.holdings else self._state,
             model=self._engine.name if self._engine else None,
             device=self._engine.device if self._engine else None,
             detail=self._detail,
@@ -217,11 +217,11 @@ class WorkerProcess:
 
     def _give_up(self) -> None:
         """Hands back what is in hand and ends the process, wherever its main thread is."""
-        holding = self._life.holding if self._life else None
+        holdings = self._life.holdings.copy() if self._life else {}
         try:
-            if holding:
-                self._records().release(holding.request_id, holding.token)
-                log.warning("request %s is handed back: this worker stops", holding.request_id)
+            for token, request_id in holdings.items():
+                self._records().release(request_id, token)
+                log.warning("request %s is handed back: this worker stops", request_id)
             self._sign_off()
         except RedisError as error:
             log.warning("nothing could be handed back, its lease will run out: %s", error)

@@ -70,7 +70,7 @@ def serve(
         typer.Option(
             "--io-workers",
             metavar="N",
-            help="CPU processes that fetch, encode and store, else 2: --io-workers 4",
+            help="CPU processes that fetch, encode and store, else 4: --io-workers 8",
         ),
     ] = None,
 ) -> None:

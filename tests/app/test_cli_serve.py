@@ -40,7 +40,7 @@ def started(settings: Settings, listener: socket.socket) -> dict[str, Program]:
 def test_machine_without_a_gpu_gets_one_worker_for_its_cpu(
     settings: Settings, listener: socket.socket
 ) -> None:
-    assert list(started(settings, listener)) == ["api", "io-1", "io-2", "io-3", "gpu"]
+    assert list(started(settings, listener)) == ["api", "io-1", "io-2", "io-3", "io-4", "gpu"]
 
 
 def test_machine_that_joins_another_runs_workers_alone(
@@ -48,7 +48,7 @@ def test_machine_that_joins_another_runs_workers_alone(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     found = programs.programs(settings, "demo", "redis://box:6379/0", None)
-    assert [each.name for each in found] == ["io-1", "io-2", "io-3", "gpu-0", "gpu-1"]
+    assert [each.name for each in found] == ["io-1", "io-2", "io-3", "io-4", "gpu-0", "gpu-1"]
     assert found[0].env["ZTURBO_REDIS_URL"] == "redis://box:6379/0"
 
 

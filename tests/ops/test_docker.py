@@ -210,7 +210,7 @@ def test_each_profile_runs_both_kinds_of_worker_once(profile: str, kinds: set[st
 def test_who_makes_pictures_reserves_gpus_and_nobody_else_does() -> None:
     reserving = {}
     for name, service in SERVICES.items():
-        if "deploy" in service:
+        if "resources" in service.get("deploy", {}):
             (device,) = service["deploy"]["resources"]["reservations"]["devices"]
             assert device["capabilities"] == ["gpu"]
             reserving[name] = device["count"]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -16,10 +16,12 @@ from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
 from tests.prompt_server import PromptServer, completion
 from tests.worker.crew import IMAGE, MODEL
 from worker.config import WorkerSettings
+from worker.errors import StorageError
 from worker.life import Life
 from worker.objects import FolderObjects, Objects
 from worker.queue import Bells, Queue
 from worker.records import CONTROL_MAP, EXPAND, Record, Records
+from worker.stages import Engine
 from worker.store import Scripts, connect
 
 BODY: dict[str, Any] = {
@@ -65,6 +67,42 @@ class InterruptedObjects(FolderObjects):
             self._then()
 
 
+class WaitingObjects(FolderObjects):
+    """Keeps the first picture of a device only once that device has begun its second."""
+
+    def __init__(self, root: Path, begun: Semaphore) -> None:
+        super().__init__(root)
+        self.began_meanwhile: bool | None = None
+        self._begun = begun
+
+    def put(self, key: str, data: bytes) -> None:
+        if self.began_meanwhile is None and key.endswith(".image.npy"):
+            self._begun.acquire()
+            self.began_meanwhile = self._begun.acquire(timeout=10)
+        super().put(key, data)
+
+
+class FullObjects(FolderObjects):
+    """Has no room for the first picture of a device."""
+
+    _full = True
+
+    def put(self, key: str, data: bytes) -> None:
+        if self._full and key.endswith(".image.npy"):
+            self._full = False
+            raise StorageError("The disk is full.")
+        super().put(key, data)
+
+
+class CountingEngine(GreyEngine):
+    def __init__(self, begun: Semaphore) -> None:
+        self._begun = begun
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+        self._begun.release()
+        return super().generate(job, control, on_step)
+
+
 class Died(BaseException):
     """Stands for kill -9."""
 
@@ -80,20 +118,28 @@ def scripts(client: redis.Redis) -> Scripts:
 
 
 @pytest.fixture
-def live(
-    client: redis.Redis, records: Records, scripts: Scripts, settings: WorkerSettings
-) -> Callable[..., Record]:
+def submit(scripts: Scripts) -> Callable[[str], None]:
+    def submit(request_id: str) -> None:
+        fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
+        scripts.run("submit", request_id, "local", 10, 0, 0, *fields)
+
+    return submit
+
+
+@pytest.fixture
+def live(records: Records, submit: Callable[[str], None], settings: WorkerSettings) -> Callable[..., Record]:
     """Submits, and lets one worker after the other work off its queue; the record at the end."""
     bells = Bells(settings.redis_url or "")
-    fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
-    scripts.run("submit", "a", "local", 10, 0, 0, *fields)
+    submit("a")
 
-    def work(*queues: Queue, objects: Objects) -> Record:
+    def work(*queues: Queue, objects: Objects, engine: Engine | None = None) -> Record:
         for queue in queues:
             beats = Records(connect(settings.redis_url or ""), settings)
-            Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never, bool).drain(
-                Event()
+            life = Life(
+                queue, "w", records, beats, bells, settings, objects, engine or GreyEngine(), never, bool
             )
+            life.drain(Event())
+            assert life.holdings == {}
         record = records.get("a")
         assert record is not None
         return record
@@ -191,3 +237,26 @@ def test_prompt_is_expanded_by_a_server_without_a_gpu(
     client.hset("zturbo:req:a", mapping={"model_id": EXPAND, "input": '{"prompt": "a fox", "seed": 3}'})
     record = live("io", objects=FolderObjects(settings.data_dir))
     assert record.output == {"expanded_prompt": "a red fox in deep snow", "warning": None}
+
+
+def test_device_begins_the_next_picture_while_the_last_one_is_kept(
+    live: Callable[..., Record], submit: Callable[[str], None], records: Records, settings: WorkerSettings
+) -> None:
+    submit("b")
+    begun = Semaphore(0)
+    objects = WaitingObjects(settings.data_dir, begun)
+    live("io", objects=FolderObjects(settings.data_dir))
+    live("gpu", objects=objects, engine=CountingEngine(begun))
+    assert objects.began_meanwhile
+    assert [getattr(records.get(name), "stage", None) for name in "ab"] == ["finish", "finish"]
+
+
+def test_picture_that_cannot_be_kept_fails_its_own_request_alone(
+    live: Callable[..., Record], submit: Callable[[str], None], records: Records, settings: WorkerSettings
+) -> None:
+    submit("b")
+    live("io", objects=FolderObjects(settings.data_dir))
+    live("gpu", objects=FullObjects(settings.data_dir))
+    record = live("io", objects=FolderObjects(settings.data_dir))
+    assert record.error == {"type": "storage_failed", "message": "The disk is full."}
+    assert getattr(records.get("b"), "state", None) == "succeeded"

@@ -236,16 +236,14 @@ async def test_stopping_worker_ends_its_picture_and_leaves_the_rest(crew: Crew) 
 @pytest.mark.parametrize("signals", [1, 2])
 async def test_picture_that_does_not_end_in_time_is_handed_back(crew: Crew, signals: int) -> None:
     crew.start("io")
-    gpu = crew.start("gpu", TEST_STEP_SECONDS="2", ZTURBO_DRAIN_SECONDS="0.3" if signals == 1 else "60")
+    gpu = crew.start("gpu", TEST_STEP_SECONDS="600", ZTURBO_DRAIN_SECONDS="0.3" if signals == 1 else "60")
     await crew.submit("a")
     await crew.until("a", "in_progress")
-    started = time.monotonic()
     send(gpu, signal.SIGTERM)
     if signals == 2:
         await anyio.sleep(1.1)
         send(gpu, signal.SIGTERM)
     assert await ended(gpu) == 0
-    assert time.monotonic() - started < 5
     record = await crew.get("a")
     assert (record.state, record.position, record.attempt) == ("in_queue", 0, 0)
     crew.start("gpu")
@@ -260,7 +258,7 @@ async def test_idle_workers_stop_at_once(crew: Crew) -> None:
     for process in processes:
         send(process, signal.SIGINT)
     assert [await ended(process) for process in processes] == [0, 0]
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10
     assert (await crew.requests.stats()).workers == []
 
 
