@@ -204,8 +204,11 @@ def test_demo_model_is_named_as_such_until_dismissed(page: Page) -> None:
     expect(notice).to_be_empty()
 
 
-def test_page_goes_on_by_asking_where_the_event_stream_breaks(page: Page) -> None:
-    page.route("**/v1/requests/*/events", lambda route: route.abort())
+@pytest.mark.parametrize("status", [None, 503])
+def test_page_goes_on_by_asking_where_the_event_stream_breaks(page: Page, status: int | None) -> None:
+    breaks = (lambda route: route.fulfill(status=status)) if status else (lambda route: route.abort())
+    page.route("**/v1/requests/*/events", breaks)
+    page.route("**/v1/requests/*/status", breaks, times=1)
     fill(page, num_inference_steps=1)
     run_to_picture(page)
 

@@ -51,8 +51,8 @@ export class Api {
     return new URL(path, this.base).href;
   }
 
-  get(path, signal) {
-    return this.json("GET", path, undefined, signal);
+  get(path) {
+    return this.json("GET", path);
   }
 
   post(path, body, signal) {

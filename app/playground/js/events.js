@@ -6,11 +6,11 @@ const FINISHED = new Set(["completed", "cancelled"]);
 
 /**
  * Yields the request's status each time it changed, and last `{result}`, the body of its result route.
- * Goes on when the connection breaks; throws what the server refuses.
+ * Goes on when the connection breaks or the server asks to come again (503); throws what the server refuses.
  */
-export async function* follow(api, requestId, signal) {
+export async function* follow(api, requestId) {
   if (api.has("/v1/requests/{request_id}/events")) {
-    for await (const { event, data } of streamed(api, requestId, signal)) {
+    for await (const { event, data } of streamed(api, requestId)) {
       if (event === "result") {
         yield { result: data };
         return;
@@ -18,16 +18,16 @@ export async function* follow(api, requestId, signal) {
       if (event === "status") yield data;
     }
   }
-  yield* polled(api, requestId, signal);
+  yield* polled(api, requestId);
 }
 
 /** The stream's events until it ends or breaks. EventSource is of no use: it cannot send the key. */
-async function* streamed(api, requestId, signal) {
+async function* streamed(api, requestId) {
   let answer;
   try {
-    answer = await api.fetch(`v1/requests/${requestId}/events`, { signal });
+    answer = await api.fetch(`v1/requests/${requestId}/events`);
   } catch (error) {
-    if (error.status || error.name === "AbortError") throw error;
+    if (isRefusal(error)) throw error;
     return;
   }
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -36,8 +36,7 @@ async function* streamed(api, requestId, signal) {
     let chunk;
     try {
       chunk = await reader.read();
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
+    } catch {
       return;
     }
     if (chunk.done) return;
@@ -62,22 +61,25 @@ export function readEvent(block) {
   return message;
 }
 
-async function* polled(api, requestId, signal) {
+async function* polled(api, requestId) {
   for (;;) {
     let status;
     try {
-      status = await api.get(`v1/requests/${requestId}/status`, signal);
+      status = await api.get(`v1/requests/${requestId}/status`);
       yield status;
       if (FINISHED.has(status.status)) {
-        yield { result: await api.get(`v1/requests/${requestId}/result`, signal) };
+        yield { result: await api.get(`v1/requests/${requestId}/result`) };
         return;
       }
     } catch (error) {
-      if (error.status || error.name === "AbortError") throw error;
+      if (isRefusal(error)) throw error;
       await pause(RETRY_MS);
     }
     await pause(POLL_MS);
   }
 }
+
+/** An answer that will be the same later; 503 says that it will not be. */
+const isRefusal = ({ status }) => status !== undefined && status !== 503;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
