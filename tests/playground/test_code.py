@@ -71,6 +71,19 @@ def test_code_is_copied_whole(page: Page) -> None:
     assert page.evaluate("navigator.clipboard.readText()").strip() == shown.strip()
 
 
+def test_code_is_copied_also_where_the_browser_has_no_clipboard_for_pages(page: Page) -> None:
+    """As over plain HTTP from another machine."""
+    page.evaluate("delete Navigator.prototype.clipboard")
+    shown = code(page, "curl")
+    page.locator(".code-view").get_by_role("button", name="Copy").click()
+    expect(page.locator(".code-view .bar .quiet")).to_have_text("Copied")
+    page.get_by_role("tab", name="Form").click()
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("")
+    prompt.press("Control+V")
+    assert prompt.input_value().strip() == shown.strip()
+
+
 def test_key_is_never_in_the_code(page: Page) -> None:
     page.evaluate("sessionStorage.setItem('zturbo.key', 'very-secret')")
     for language, variable in [

@@ -59,12 +59,25 @@ export function copyButton(text, label = "Copy") {
   const word = h("span", {}, label);
   const button = h("button", { type: "button", class: "quiet" }, icon("copy"), word);
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text());
+    await copy(text());
     word.textContent = "Copied";
     announce("Copied");
     setTimeout(() => (word.textContent = label), 1500);
   });
   return button;
+}
+
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  // Over plain HTTP from another machine there is no clipboard but this one.
+  const area = h("textarea", { value: text, class: "hidden-visually" });
+  const focused = document.activeElement;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+  focused.focus();
+  return undefined;
 }
 
 /** Text with `code` between backticks. */
