@@ -5,6 +5,8 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.playground.conftest import (
+    PHONE,
+    NewPage,
     edit,
     fill,
     request_of,
@@ -12,6 +14,7 @@ from tests.playground.conftest import (
     run_to_picture,
     stage_is,
     stop_button,
+    wait_until_ready,
 )
 
 
@@ -42,6 +45,15 @@ def test_example_is_a_picture_by_one_click(page: Page) -> None:
     assert "/v1/files/" in body["image_url"]
     page.get_by_role("tab", name="Form").click()
     expect(page.get_by_alt_text("Control map")).to_be_visible()
+
+
+def test_example_is_in_sight_at_once_on_a_phone(new_page: NewPage, url: str) -> None:
+    page = new_page(url, viewport=PHONE)
+    wait_until_ready(page)
+    example = page.locator("zt-prompt").get_by_role("button", name="Run an example")
+    expect(example).to_be_in_viewport()
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    expect(example).to_be_hidden()
 
 
 def test_ctrl_enter_runs_and_the_same_button_stops(page: Page) -> None:

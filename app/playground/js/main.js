@@ -34,7 +34,7 @@ function useModel(modelId) {
   sessionStorage.setItem(MODEL, model.model_id);
   draft = new Draft(model.model_id, readFields(model.input_schema));
   find("zt-model").show(models, model.model_id);
-  composer.show({ api, draft, history });
+  composer.show({ api, draft, history, onExample: runExample });
   const reshape = () => stage.dataset.state === "rest" && (stage.aspect = aspectOf(draft.values.image_size, draft.natural));
   for (const event of ["change", "natural"]) draft.addEventListener(event, reshape);
   draft.addEventListener("change", () => runner.say(""));

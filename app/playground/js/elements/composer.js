@@ -6,7 +6,7 @@ import { snippets } from "../snippets.js";
 import { tabs } from "../tabs.js";
 
 export class Composer extends HTMLElement {
-  /** `context`: {api, draft}; called again for another model. */
+  /** `context`: {api, draft, history, onExample()}; called again for another model. */
   show(context) {
     this.listening?.abort();
     this.listening = new AbortController();

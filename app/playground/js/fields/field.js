@@ -4,7 +4,7 @@ import { h, icon } from "../dom.js";
 
 /** Subclasses make their controls in `build()` and bring them up to date in `refresh()`. */
 export class Field extends HTMLElement {
-  /** Before the element enters the page. `context`: {api, draft, history}. */
+  /** Before the element enters the page. `context`: {api, draft, history, onExample()}. */
   setup(field, context) {
     this.field = field;
     Object.assign(this, context);

@@ -61,7 +61,7 @@ export class LorasField extends Field {
     const path = h("input", {
       type: "text",
       list: this.options.id,
-      placeholder: "Installed name, owner/repo or URL",
+      placeholder: "Name, owner/repo or URL",
       spellcheck: false,
       autocomplete: "off",
       "aria-label": `LoRA ${index + 1}, path`,

@@ -9,7 +9,8 @@ export class PromptField extends Field {
   build() {
     this.input = h("textarea", { id: this.controlId, rows: 4, placeholder: this.field.example ?? "", class: "prompt" });
     this.input.addEventListener("input", () => (this.value = this.input.value));
-    this.append(...this.head(), this.input, this.faultLine());
+    this.example = h("button", { type: "button", class: "quiet small example", onclick: () => this.onExample() }, icon("spark"), "Run an example");
+    this.append(...this.head("label", this.example), this.input, this.faultLine());
     if (this.field.name === "prompt" && this.draft.field(EXPANSION)) this.append(this.buildMagic());
   }
 
@@ -58,6 +59,7 @@ export class PromptField extends Field {
 
   refresh() {
     if (this.input.value !== (this.value ?? "")) this.input.value = this.value ?? "";
+    this.example.hidden = this.field.name !== "prompt" || Boolean(this.value);
     if (this.magic) this.magic.checked = Boolean(this.draft.values[EXPANSION]);
     if (this.expand && !this.expand.classList.contains("waiting")) this.expand.disabled = !this.input.value.trim();
   }
