@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import redis.asyncio
+from pydantic_core import to_json
 
 from worker import agreement
 from worker.changes import Changes
@@ -32,7 +33,7 @@ from worker.records import (
     parse,
 )
 from worker.registry import WorkerInfo, read_workers
-from worker.store import DEFAULT_REDIS_URL, Scripts, connect_async, reaching_store
+from worker.store import DEFAULT_REDIS_URL, ReachingStore, Scripts, connect_async
 from worker.workspace import Workspace, holds_picture
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Requests:
         self._bells = bells
         self._settings = settings
         self._scripts = Scripts(client)
+        self._reaching_store = ReachingStore()
         self._workspace = Workspace(open_objects(settings))
         self.changes = Changes(client)
 
@@ -106,13 +108,13 @@ class Requests:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers and can write its append-only file."""
-        with reaching_store():
+        async with self._reaching_store:
             await self._client.set("zturbo:ping", "1", px=1000)
 
     async def tell_storage(self) -> None:
         """Tells workers where this server keeps what they share with it."""
         place = await asyncio.to_thread(agreement.describe, self._settings)
-        with reaching_store():
+        async with self._reaching_store:
             await self._client.set(agreement.KEY, place)
 
     async def submit(
@@ -135,10 +137,10 @@ class Requests:
         if holds_picture(input):
             slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
         fields = ["version", str(RECORD_VERSION), "model_id", model_id]
-        fields += ["input", json.dumps(slim), "warnings", json.dumps(warnings)]
+        fields += ["input", to_json(slim).decode(), "warnings", to_json(warnings).decode()]
         fields += ["webhook", json.dumps(webhook)] if webhook else []
         limits = self._limits()
-        with reaching_store():
+        async with self._reaching_store:
             taken, *answer = await self._scripts.run("submit", request_id, owner, *limits, *fields)
         if taken not in ("queued", "already"):
             await asyncio.to_thread(self._workspace.remove, request_id)
@@ -167,7 +169,7 @@ class Requests:
         Raises KeyReused when the key was used with another `body` (its digest) in the last 24 hours.
         """
         name = f"zturbo:idempotency:{hashlib.sha256(f'{len(owner)}:{owner}{key}'.encode()).hexdigest()}"
-        with reaching_store():
+        async with self._reaching_store:
             await self._client.set(name, f"{request_id} {body}", nx=True, ex=KEY_SECONDS)
             kept: Any = await self._client.get(name)
         kept_id, _, kept_body = str(kept).partition(" ")
@@ -177,7 +179,7 @@ class Requests:
 
     async def due_webhooks(self, limit: int, lease_seconds: float) -> list[str]:
         """Ids of requests whose caller is to be told now; nobody else gets them for so long."""
-        with reaching_store():
+        async with self._reaching_store:
             ids: list[str] = await self._scripts.run("due", limit, int(lease_seconds * 1000))
         return ids
 
@@ -186,7 +188,7 @@ class Requests:
     ) -> None:
         """Writes what came of attempt `number` (from 1); the next is in so many seconds, if there is one."""
         pause = "" if again_in is None else int(again_in * 1000)
-        with reaching_store():
+        async with self._reaching_store:
             await self._scripts.run("delivered", request_id, number, json.dumps(attempt), pause)
 
     async def _ring(self, queue: Queue) -> None:
@@ -203,30 +205,30 @@ class Requests:
 
     async def watch(self, request_id: str, seconds: float) -> None:
         """Somebody looks at the request's previews from now on, for so long."""
-        with reaching_store():
+        async with self._reaching_store:
             await self._client.set(WATCHED_KEY + request_id, "1", px=int(seconds * 1000))
 
     async def preview(self, request_id: str) -> str | None:
         """What the picture looks like after its last step, a JPEG in base64, if there is one."""
-        with reaching_store():
+        async with self._reaching_store:
             preview: Any = await self._client.get(PREVIEW_KEY + request_id)
         return preview  # type: ignore[no-any-return]  # a string: answers are decoded
 
     async def position(self, request_id: str) -> int | None:
         """Requests ahead of it (0: the next to run); None when it is not in the line."""
-        with reaching_store():
+        async with self._reaching_store:
             rank = await self._client.zrank(LINE_KEY, request_id)
         return None if rank is None else int(rank)  # type: ignore[arg-type]  # no score was asked for
 
     async def cancel(self, request_id: str, force: bool = False) -> Cancellation | None:
         """Cancels what is in the queue, and with `force` also what is in progress. None: unknown id."""
-        with reaching_store():
+        async with self._reaching_store:
             answer = await self._scripts.run("cancel", request_id, "1" if force else "0")
         return Cancellation(*answer) if answer else None
 
     async def delete(self, request_id: str) -> bool:
         """Forgets a finished request; its files are the caller's to delete. False while it is unfinished."""
-        with reaching_store():
+        async with self._reaching_store:
             answer: str = await self._scripts.run("delete", request_id)
         if answer == "active":
             return False
@@ -244,7 +246,7 @@ class Requests:
         newest = f"({int(cursor)}" if cursor else "+inf"
         found: list[Record] = []
         for _ in range(LIST_BATCHES):
-            with reaching_store():
+            async with self._reaching_store:
                 ids: Any = await self._client.zrange(
                     f"zturbo:owner:{owner}", newest, "-inf", desc=True, byscore=True, offset=0, num=LIST_BATCH
                 )
@@ -259,7 +261,7 @@ class Requests:
         return Page(found, newest.removeprefix("("))
 
     async def _read(self, ids: list[str]) -> list[Record]:
-        with reaching_store():
+        async with self._reaching_store:
             pipe = self._client.pipeline(transaction=True)
             for request_id in ids:
                 pipe.hgetall(REQUEST_KEY + request_id)
@@ -272,7 +274,7 @@ class Requests:
         ]
 
     async def stats(self) -> Stats:
-        with reaching_store():
+        async with self._reaching_store:
             seconds, _ = await self._client.time()
             pipe = self._client.pipeline(transaction=True)
             pipe.zcard("zturbo:waiting:io")

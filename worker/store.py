@@ -1,9 +1,9 @@
 """How Redis is reached, and how the Lua scripts, the only writers of its `zturbo:` keys, are run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
 from functools import cache
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import redis
@@ -16,8 +16,8 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
-    TimeoutError,
 )
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from worker.errors import StoreUnavailable
@@ -28,12 +28,18 @@ DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 SOCKET_SECONDS = 5.0
 """Longest wait for one answer of Redis."""
 
+API_CALLS = 32
+"""Of one API process at once, each on a connection of its own. A thousand new ones in one moment are refused:
+servers keep 511 in line to be let in."""
+
 API_RETRIES = 3
 WORKER_RETRIES = 10
 """Times a command is sent again when its answer is lost; every script is safe to be sent twice."""
 
-AWAY = (ConnectionError, TimeoutError, OutOfMemoryError, ReadOnlyError)
+PASSING = (ConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 """What redis-py raises while Redis is down, starting, full or a replica; all of it may pass."""
+
+AWAY = "The request store (Redis) cannot be reached or cannot write; try again shortly."
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -76,17 +82,28 @@ def is_away(error: Exception) -> bool:
 
     A server that cannot write its append-only file any more (disk full) answers MISCONF.
     """
-    return isinstance(error, AWAY) or (isinstance(error, ResponseError) and "MISCONF" in str(error))
+    return isinstance(error, PASSING) or (isinstance(error, ResponseError) and "MISCONF" in str(error))
 
 
-@contextmanager
-def reaching_store() -> Iterator[None]:
-    """Turns what redis-py raises while Redis is away into `StoreUnavailable`."""
-    try:
-        yield
-    except RedisError as error:
-        if not is_away(error):
-            raise
-        raise StoreUnavailable(
-            "The request store (Redis) cannot be reached or cannot write; try again shortly."
-        ) from error
+class ReachingStore:
+    """Around each of the API's calls to Redis: so many are let through at once, the others wait their turn.
+
+    Turns what redis-py raises while Redis is away into `StoreUnavailable`; so it is also when no turn came.
+    """
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(API_CALLS)
+
+    async def __aenter__(self) -> None:
+        try:
+            async with asyncio.timeout(SOCKET_SECONDS if self._turns.locked() else None):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(AWAY) from None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._turns.release()
+        if isinstance(error, RedisError) and is_away(error):
+            raise StoreUnavailable(AWAY) from error

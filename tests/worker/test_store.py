@@ -1,6 +1,8 @@
 """What the API's side says when Redis is away."""
 
+import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,11 @@ import redis
 from redis.exceptions import ResponseError
 
 from tests.redis_server import RedisServer
+from worker import store
 from worker.config import WorkerSettings
 from worker.errors import StoreUnavailable
 from worker.requests import Requests
-from worker.store import is_away, reaching_store
+from worker.store import API_CALLS, ReachingStore, is_away
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +57,27 @@ async def test_server_without_room_for_more_counts_as_away(requests: Requests, c
         client.config_set("maxmemory", "0")
 
 
-def test_full_disk_counts_as_away_and_a_fault_of_ours_does_not() -> None:
+async def test_full_disk_counts_as_away_and_a_fault_of_ours_does_not() -> None:
     assert is_away(ResponseError("MISCONF Errors writing to the AOF file: No space left on device"))
-    with pytest.raises(ResponseError), reaching_store():
-        raise ResponseError("ERR unknown command")
+    with pytest.raises(ResponseError):
+        async with ReachingStore():
+            raise ResponseError("ERR unknown command")
+
+
+async def test_a_thousand_calls_at_once_are_answered_in_their_turn(requests: Requests) -> None:
+    found = await asyncio.gather(*(requests.get("unknown") for _ in range(1000)))
+    assert found == [None] * 1000
+    stats = await requests._client.info("clients")
+    assert stats["connected_clients"] <= API_CALLS + 2
+
+
+async def test_who_gets_no_turn_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SOCKET_SECONDS", 0.01)
+    reaching = ReachingStore()
+    async with AsyncExitStack() as turns:
+        for _ in range(API_CALLS):
+            await turns.enter_async_context(reaching)
+        with pytest.raises(StoreUnavailable):
+            await reaching.__aenter__()
+    async with reaching:
+        pass
