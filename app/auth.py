@@ -8,13 +8,15 @@ header (a web page elsewhere that posts to this server) are checked.
 import hashlib
 import hmac
 import logging
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from app.config import Settings
 from app.errors import BadToken, ConfigError, Misdirected
@@ -23,7 +25,6 @@ LOCAL_OWNER = "local"
 """Owner of every request while no keys are configured."""
 
 log = logging.getLogger("zturbo")
-bearer = HTTPBearer(auto_error=False, description="A key of ZTURBO_API_KEYS or ZTURBO_API_KEYS_FILE.")
 
 
 class Key(NamedTuple):
@@ -99,28 +100,35 @@ def check_exposure(settings: Settings) -> Keys:
     return keys
 
 
-async def owner(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-) -> str:
-    """Name of the caller's key. Raises BadToken or Misdirected."""
-    keys: Keys = request.app.state.keys
-    if keys.open:
-        _require_this_machine(request)
-        name: str | None = LOCAL_OWNER
-    elif token := credentials.credentials if credentials else _fal_key(request):
-        name = keys.owner_of(token)
-    else:
-        raise BadToken("No token: send the header Authorization: Bearer <key>.")
-    if name is None:
-        raise BadToken("The token is none of this server's keys.")
-    request.state.owner = name
-    return name
+class _Caller(SecurityBase):
+    """A dependency that FastAPI also writes into the OpenAPI document."""
+
+    scheme_name = "HTTPBearer"
+    model = HTTPBearer(description="A key of ZTURBO_API_KEYS or ZTURBO_API_KEYS_FILE.")
+
+    async def __call__(self, request: Request) -> str:
+        """Name of the caller's key. Raises BadToken or Misdirected."""
+        keys: Keys = request.app.state.keys
+        if keys.open:
+            _require_this_machine(request)
+            name: str | None = LOCAL_OWNER
+        elif token := _token(request):
+            name = keys.owner_of(token)
+        else:
+            raise BadToken("No token: send the header Authorization: Bearer <key>.")
+        if name is None:
+            raise BadToken("The token is none of this server's keys.")
+        request.state.owner = name
+        return name
 
 
-def _fal_key(request: Request) -> str:
+owner = _Caller()
+
+
+def _token(request: Request) -> str:
     """The sibling dialect's clients say `Key` where others say `Bearer`."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "key" else ""
+    return key.strip() if scheme.lower() in ("bearer", "key") else ""
 
 
 async def _known_owner(request: Request) -> str:
@@ -139,10 +147,11 @@ def _require_this_machine(request: Request) -> None:
         raise Misdirected("Without a key only this machine is served; set ZTURBO_API_KEYS to serve others.")
     if not is_loopback(_hostname(host)):
         raise Misdirected("Without a key only Host localhost or 127.0.0.1 is served; set ZTURBO_API_KEYS.")
-    if origin is not None and origin != f"{request.url.scheme}://{host}":
+    if origin is not None and origin != f"{request.scope['scheme']}://{host}":
         raise Misdirected("Without a key no page of another origin is served; set ZTURBO_API_KEYS.")
 
 
+@lru_cache
 def is_loopback(host: str) -> bool:
     """Whether an address or name can only mean this machine."""
     if host == "localhost":

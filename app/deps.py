@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.auth import Owner
 from app.config import Settings
 from app.errors import UnknownRequest
 from app.links import Links, links_of
@@ -58,9 +57,10 @@ async def find_own(request_id: str, owner: str, requests: Requests) -> Record | 
     return record
 
 
-async def _own_record(request_id: str, owner: Owner, requests: RequestsDep) -> Record:
+async def _own_record(request_id: str, request: Request) -> Record:
     """Raises UnknownRequest."""
-    record = await find_own(request_id, owner, requests)
+    # Read from the state, not by dependencies: callers ask often, and each dependency costs.
+    record = await find_own(request_id, request.state.owner, request.app.state.requests)
     if record is None:
         raise UnknownRequest
     return record

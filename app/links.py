@@ -31,4 +31,4 @@ def links_of(request: Request) -> Links:
     host = request.headers.get("host", "")
     if not HOST.fullmatch(host):
         host = f"{settings.host}:{settings.port}"
-    return Links(f"{request.url.scheme}://{host}")
+    return Links(f"{request.scope['scheme']}://{host}")

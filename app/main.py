@@ -118,7 +118,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (fal_storage.upload_router, files.router, health.router, about.router, playground.router):
         app.include_router(router)
 
-    app.add_middleware(TrustedProxy, networks=read_networks(settings.trusted_proxies))
+    if networks := read_networks(settings.trusted_proxies):
+        app.add_middleware(TrustedProxy, networks=networks)
     app.add_middleware(AccessLog)
     for kind, to_error in ANSWERS.items():
         app.add_exception_handler(kind, _handler(to_error))

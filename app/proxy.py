@@ -30,7 +30,7 @@ class TrustedProxy:
         self.networks = networks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.networks and scope["type"] == "http" and scope["client"] and self._trusts(scope["client"][0]):
+        if scope["type"] == "http" and scope["client"] and self._trusts(scope["client"][0]):
             self._believe(scope)
         await self.app(scope, receive, send)
 

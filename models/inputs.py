@@ -1,6 +1,7 @@
 """The input of each endpoint, as published; the one place that says what a caller may send."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
@@ -171,12 +172,21 @@ def read_input(schema: type[Input], body: object) -> tuple[Input, list[str]]:
 
 def _unknown_fields(schema: type[BaseModel], body: Any, where: str) -> Iterator[str]:
     """Quoted names of the keys of `body`, known to be valid, that the schema does not have."""
+    items = _item_schemas(schema)
     for name, value in body.items():
-        if name not in schema.model_fields:
+        if name not in items:
             # A key may be anything at all, also what UTF-8 cannot say.
             yield ascii(f"{where}{name}"[:80])
-            continue
-        for item_schema in get_args(schema.model_fields[name].annotation):
-            if isinstance(item_schema, type) and issubclass(item_schema, BaseModel):
-                for index, item in enumerate(value if isinstance(value, list) else ()):
-                    yield from _unknown_fields(item_schema, item, f"{where}{name}[{index}].")
+        elif (item_schema := items[name]) and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from _unknown_fields(item_schema, item, f"{where}{name}[{index}].")
+
+
+@cache
+def _item_schemas(schema: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """By field: what its items are, when it is a list of models."""
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field in schema.model_fields.items():
+        kinds = [kind for kind in get_args(field.annotation) if isinstance(kind, type)]
+        found[name] = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+    return found

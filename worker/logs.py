@@ -30,6 +30,8 @@ def start_logging(log_format: LogFormat) -> None:
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.captureWarnings(True)
+    # Asked for at every line otherwise, and written in none.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns of every byte of a caller's that is not as it should be.

@@ -1,6 +1,7 @@
 """`zturbo api`, `zturbo worker` and `zturbo health`: the server's parts singly, for compose and `serve`."""
 
 import asyncio
+import gc
 import os
 import socket
 from enum import StrEnum
@@ -60,6 +61,8 @@ def api(
         server = uvicorn.Server(server_config(create_app(settings), settings))
     except (ConfigError, SetupError) as error:
         fail(str(error), Exit.CONFIG)
+    # What is there now stays: looking through it again for garbage would hold every call up for 60 ms.
+    gc.freeze()
     server.run(sockets=None if listen_fd is None else [socket.socket(fileno=listen_fd)])
 
 

@@ -15,6 +15,27 @@ MAX_PAGE = 1000
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
+@router.post("/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 429))
+async def submit(
+    model_id: str,
+    response: Response,
+    submission: SubmissionDep,
+    webhook: WebhookQuery = None,
+) -> SubmitBody | WaitedBody:
+    """Queue one request. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
+    endpoint = find_endpoint(model_id)
+    checked, warnings = await submission.read(endpoint.input_model)
+    links = submission.links
+    request_id, _ = await submission.take(endpoint.model_id, checked, warnings, webhook, "hosted")
+    urls = {f"{leaf}_url": links.request(request_id, leaf) for leaf in ("status", "result", "cancel")}
+    if submission.wait:
+        response.headers["Preference-Applied"] = f"wait={submission.wait:g}"
+        record = await submission.outcome(request_id, submission.wait)
+        if record is not None:
+            return WaitedBody(**result_body(record, links, include_cost=False).wire(), **urls)
+    return SubmitBody(request_id=request_id, **urls, warnings=warnings or None)
+
+
 @router.get("")
 @router.get("/", include_in_schema=False)
 async def list_models(
@@ -40,27 +61,6 @@ async def list_categories() -> CategoriesBody:
 async def get_model(model_id: str) -> ModelBody:
     """One model with the JSON schema of its input."""
     return model_body(find_endpoint(model_id))
-
-
-@router.post("/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 429))
-async def submit(
-    model_id: str,
-    response: Response,
-    submission: SubmissionDep,
-    webhook: WebhookQuery = None,
-) -> SubmitBody | WaitedBody:
-    """Queue one request. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
-    endpoint = find_endpoint(model_id)
-    checked, warnings = await submission.read(endpoint.input_model)
-    links = submission.links
-    request_id, _ = await submission.take(endpoint.model_id, checked, warnings, webhook, "hosted")
-    urls = {f"{leaf}_url": links.request(request_id, leaf) for leaf in ("status", "result", "cancel")}
-    if submission.wait:
-        response.headers["Preference-Applied"] = f"wait={submission.wait:g}"
-        record = await submission.outcome(request_id, submission.wait)
-        if record is not None:
-            return WaitedBody(**result_body(record, links, include_cost=False).wire(), **urls)
-    return SubmitBody(request_id=request_id, **urls, warnings=warnings or None)
 
 
 def find_endpoint(model_id: str) -> Endpoint:
