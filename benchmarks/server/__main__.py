@@ -30,6 +30,8 @@ GOALS: dict[tuple[str, ...], float] = {
     ("costs", "png_size_to_pillow"): 1.15,
     ("costs", "api_import_s"): 1,
     ("costs", "api_import_mb"): 150,
+    ("costs", "canny_ms"): 1000,
+    ("costs", "preview_of_a_step"): 0.02,
 }
 """At most."""
 
