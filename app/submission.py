@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import secrets
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
 from pydantic import AfterValidator, BaseModel, ValidationError
@@ -23,7 +23,7 @@ from worker import logs
 from worker.errors import FetchError, ImageError
 from worker.following import outcome
 from worker.records import Record
-from worker.requests import Requests
+from worker.requests import CallersKey, Requests, Taken
 
 REQUEST_ID_BYTES = 16
 """128 random bits: nobody guesses another's request."""
@@ -74,12 +74,6 @@ WebhookQuery = Annotated[
 ]
 
 
-class Taken(NamedTuple):
-    request_id: str
-    position: int
-    """Requests ahead of it."""
-
-
 class Submission:
     """One call that submits: its checked body, and its way into the line."""
 
@@ -115,12 +109,10 @@ class Submission:
         body = checked.model_dump(mode="json")
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
-        if self._key is not None:
-            digest = _digest([model_id, body, webhook])
-            request_id = await self._requests.reserve(self._owner, self._key, digest, request_id)
-        logs.request_id.set(request_id)
-        position = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told)
-        return Taken(request_id, position)
+        key = CallersKey(self._key, _digest([model_id, body, webhook])) if self._key is not None else None
+        taken = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told, key)
+        logs.request_id.set(taken.request_id)
+        return taken
 
     async def errand(self, kind: str, checked: BaseModel) -> dict[str, Any]:
         """The output of an errand (`worker.records.ERRANDS`), waited for and then forgotten.

@@ -51,9 +51,8 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
         died_at = {}
         for number in range(workers):
             request_id = f"r{number}"
-            scripts.run(
-                "submit", request_id, "local", workers, 0, 0, "model_id", "m", "input", "{}", "warnings", "[]"
-            )
+            fields = ("model_id", "m", "input", "{}", "warnings", "[]")
+            scripts.run("submit", request_id, "local", "", "", 0, workers, 0, 0, *fields)
             records.next("io", f"t{number}", f"io-{number}")
             # Its last beat was some part of the time between two beats before its death.
             died_at[request_id] = time.monotonic() + chance.uniform(0, lease_seconds / BEATS_PER_LEASE)

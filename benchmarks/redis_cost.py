@@ -120,7 +120,7 @@ class Bench:
     def _fill(self, depth: int) -> None:
         record = ("version", RECORD_VERSION, "model_id", MODEL_ID, "input", json.dumps(BODY))
         fields = (*record, "warnings", "[]")
-        submits = ((f"r{n}", f"caller-{n % CALLERS}", 10**9, 0, 0, *fields) for n in range(depth))
+        submits = ((f"r{n}", f"caller-{n % CALLERS}", "", "", 0, 10**9, 0, 0, *fields) for n in range(depth))
         self._many("submit", submits)
         taken = self._many(
             "next", (("io", f"t{n}", "w", 10**6, RECORD_VERSION, "/") for n in range(depth // 2))

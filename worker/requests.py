@@ -52,6 +52,20 @@ LIST_BATCHES = 20
 MINUTE = 60
 
 
+class CallersKey(NamedTuple):
+    """A caller's own name for a submit: sent again, it gets the same request and no second."""
+
+    key: str
+    digest: str
+    """Of all that the submit says, without white space."""
+
+
+class Taken(NamedTuple):
+    request_id: str
+    position: int
+    """Requests ahead of it."""
+
+
 class Cancellation(NamedTuple):
     outcome: Outcome
     state: State
@@ -125,11 +139,13 @@ class Requests:
         owner: str,
         warnings: list[str],
         webhook: dict[str, str] | None = None,
-    ) -> int:
-        """Puts a request in line and returns how many are ahead of it.
+        key: CallersKey | None = None,
+    ) -> Taken:
+        """Puts a request in line, or finds the one that `key` stands for.
 
         The same id again changes nothing, so a submit whose answer was lost can be repeated. `input` is JSON
-        as `model_dump(mode="json")` gives it. Raises Refused, and StorageError for a full disk.
+        as `model_dump(mode="json")` gives it. Raises Refused, KeyReused when the key was used with another
+        digest in the last 24 hours, and StorageError for a full disk.
         """
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")
@@ -139,22 +155,26 @@ class Requests:
         fields = ["version", str(RECORD_VERSION), "model_id", model_id]
         fields += ["input", to_json(slim).decode(), "warnings", to_json(warnings).decode()]
         fields += ["webhook", json.dumps(webhook)] if webhook else []
-        limits = self._limits()
+        named = (_owners_key(owner, key.key), key.digest) if key else ("", "")
+        before = (owner, *named, KEY_SECONDS, *self._limits())
         async with self._reaching_store:
-            taken, *answer = await self._scripts.run("submit", request_id, owner, *limits, *fields)
-        if taken not in ("queued", "already"):
+            outcome, *answer = await self._scripts.run("submit", request_id, *before, *fields)
+        taken = Taken(answer[0], answer[1]) if outcome in ("queued", "already") else None
+        if slim is not input and (taken is None or taken.request_id != request_id):
             await asyncio.to_thread(self._workspace.remove, request_id)
-            raise self._refused(taken, *answer)
-        position, bells = answer
-        if bells:
+        if taken is None:
+            raise self._refusal(outcome, *answer)
+        if answer[2]:
             await self._ring("io")
-        return int(position)
+        return taken
 
     def _limits(self) -> tuple[int, int, int]:
         settings = self._settings
         return settings.max_queue, settings.max_queue_per_key or 0, settings.max_submits_per_minute or 0
 
-    def _refused(self, why: str, seconds: int) -> Refused:
+    def _refusal(self, why: str, seconds: int = 0) -> Refused | KeyReused:
+        if why == "key_reused":
+            return KeyReused("Idempotency-Key: this key was used for another body in the last 24 hours.")
         most, most_of_key, most_in_minute = self._limits()
         reason = {
             "line_full": f"{most} requests are waiting already",
@@ -162,20 +182,6 @@ class Requests:
             "too_fast": f"This key may submit {most_in_minute} requests a minute",
         }[why]
         return Refused(f"{reason}; try again in {seconds} s.", seconds)
-
-    async def reserve(self, owner: str, key: str, body: str, request_id: str) -> str:
-        """The id of the request that `key` stands for: `request_id` from now on, unless it has one already.
-
-        Raises KeyReused when the key was used with another `body` (its digest) in the last 24 hours.
-        """
-        name = f"zturbo:idempotency:{hashlib.sha256(f'{len(owner)}:{owner}{key}'.encode()).hexdigest()}"
-        async with self._reaching_store:
-            await self._client.set(name, f"{request_id} {body}", nx=True, ex=KEY_SECONDS)
-            kept: Any = await self._client.get(name)
-        kept_id, _, kept_body = str(kept).partition(" ")
-        if kept_body != body:
-            raise KeyReused("Idempotency-Key: this key was used for another body in the last 24 hours.")
-        return kept_id
 
     async def due_webhooks(self, limit: int, lease_seconds: float) -> list[str]:
         """Ids of requests whose caller is to be told now; nobody else gets them for so long."""
@@ -295,3 +301,7 @@ class Requests:
             workers=workers,
             counts={name: int(count) for name, count in counts.items()},
         )
+
+
+def _owners_key(owner: str, key: str) -> str:
+    return hashlib.sha256(f"{len(owner)}:{owner}{key}".encode()).hexdigest()

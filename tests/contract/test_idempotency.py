@@ -6,6 +6,7 @@ import pytest
 from app.config import Settings
 from app.main import create_app
 from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
+from worker.workspace import INLINE_CHARACTERS
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +39,32 @@ async def test_same_key_with_another_body_is_a_422(http: httpx.AsyncClient) -> N
 async def test_key_of_a_refused_body_is_free(http: httpx.AsyncClient) -> None:
     assert (await submit(http, "a", seed="x")).status_code == 422
     assert (await submit(http, "a", seed=1)).status_code == 200
+
+
+async def test_key_of_a_submit_that_a_full_queue_refused_is_free(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_queue": 1}))
+    async with in_process(app) as http:
+        first = await submit(http, "a")
+        assert (await submit(http, "b")).status_code == 429
+        await http.post(f"/v1/requests/{first.json()['request_id']}/cancel")
+        assert (await submit(http, "b", seed=1)).status_code == 200
+    await app.state.requests.close()
+
+
+async def test_key_of_a_deleted_request_makes_a_new_one(http: httpx.AsyncClient, hands: WorkerHands) -> None:
+    first = (await submit(http, "a")).json()["request_id"]
+    hands.fail("fetch_failed", "image_url: nobody is there.")
+    await http.delete(f"/v1/requests/{first}")
+    again = (await submit(http, "a")).json()["request_id"]
+    assert again != first
+    assert (await submit(http, "a")).json()["request_id"] == again
+
+
+async def test_picture_of_a_repeated_submit_is_kept_once(http: httpx.AsyncClient, settings: Settings) -> None:
+    picture = "data:image/png;base64," + "A" * INLINE_CHARACTERS
+    first = (await submit(http, "a", image_url=picture)).json()["request_id"]
+    await submit(http, "a", image_url=picture)
+    assert [path.name for path in (settings.data_dir / "work").iterdir()] == [first]
 
 
 async def test_keys_of_two_callers_have_nothing_to_do_with_each_other(settings: Settings) -> None:

@@ -86,7 +86,7 @@ async def test_redis_without_memory_refuses_new_requests_and_goes_on_when_there_
     assert before is not None
     assert (before.state, before.position) == ("in_queue", 0)
     assert await requests.get("refused") is None
-    assert await requests.submit("after", MODEL, body, "local", []) == 1
+    assert await requests.submit("after", MODEL, body, "local", []) == ("after", 1)
     await requests.close()
 
 

@@ -25,7 +25,7 @@ def limited(requests: Requests, settings: WorkerSettings, client: redis.Redis) -
 
 
 async def submit(requests: Requests, request_id: str, owner: str = "ann") -> int:
-    return await requests.submit(request_id, "model", {"prompt": "a fox"}, owner, [])
+    return (await requests.submit(request_id, "model", {"prompt": "a fox"}, owner, [])).position
 
 
 async def refused(requests: Requests, owner: str = "ann") -> Refused:

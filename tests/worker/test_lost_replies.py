@@ -14,7 +14,7 @@ from worker.life import Life
 from worker.objects import open_objects
 from worker.queue import Bells, Queue
 from worker.records import Records
-from worker.requests import Requests
+from worker.requests import CallersKey, Requests
 from worker.store import connect
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ async def test_request_is_recorded_once_and_has_one_result(
 ) -> None:
     requests = Requests.connect(settings)
     proxy.drop(script, times)
-    assert await requests.submit("a", MODEL, BODY, "local", []) == 0
+    assert await requests.submit("a", MODEL, BODY, "local", []) == ("a", 0)
     await anyio.to_thread.run_sync(work, settings, "io", "gpu", "io")
     assert proxy.dropped == times
     record = await requests.get("a")
@@ -64,6 +64,16 @@ async def test_request_is_recorded_once_and_has_one_result(
     assert len(list(client.scan_iter("zturbo:req:*"))) == 1
     assert len(files(settings)) == 1
     assert client.zcard("zturbo:leases") == 0
+
+
+async def test_submit_with_a_callers_key_stays_one_when_its_answer_is_lost(
+    settings: WorkerSettings, proxy: ReplyDropper
+) -> None:
+    requests, key = Requests.connect(settings), CallersKey("order-7", "digest")
+    proxy.drop("submit", 1)
+    assert await requests.submit("a", MODEL, BODY, "local", [], key=key) == ("a", 0)
+    assert await requests.submit("b", MODEL, BODY, "local", [], key=key) == ("a", 0)
+    await requests.close()
 
 
 async def test_cancel_whose_answer_was_lost_is_answered_the_same(

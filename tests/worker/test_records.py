@@ -24,7 +24,8 @@ MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
 
 
 async def submit(requests: Requests, request_id: str, owner: str = "local") -> int:
-    return await requests.submit(request_id, MODEL, {"prompt": "a fox"}, owner, ["stray: ignored"])
+    taken = await requests.submit(request_id, MODEL, {"prompt": "a fox"}, owner, ["stray: ignored"])
+    return taken.position
 
 
 async def read(requests: Requests, request_id: str) -> Record:

@@ -98,17 +98,26 @@ class Moves(RuleBasedStateMachine):
         self.model: dict[str, Modelled] = {}
         self.held: dict[str, tuple[str, str]] = {}
         """What each token was handed: a request and its stage."""
+        self.keys: dict[str, tuple[str, str]] = {}
+        """What each of the owners' own keys stands for: a request and a digest."""
         self.submitted = self.asked = 0
         self.round = 0
         self.rounds: dict[str, int] = {}
 
-    @rule(request_id=st.sampled_from(IDS))
-    def submit(self, request_id: str) -> None:
+    @rule(request_id=st.sampled_from(IDS), key=st.sampled_from(["", "k"]), digest=st.sampled_from(["1", "2"]))
+    def submit(self, request_id: str, key: str, digest: str) -> None:
         fields = ("model_id", "m", "input", "{}", "warnings", "[]")
         owner = OWNERS[request_id]
-        answer = self.scripts.run("submit", request_id, owner, MAX_QUEUE, MAX_PER_KEY, 0, *fields)
-        if request_id in self.model:
-            assert answer[0] == "already"
+        key = key and f"{owner}-{key}"
+        limits = (MAX_QUEUE, MAX_PER_KEY, 0)
+        answer = self.scripts.run("submit", request_id, owner, key, digest, 3600, *limits, *fields)
+        named, stands_for = self.keys.get(key, ("", digest))
+        if named in self.model:
+            request_id = named
+        if stands_for != digest:
+            assert answer == ["key_reused"]
+        elif request_id in self.model:
+            assert answer[:2] == ["already", request_id]
         elif (queued := self._queued()[owner]) and len(self._line()) >= MAX_QUEUE:
             assert answer[0] == "line_full"
         elif queued >= MAX_PER_KEY:
@@ -117,7 +126,9 @@ class Moves(RuleBasedStateMachine):
             self.submitted += 1
             self.rounds[owner] = max(self.round, self.rounds.get(owner, -1) + 1)
             self.model[request_id] = Modelled(owner, (self.rounds[owner], self.submitted))
-            assert answer[:2] == ["queued", self._line().index(request_id)]
+            assert answer[:3] == ["queued", request_id, self._line().index(request_id)]
+            if key:
+                self.keys[key] = (request_id, digest)
 
     @rule(
         target=tokens,

@@ -22,6 +22,7 @@ local QUIET = 'zturbo:quiet'        -- string: no lease is taken away before thi
 local CHANGED = 'zturbo:changed'     -- channel: id of a request whose state changed, and with it perhaps the line
 local STEPPED = 'zturbo:stepped'     -- channel: id of a request that did a step
 local PREVIEW = 'zturbo:preview:'   -- string by id: JPEG of the picture as it is now, base64
+local IDEMPOTENCY = 'zturbo:idempotency:' -- string by a digest of owner and key: an id, a digest of what it stands for
 local METRICS = 'zturbo:metrics'     -- hash: what was counted, 'name|label|…', and for a histogram '…|bound' and '…|sum' (ms)
 local WEBHOOKS = 'zturbo:webhooks'   -- sorted set: ids whose caller is to be told of the end, by when next (ms)
 
