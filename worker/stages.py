@@ -162,7 +162,7 @@ def finish(
         "controlnet": picture.controlnet,
         "loras": [lora.model_dump() for lora in picture.loras],
         "warnings": list(picture.warnings),
-        "timings": dict(picture.timings),
+        "timings": {stage: round(seconds, 3) for stage, seconds in picture.timings.items()},
     }
 
 
