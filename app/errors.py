@@ -101,7 +101,7 @@ class WrongMethod(ApiError):
 
     def __init__(self, methods: Sequence[str]) -> None:
         super().__init__(
-            "This path does not take this method; the header Allow names those it takes.",
+            f"This path does not take this method; it takes {', '.join(methods)}.",
             {"Allow": ", ".join(methods)},
         )
 

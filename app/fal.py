@@ -32,6 +32,7 @@ from worker.records import Record, State
 
 OWNER, APP = "fal-ai", "z-image"
 MODEL_PATH = "turbo/controlnet/lora"
+FAL_MODEL_ID = f"{OWNER}/{APP}/{MODEL_PATH}"
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 """What answers for it here."""
 

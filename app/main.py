@@ -27,6 +27,7 @@ from app.errors import (
     WrongMethod,
     faults,
 )
+from app.fal import FAL_MODEL_ID
 from app.openapi import describe
 from app.proxy import TrustedProxy, read_networks
 from app.routes import (
@@ -57,6 +58,8 @@ from worker.storage import Storage
 DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."
 API_VERSION = "1"
 STORE_PAUSE_SECONDS = 1.0
+
+FAL_ONLY = f"of fal's models {FAL_MODEL_ID} is here"
 
 COMMON_ERRORS = errors_answered(401, 403, 404, 422, 500, 503)
 
@@ -137,7 +140,8 @@ def _handler(to_error: Callable[[Any], ApiError]) -> Callable[[Request, Exceptio
 
 async def _answer_routing(request: Request, error: HTTPException) -> Response:
     if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return NothingHere("There is nothing at this path; / tells where the documentation is.").response()
+        where = FAL_ONLY if request.url.path.startswith("/fal") else "/ tells where the documentation is"
+        return NothingHere(f"There is nothing at this path; {where}.").response()
     # Starlette's own Allow has the methods of one route, and a path may have several.
     routes = iter_route_contexts(request.app.routes)
     matching = (route for route in routes if compile_path(route.path or "")[0].match(request.url.path))

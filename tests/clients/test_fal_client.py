@@ -136,6 +136,11 @@ def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:
     ]
 
 
+def test_another_of_fals_models_is_told_to_be_elsewhere(client: Any) -> None:
+    with pytest.raises(fal_client.FalClientHTTPError, match=f"of fal's models {MODEL} is here"):
+        client.submit("fal-ai/flux/dev", ARGUMENTS)
+
+
 def test_failed_request_is_completed_with_the_error(client: Any, hands: WorkerHands) -> None:
     handle = client.submit(MODEL, ARGUMENTS)
     hands.fail("fetch_failed", "image_url: nobody is there.")
