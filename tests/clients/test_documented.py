@@ -1,4 +1,4 @@
-"""docs/clients.md: its code runs as it stands, and its versions are the ones that the tests run."""
+"""The code in docs/clients.md and docs/api.md runs as it stands, and the versions are those that are run."""
 
 import importlib.metadata
 import json
@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
 HERE = Path(__file__).parent
-DOCUMENT = (HERE.parents[1] / "docs" / "clients.md").read_text()
+DOCS = HERE.parents[1] / "docs"
+DOCUMENT = (DOCS / "clients.md").read_text()
 SECONDS = 60
 BASE = "http://127.0.0.1:8000"
 
@@ -30,8 +32,8 @@ def told(command: list[str], folder: Path) -> list[str]:
     return ran.stdout.splitlines()
 
 
-def code(language: str, base: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
+def code(language: str, base: str, document: str = DOCUMENT) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
     assert BASE in found
     return found.replace(BASE, base)
 
@@ -53,6 +55,14 @@ def test_javascript_code_runs_as_it_stands(base: str, photo: Path) -> None:
     *log, url = told(["node", "script.mjs"], photo)
     assert url == f"{base}/v1/files/{'0' * 32}/image.png"
     assert set(log) <= {"Step 1 of 8"}
+
+
+@pytest.mark.usefixtures("work")
+def test_curl_lines_run_as_they_stand(base: str, photo: Path) -> None:
+    lines = code("sh", base, (DOCS / "api.md").read_text())
+    picture, upload = told(["bash", "-ec", lines.replace("curl ", "curl -sfw '\\n' ")], photo)
+    assert json.loads(picture)["output"]["image"] == f"{base}/v1/files/{'0' * 32}/image.png"
+    assert httpx.get(json.loads(upload)["url"]).content == (photo / "photo.png").read_bytes()
 
 
 def test_versions_are_those_that_are_run() -> None:
