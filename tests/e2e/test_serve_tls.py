@@ -1,7 +1,11 @@
-"""`zturbo serve` by HTTPS as a whole: a plain caller, and fal's Python client told by variables alone."""
+"""`zturbo serve` by HTTPS as a whole: a plain caller, and fal's Python client told by variables alone.
+
+The certificate is the one that docs/deploy.md tells to make.
+"""
 
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -10,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.certificates import make_certificate
 from tests.e2e.conftest import MODEL_ID, REQUEST_SECONDS, data_uri, photograph
 from tests.serve_process import ServeProcess
 
 pytest.importorskip("fal_client", reason="fal-client is not installed")
 
+DEPLOY = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 BODY = {
     "prompt": "a fox",
     "image_url": data_uri(photograph("astronaut")),
@@ -35,22 +39,23 @@ print(fal_client.run(model, arguments)["images"][0]["url"])
 
 
 def test_callers_who_insist_on_https_get_their_pictures(tmp_path: Path) -> None:
-    made = make_certificate(tmp_path)
-    certificate = "--tls-cert", str(made.cert), "--tls-key", str(made.key)
+    (command,) = re.findall(r"^ {4}(openssl req .*?)\n\n", DEPLOY, re.DOTALL | re.MULTILINE)
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True)
+    certificate = "--tls-cert", "pictures.crt", "--tls-key", "pictures.key"
     keys = {"ZTURBO_API_KEYS": "ann:key-a"}
     server = ServeProcess(tmp_path / "data", "--io-workers", "1", *certificate, env=keys)
     try:
         base = server.wait_until_ready()
         assert base.startswith("https://127.0.0.1:")
         with httpx.Client(
-            verify=ssl.create_default_context(cafile=made.authority), timeout=REQUEST_SECONDS
+            verify=ssl.create_default_context(cafile=tmp_path / "pictures.crt"), timeout=REQUEST_SECONDS
         ) as http:
             told = http.post(
                 f"{base}/v1/models/{MODEL_ID}?wait={REQUEST_SECONDS:g}",
                 json=BODY,
                 headers={"Authorization": "Bearer key-a"},
             ).json()
-            fals = by_fal_client(base, made.authority)
+            fals = by_fal_client(base, tmp_path / "pictures.crt")
             for url in (told["output"]["image"], *fals):
                 assert url.startswith(f"{base}/v1/files/")
                 assert http.get(url).headers["content-type"] == "image/png"
@@ -59,14 +64,14 @@ def test_callers_who_insist_on_https_get_their_pictures(tmp_path: Path) -> None:
     assert status == 0
 
 
-def by_fal_client(base: str, authority: Path) -> list[str]:
+def by_fal_client(base: str, certificate: Path) -> list[str]:
     """URLs of the pictures; not a constant in the client is touched."""
     host = base.removeprefix("https://")
     env = {
         "FAL_KEY": "key-a",
         "FAL_QUEUE_RUN_HOST": host,
         "FAL_RUN_HOST": f"{host}/fal/run",
-        "SSL_CERT_FILE": str(authority),
+        "SSL_CERT_FILE": str(certificate),
     }
     command = [sys.executable, "-c", SCRIPT]
     ran = subprocess.run(
