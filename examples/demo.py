@@ -1,7 +1,7 @@
 """The whole way once, as a client goes it: start a server, post an example, save the picture.
 
 `make demo` runs this. The model is the demo model, so prompt and image are of the small world that it knows:
-the image is a drawn scene, whose outlines the picture follows while the prompt gives the colours.
+the picture follows the outlines of the playground's example, and has the colours that the prompt names.
 """
 
 import base64
@@ -16,19 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.client import Client, ClientError
-from training.render import render
-from training.scenes import sample_scene
 
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
+IMAGE = Path("app/playground/example.jpg")
 OUTPUT = Path("demo-output")
-SCENE = 5
-"""Seed of the scene that the image shows."""
-IMAGE_SIDE = 512
 START_SECONDS = 300.0
 REQUEST_SECONDS = 300.0
 STOP_SECONDS = 60.0
@@ -51,26 +46,24 @@ def main() -> int:
     except (ClientError, RuntimeError) as error:
         console.print(f"[red]{error}[/red]")
         return 1
-    console.print(f"The picture is [bold]{saved}[/bold], guided by {OUTPUT / 'image.png'}.")
+    console.print(f"The picture is [bold]{saved}[/bold], guided by {IMAGE}.")
     return 0
 
 
 def example_body() -> dict[str, object]:
-    rendered = render(sample_scene(SCENE, pairs=0, kind="heart"), IMAGE_SIDE, IMAGE_SIDE)
-    _, png = cv2.imencode(".png", cv2.cvtColor(rendered.image, cv2.COLOR_RGB2BGR))
     return {
-        "prompt": "A purple heart on sand at sunset",
-        "image_url": f"data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}",
+        "prompt": "A blue ball and a yellow cone on sand under a sunset sky",
+        "image_url": f"data:image/jpeg;base64,{base64.b64encode(IMAGE.read_bytes()).decode()}",
         "loras": [{"path": "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union", "scale": 1}],
         "preprocess": "canny",
+        "control_end": 0.8,
     }
 
 
 def picture(url: str) -> Path:
     """Posts the example, draws a bar while it runs, and saves what comes."""
     body = example_body()
-    (OUTPUT / "image.png").write_bytes(base64.b64decode(str(body["image_url"]).partition(",")[2]))
-    shown = json.dumps(body | {"image_url": "data:image/png;base64,…"}, indent=2, ensure_ascii=False)
+    shown = json.dumps(body | {"image_url": "data:image/jpeg;base64,…"}, indent=2, ensure_ascii=False)
     console.print(f"POST {url}/v1/models/{MODEL_ID}\n{shown}")
     bars = Progress(
         TextColumn("{task.description}"),
