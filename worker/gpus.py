@@ -14,29 +14,27 @@ def visible_gpus() -> list[str]:
         ids = [part.strip() for part in limit.split(",")]
         # As CUDA reads it: the first invalid entry hides itself and all after it.
         return ids[: next((place for place, id in enumerate(ids) if id in ("", "-1")), len(ids))]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=SMI_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+    listed = _ask("index")
+    if listed is None:
         return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    return listed.stdout.split()
+    return listed
 
 
 def describe_gpus() -> list[str]:
     """Name, memory and driver of each GPU for a person to read; nothing when there is none."""
+    return _ask("name,memory.total,driver_version") or []
+
+
+def _ask(fields: str) -> list[str] | None:
+    """A line for each GPU from NVIDIA's driver; None when it is not there or does not work."""
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=SMI_SECONDS,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return []
+        return None
     return [line.strip() for line in listed.stdout.splitlines() if line.strip()]
