@@ -10,6 +10,7 @@ import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from models.block import use_own_blocks
 from models.errors import CheckpointError
@@ -51,6 +52,8 @@ def load_components(
 
     A transformer that is stored in more than 16 bits leaves a smaller copy in `cache` for the next start.
     """
+    # It would stand among the log's lines.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     # float16 overflows in the autoencoder (its configuration says force_upcast).
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
     try:

@@ -30,7 +30,9 @@ class RequestProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bars.stop()
+        # Else it writes an empty line.
+        if self.bars.console.is_terminal:
+            self.bars.stop()
 
     def show(self, status: dict[str, Any]) -> None:
         self.bars.update(

@@ -56,6 +56,9 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
     assert (told["seed"], told["seeds"]) == (3, [3, 4])
     assert told["model"] == "demo"
     assert "128x128" in told["warnings"][0]
+    assert ran.stderr.endswith(told["warnings"][0] + "\n")
+    assert "" not in ran.stderr.splitlines()
+    assert "Loading weights" not in ran.stderr, "the libraries' own bars"
     assert told["controlnet"]
     data = (tmp_path / told["saved"][1]).read_bytes()
     picture = Image.open(io.BytesIO(data))
