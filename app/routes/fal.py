@@ -80,8 +80,13 @@ async def stream_status(
     record: OwnRecord, requests: RequestsDep, links: LinksDep, logs: bool = False
 ) -> AsyncIterator[ServerSentEvent]:
     """One status body for each change, to the last."""
+    told: dict[str, Any] = {}
     async for moment in follow(requests, record.id):
-        yield ServerSentEvent(data=fal.status_body(moment.record, links, logs))
+        body = fal.status_body(moment.record, links, logs)
+        # Without logs a step changes nothing.
+        if body != told:
+            told = body
+            yield ServerSentEvent(data=body)
 
 
 @requests_router.get("")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,6 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.clients.conftest import OUTPUT
+from tests.contract.exchanges import events
 from tests.http_api import WorkerHands
 from tests.processes import wait_for
 
@@ -239,6 +242,21 @@ def test_stream_tells_each_change_under_the_full_path_too(client: Any, base: str
     told = httpx.get(f"{base}/{MODEL}/requests/{handle.request_id}/status/stream")
     assert '"status":"COMPLETED"' in told.text.replace(" ", "")
     assert told.headers["x-fal-request-id"] == handle.request_id
+
+
+def test_stream_without_logs_is_silent_about_steps(client: Any, base: str, hands: WorkerHands) -> None:
+    handle = client.submit(MODEL, ARGUMENTS)
+    running, token = hands.generate(step=1)
+    told = []
+    with httpx.stream("GET", f"{handle.status_url}/stream") as answer:
+        for _, body in events(answer.iter_lines()):
+            told.append(body["status"])
+            if len(told) == 1:
+                for step in range(2, 9):
+                    hands.records.beat(running.id, token, step, 8)
+                    time.sleep(0.05)
+                hands.end(running.id, token, OUTPUT)
+    assert told == ["IN_PROGRESS", "COMPLETED"]
 
 
 def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHands, settings: Any) -> None:
