@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from app.answers import file_url, timestamp
 from app.links import Links
+from models.errors import WeightsMissing
 from models.fields import (
     STRICT,
     ControlEnd,
@@ -28,6 +29,7 @@ from models.fields import (
 )
 from models.inputs import AnyInput, Windowed
 from models.sizes import GRID, ImageSize
+from worker.errors import StorageError
 from worker.records import Record, State
 
 OWNER, APP = "fal-ai", "z-image"
@@ -42,6 +44,9 @@ REST_PATH = "/fal/rest"
 """For https://rest.fal.ai."""
 CDN_PATH = "/fal/cdn"
 """For https://v3.fal.media."""
+
+OUR_FAULTS = ("internal_error", "worker_crashed", StorageError.code, WeightsMissing.code)
+"""Errors of a request that no other body would have spared it."""
 
 DIALECT = "fal"
 MIN_SIDE = 256
@@ -163,8 +168,13 @@ def failure_of(record: Record) -> dict[str, str] | None:
     return record.error if record.state == "failed" else None
 
 
+def fault_status(record: Record) -> Literal[422, 500]:
+    """Of the result route's answer for a request that has ended without a picture."""
+    return 500 if record.error and record.error["type"] in OUR_FAULTS else 422
+
+
 def fault_body(record: Record) -> dict[str, Any]:
-    """Of a request that has ended without a picture, as the result route answers it with a 422."""
+    """Of that answer."""
     failure = failure_of(record) or {"type": "in_progress", "message": "Request is still in progress"}
     fault = {"loc": ["body"], "msg": failure["message"], "type": failure["type"]}
     # The JavaScript client's own error says what is under `message`.

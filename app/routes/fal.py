@@ -116,7 +116,7 @@ for prefix in ("", f"/{fal.MODEL_PATH}"):
 
 async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:
     if record.state != "succeeded":
-        return _answer(fal.fault_body(record), 422, record.id)
+        return _answer(fal.fault_body(record), fal.fault_status(record), record.id)
     urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
     return _answer(fal.result_body(record, links, urls), 200, record.id)
 

@@ -153,6 +153,14 @@ def test_failed_request_is_completed_with_the_error(client: Any, hands: WorkerHa
         handle.get()
 
 
+def test_failure_of_this_server_is_a_500(client: Any, hands: WorkerHands) -> None:
+    handle = client.submit(MODEL, ARGUMENTS)
+    hands.fail("internal_error", "Something broke on this server.")
+    with pytest.raises(fal_client.FalClientHTTPError, match="Something broke") as error:
+        handle.get()
+    assert error.value.status_code == 500
+
+
 def test_cancel_is_taken_and_early_results_are_refused(client: Any, base: str) -> None:
     handle = client.submit(MODEL, ARGUMENTS)
     early = httpx.get(handle.response_url)
