@@ -9,7 +9,10 @@ import json
 import logging
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
+
+from anyio import CapacityLimiter, to_thread
 
 from app import fal
 from app.answers import result_body
@@ -39,6 +42,8 @@ class Webhooks:
         self._requests = requests
         self._allowed = AllowList.parse(settings.allow_hosts)
         self._secret = secret
+        # Threads of their own: receivers that do not answer would keep all that submits need.
+        self._threads = CapacityLimiter(AT_ONCE)
         self._sending: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -84,7 +89,8 @@ class Webhooks:
         attempt: dict[str, Any] = {"at": time.time()}
         try:
             headers = sign(key, record.id, body)
-            attempt["status"] = await asyncio.to_thread(post, webhook["url"], headers, body, self._allowed)
+            send = partial(post, webhook["url"], headers, body, self._allowed)
+            attempt["status"] = await to_thread.run_sync(send, abandon_on_cancel=True, limiter=self._threads)
         except FetchError as error:
             attempt["error"] = str(error)
         return attempt

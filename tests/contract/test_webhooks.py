@@ -3,9 +3,11 @@
 import base64
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import pytest
 
 from app.config import Settings
 from app.main import create_app
+from app.webhooks import AT_ONCE
 from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
 from tests.processes import wait_for
-from worker.webhooks import next_pause, sign
+from worker.webhooks import POST_SECONDS, next_pause, sign
+from worker.workspace import INLINE_CHARACTERS
 
 OUTPUT: dict[str, Any] = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
 FAL_SUBMIT = "/fal-ai/z-image/turbo/controlnet/lora"
@@ -193,3 +197,18 @@ def test_signature_is_the_one_of_the_standards_own_example() -> None:
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     headers = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', 1614265330)
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_receivers_that_never_answer_keep_no_submit_waiting(calls: httpx.Client, hands: WorkerHands) -> None:
+    picture = {"image_url": "data:image/png;base64," + "A" * INLINE_CHARACTERS}
+    with ExitStack() as opened:
+        silent = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE))
+        silent.settimeout(POST_SECONDS / 2)
+        for _ in range(AT_ONCE):
+            submit(calls, f"http://127.0.0.1:{silent.getsockname()[1]}/")
+            hands.fail("fetch_failed", "image_url: nobody is there.")
+        for _ in range(AT_ONCE):
+            opened.enter_context(silent.accept()[0])
+        # Two things of a submit are done by threads: its picture is kept, and the first in line rings a bell.
+        answer = calls.post(SUBMIT, json=DOCUMENTED_INPUT | picture, timeout=POST_SECONDS / 2)
+    assert answer.status_code == 200
