@@ -125,6 +125,13 @@ class _Caller(SecurityBase):
 owner = _Caller()
 
 
+async def keyless(request: Request) -> None:
+    """For routes that want no key: while there is none, they too are for this machine. Raises Misdirected."""
+    keys: Keys = request.app.state.keys
+    if keys.open:
+        _require_this_machine(request)
+
+
 def _token(request: Request) -> str:
     """The sibling dialect's clients say `Key` where others say `Bearer`."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")

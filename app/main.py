@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from app.access import AccessLog
-from app.auth import check_exposure, owner
+from app.auth import check_exposure, keyless, owner
 from app.config import Settings
 from app.errors import (
     ApiError,
@@ -119,7 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in _PRIVATE:
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
     for router in (fal_storage.upload_router, files.router, health.router, about.router, playground.router):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(keyless)])
 
     if networks := read_networks(settings.trusted_proxies):
         app.add_middleware(TrustedProxy, networks=networks)

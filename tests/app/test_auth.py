@@ -58,6 +58,21 @@ async def test_every_route_but_the_public_ones_wants_a_token(app: FastAPI) -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("headers", [{"Host": "rebound.example"}, {"Origin": "https://elsewhere.example"}])
+async def test_without_keys_no_route_but_the_document_serves_another_page(
+    open_app: FastAPI, headers: dict[str, str]
+) -> None:
+    async with in_process(open_app) as http:
+        for route in iter_route_contexts(open_app.routes):
+            if route.path == "/openapi.json":
+                continue
+            path = re.sub(r"{.+?}", "x", route.path)
+            for method in route.methods:
+                answer = await http.request(method, path, headers=headers)
+                assert answer.status_code == 403, (method, path)
+
+
+@pytest.mark.anyio
 async def test_public_routes_want_none(app: FastAPI) -> None:
     async with in_process(app) as http:
         for path in PUBLIC:

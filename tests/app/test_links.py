@@ -17,7 +17,8 @@ pytestmark = pytest.mark.anyio
 async def base_seen(
     settings: Settings, headers: dict[str, str], address: str = "127.0.0.1", **changes: Any
 ) -> str:
-    app = create_app(settings.model_copy(update=changes))
+    # With a key: without one no other host is served.
+    app = create_app(settings.model_copy(update={"api_keys": "ann:key"} | changes))
     async with in_process(app, address=address) as http:
         answer = await http.get("/", headers=headers)
     await app.state.requests.close()
