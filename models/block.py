@@ -93,12 +93,14 @@ def _feed(feed_forward: Any, x: Tensor) -> Tensor:
 
 
 def _rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn neighbouring pairs of (batch, tokens, heads, head_dim), in float32."""
+    """Turn neighbouring pairs of (batch, tokens, heads, head_dim), in float32.
+
+    Compiled, the first of all pairs come out before the second of all: in query and key alike, so that their
+    products are the same.
+    """
     pairs = x.float().reshape(*x.shape[:-1], -1, 2)
     if torch.compiler.is_compiling():
         # In reals, which a compiler fuses with what is around; run one by one they are six passes, not one.
         (first, second), (cosine, sine) = pairs.unbind(-1), rope.unbind(-1)
-        turned = torch.stack([first * cosine - second * sine, first * sine + second * cosine], -1)
-    else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope))
-    return turned.flatten(-2)
+        return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope)).flatten(-2)
