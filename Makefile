@@ -65,7 +65,7 @@ bench: $(INSTALLED)
 
 # After a change of the dependencies in pyproject.toml; UPGRADE=--upgrade takes the newest versions of all.
 requirements: | $(BIN)/python
-	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf --extra mcp --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf --extra int8 --extra mcp --group dev -o requirements/dev.txt
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra s3 -o requirements/api.txt
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra s3 --extra gpu --extra gguf -o requirements/worker.txt
 	echo 'hatchling>=1.27' | $(UV) $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt

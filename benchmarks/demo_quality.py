@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,13 +65,14 @@ class Figures:
 class Model:
     """The bundle in an engine."""
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: Path, quantization: Literal["off", "int8"] = "off") -> None:
         self.bundle = bundle
         self.settings = ModelSettings(
             model=str(bundle),
             controlnet=str(bundle / "controlnet.safetensors"),
             device="cpu",
             dtype="float32",
+            quantization=quantization,
         )
         self.engine = Engine.load(self.settings)
         self.size = int(json.loads((bundle / "vae" / "config.json").read_text())["sample_size"])
@@ -110,6 +111,20 @@ def measure_prompts(
     figures.add("object recognised", kinds.mean(), least=0.80)
     figures.add("colour as named, combination unseen", colours[unseen].mean())
     figures.add("object recognised, combination unseen", kinds[unseen].mean())
+
+
+def measure_rounding(model: Model, samples: Sequence[Sample], figures: Figures) -> None:
+    """How far pictures are from those of the same model in float32, of 255."""
+    whole = Model(model.bundle)
+    apart = [
+        np.abs(
+            model.draw(sample.prompt, sample.scene.seed).astype(int)
+            - whole.draw(sample.prompt, sample.scene.seed)
+        ).mean()
+        for sample in samples
+    ]
+    figures.add("pixels from float32's, mean", float(np.mean(apart)))
+    figures.add("pixels from float32's, mean of the worst", float(np.max(apart)))
 
 
 def agreement(
@@ -178,20 +193,24 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("artifacts/demo-quality"), help="figures.json, sheet.png"
     )
+    parser.add_argument("--quantization", default="off", choices=("off", "int8"))
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its goal")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    model = Model(arguments.bundle)
+    model = Model(arguments.bundle, arguments.quantization)
     judge = judging.load_judge(arguments.judge)
     figures = Figures()
     measure_time(model, figures)
-    measure_prompts(model, judge, prompt_samples(arguments.count), figures)
+    samples = prompt_samples(arguments.count)
+    measure_prompts(model, judge, samples, figures)
+    if arguments.quantization != "off":
+        measure_rounding(model, samples, figures)
     measure_control(model, judge, max(1, arguments.count // len(CONTROLS)), figures)
     measure_loras(model, figures)
     (arguments.out / "figures.json").write_text(json.dumps(figures.values, indent=2) + "\n")
     write_sheet(arguments.out / "sheet.png", model)
-    write_row("demo_quality.jsonl", figures.values)
+    write_row("demo_quality.jsonl", {"quantization": arguments.quantization} | figures.values)
     print(f"{len(figures.missed)} of the goals missed" if figures.missed else "every goal met")
     if arguments.check and figures.missed:
         sys.exit(1)

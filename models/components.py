@@ -16,7 +16,7 @@ from models.block import use_own_blocks
 from models.errors import CheckpointError
 from models.gguf_file import SUFFIX as GGUF
 from models.gguf_file import qwen3_names
-from models.loading import fill, folder_files
+from models.loading import Source, fill, folder_files
 from models.placement import Footprint
 from models.recast import recast
 from models.single_file import SingleFile, stored_in
@@ -31,6 +31,8 @@ class Components:
     transformer: ZImageTransformer2DModel
     vae: AutoencoderKL
     scheduler: FlowMatchEulerDiscreteScheduler
+    stored: Source | None = None
+    """The transformer's weights as they are in their files, where LoRAs are to be merged into 8-bit ones."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,16 @@ def load_components(
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
                 folder / "scheduler", local_files_only=True
             ),
+            stored=stored_transformer(folder / "transformer", files.transformer, dtype, cache),
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from error
+
+
+def stored_transformer(folder: Path, file: Path | None, dtype: torch.dtype, cache: Path) -> Source:
+    """The transformer's weights by diffusers' names, from a folder or the file that replaces its own."""
+    files = [file] if file else folder_files(folder)
+    return SingleFile(stored_in(files if files[0].suffix == GGUF else recast(files, dtype, cache)))
 
 
 def load_transformer(
@@ -77,9 +86,8 @@ def load_transformer(
     config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
     with torch.device("meta"):
         model = ZImageTransformer2DModel.from_config(config)
-    files = [file] if file else folder_files(folder)
-    weights = stored_in(files if files[0].suffix == GGUF else recast(files, dtype, cache))
-    return use_own_blocks(fill(model, SingleFile(weights), dtype, device, source=str(file or folder)))
+    stored = stored_transformer(folder, file, dtype, cache)
+    return use_own_blocks(fill(model, stored, dtype, device, source=str(file or folder)))
 
 
 def load_text_encoder(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:

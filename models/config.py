@@ -52,6 +52,13 @@ class ModelSettings(BaseSettings):
     placement: Literal["auto", "resident", "text-encoder-offload", "model-offload", "block-offload"] = Field(
         "auto", description="Where the weights stay between uses; auto decides by the memory there is."
     )
+    quantization: Literal["off", "int8"] = Field(
+        "off",
+        description=(
+            "`int8` keeps the transformer and the ControlNets in 8 bits, in half the memory; needs the extra "
+            "`int8` (torchao). Not yet tried on a GPU."
+        ),
+    )
     attention: Literal["auto", "cudnn"] = Field(
         "auto",
         description="Attention kernel tried first: PyTorch's own choice, or cuDNN's. Not yet tried on a GPU.",

@@ -38,7 +38,7 @@ class Engine:
         self.device = rig.placement.device
         self._rig = rig
         self._reuse = Reuse(settings.reuse_bytes)
-        self._loras = LoraStack(rig.transformer)
+        self._loras = LoraStack(rig.transformer, rig.originals)
         self._detectors = Detectors(settings, self.device)
 
     @classmethod

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from models.errors import LoraError
 from models.job import AppliedLora, LoraFile
+from models.loading import Source
 from models.lora_delta import Delta
 from models.lora_merge import add_delta, all_finite, first_bad_key, open_lora
 from models.lora_plan import LoraPlan, plan_file
+from models.quantization import is_quantized, store, tensors_of
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 KEPT_PLANS = 32
@@ -36,10 +38,14 @@ def inspect(path: Path, transformer: nn.Module, name: str | None = None) -> Lora
 
 
 class LoraStack:
-    """The LoRAs of one transformer. Not for two threads at once."""
+    """The LoRAs of one transformer. Not for two threads at once.
 
-    def __init__(self, transformer: nn.Module) -> None:
+    `originals` has the weights of one in 8 bits as they were before they were rounded.
+    """
+
+    def __init__(self, transformer: nn.Module, originals: Source | None = None) -> None:
         self._transformer = transformer
+        self._originals = originals
         self._plans: dict[str, LoraPlan] = {}
         self._pristine: dict[str, Tensor] = {}
         self._merged: MergeSet | None = ()
@@ -81,7 +87,7 @@ class LoraStack:
         for sha256, scale in wanted:
             for delta in known[sha256][1].deltas:
                 changes[delta.parameter].append((sha256, scale, delta))
-        _check_mergeable({name: weights[name] for name in changes})
+        self._check_mergeable({name: weights[name] for name in changes})
 
         self._merged = None  # until the end the weights are a mixture; an exception may come at any line
         try:
@@ -93,8 +99,8 @@ class LoraStack:
                     total = self._pristine[name].to(weights[name].device).to(torch.float32, copy=True)
                     for sha256, scale, delta in deltas:
                         add_delta(total, delta, opened[sha256], scale)
-                    weights[name].copy_(total)
-                if not all_finite(weights[name] for name in changes):
+                    store(weights[name], total)
+                if not all_finite(part for name in changes for part in tensors_of(weights[name])):
                     raise LoraError(_blame(known.values(), opened))
         except BaseException:
             self._restore(list(self._pristine))
@@ -102,33 +108,39 @@ class LoraStack:
             raise
         self._merged = wanted
 
+    def _check_mergeable(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            known = self._originals is not None if is_quantized(weight) else type(weight) is nn.Parameter
+            if not known or weight.dtype not in DTYPES:
+                raise LoraError(
+                    f"LoRAs cannot be merged into quantized weights ({name} is stored as {weight.dtype}): "
+                    "run the server with weights in bfloat16, float16 or float32."
+                )
+            if weight.is_meta:
+                raise LoraError(
+                    f"LoRAs cannot be merged into weights that are not in memory ({name}): "
+                    "run the server with another ZTURBO_PLACEMENT."
+                )
+
     def _keep(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy weights before their first change: beside them, or to host memory where the GPU is short."""
-        on_gpu = [weight for weight in weights.values() if weight.is_cuda]
+        """Copy weights before their first change: beside them, or to host memory where the GPU is short.
+
+        Of one in 8 bits the original, read again, to host memory.
+        """
+        on_gpu = [weight for weight in weights.values() if weight.is_cuda and not is_quantized(weight)]
         needed = sum(weight.nbytes for weight in on_gpu) + GPU_RESERVE
         cramped = bool(on_gpu) and torch.cuda.mem_get_info(on_gpu[0].device)[0] < needed
         for name, weight in weights.items():
+            if self._originals is not None and is_quantized(weight):
+                self._pristine[name] = self._originals.read(name).to(weight.dtype)
+                continue
             self._pristine[name] = weight.detach().to("cpu" if cramped else weight.device, copy=True)
 
     def _restore(self, names: Iterable[str]) -> None:
         weights = dict(self._transformer.named_parameters())
         for name in names:
-            weights[name].copy_(self._pristine[name])
+            store(weights[name], self._pristine[name])
             del self._pristine[name]
-
-
-def _check_mergeable(weights: Mapping[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        if type(weight) is not nn.Parameter or weight.dtype not in DTYPES:
-            raise LoraError(
-                f"LoRAs cannot be merged into quantized weights ({name} is stored as {weight.dtype}): "
-                "run the server with weights in bfloat16, float16 or float32."
-            )
-        if weight.is_meta:
-            raise LoraError(
-                f"LoRAs cannot be merged into weights that are not in memory ({name}): "
-                "run the server with another ZTURBO_PLACEMENT."
-            )
 
 
 def _blame(known: Iterable[tuple[LoraFile, LoraPlan]], opened: Mapping[str, safe_open]) -> str:

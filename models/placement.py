@@ -18,6 +18,8 @@ block of the large ones."""
 ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload")
 """Those in which the transformer and the control branches never leave the device."""
 
+QUANTIZED_BYTES = 1.04
+"""Of a parameter where the blocks' matrices have 8 bits; the rest has 16, and each row a scale."""
 BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST_PIXELS = 2048 * 2048
 LARGEST_TOKENS = LARGEST_PIXELS // 16**2 + 512
@@ -60,6 +62,8 @@ def decide(
     footprint: Footprint,
     dtype: Dtype | Literal["auto"] = "auto",
     mode: Mode | Literal["auto"] = "auto",
+    *,
+    quantized: bool = False,
 ) -> Placement:
     """The fastest placement that fits in `free_bytes` of the device's memory, or the one asked for.
 
@@ -75,7 +79,7 @@ def decide(
         modes = get_args(Mode) if on_gpu else ("resident",)
     for candidate in modes:
         for tiled in (False, True) if on_gpu else (False,):
-            needed = peak_bytes(footprint, dtype, candidate, tiled_vae=tiled)
+            needed = peak_bytes(footprint, dtype, candidate, tiled_vae=tiled, quantized=quantized)
             if needed <= free_bytes:
                 return Placement(device, dtype, candidate, tiled)
     raise OutOfMemory(
@@ -95,10 +99,13 @@ def smaller(placement: Placement) -> Placement | None:
     return replace(placement, mode=below[0])
 
 
-def peak_bytes(footprint: Footprint, dtype: Dtype, mode: Mode, *, tiled_vae: bool) -> int:
+def peak_bytes(
+    footprint: Footprint, dtype: Dtype, mode: Mode, *, tiled_vae: bool, quantized: bool = False
+) -> int:
     """The most memory that a placement takes at once, for the largest picture."""
     size = BYTES[dtype]
-    denoiser = (footprint.transformer + footprint.controlnet) * size
+    stored = QUANTIZED_BYTES if quantized else size
+    denoiser = int((footprint.transformer + footprint.controlnet) * stored)
     text_encoder, vae = footprint.text_encoder * size, footprint.vae * size
     denoising = LARGEST_TOKENS * footprint.width * HIDDEN_VECTORS * size
     pixels = TILE_PIXELS if tiled_vae else LARGEST_PIXELS
@@ -113,7 +120,7 @@ def peak_bytes(footprint: Footprint, dtype: Dtype, mode: Mode, *, tiled_vae: boo
         case "block-offload":
             # What is in no block stays: embedders, and the text encoder's table of words, a tenth of it.
             stays = text_encoder // 8 + denoiser // 16 + vae
-            peak = stays + max(2 * footprint.largest_block * size + denoising, decoding)
+            peak = stays + max(2 * int(footprint.largest_block * stored) + denoising, decoding)
     return peak + CONTEXT_BYTES
 
 

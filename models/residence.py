@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from models.quantization import tensors_of
+
 
 @contextmanager
 def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
@@ -44,7 +46,8 @@ def move_all_but(module: nn.Module, blocks: Iterable[nn.Module], device: torch.d
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
+    for parameter in module.parameters():
+        yield from tensors_of(parameter)
     yield from module.buffers()
 
 

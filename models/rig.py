@@ -22,6 +22,7 @@ from models.config import ModelSettings
 from models.controlnet import load_controlnet
 from models.devices import find_device, free_bytes
 from models.placement import ON_DEVICE, Placement, decide, smaller
+from models.quantization import quantize_blocks, require_torchao
 from models.residence import move_all_but, stream, visiting
 from models.weights import replaced_parts
 
@@ -45,6 +46,7 @@ class Rig:
         controlnet: Path | None,
         compile_mode: str = "off",
         attention: str = "auto",
+        quantized: bool = False,
     ) -> None:
         self.placement = placement
         self.shortages: Counter[str] = Counter()
@@ -52,10 +54,15 @@ class Rig:
         self.tokenizer = components.tokenizer
         self.scheduler = components.scheduler
         self.transformer = components.transformer
+        self.originals = components.stored
+        """The transformer's weights as its files have them."""
         self._text_encoder = components.text_encoder
         self._vae = components.vae
         self._device = torch.device(placement.device)
         self._attention = attention
+        self._quantized = quantized
+        if quantized:
+            quantize_blocks(self.transformer)
         # Where weights come and go, code for them would not stay good.
         self._compile_mode = compile_mode if placement.mode in ON_DEVICE else "off"
         self._settle()
@@ -69,10 +76,15 @@ class Rig:
 
         Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
         """
+        quantized = settings.quantization == "int8"
+        if quantized:
+            require_torchao()
         device = find_device(settings.device)
         files = Files(**replaced_parts(settings))
         weight = footprint(folder, controlnet, files)
-        placement = decide(device, free_bytes(device), weight, settings.dtype, settings.placement)
+        placement = decide(
+            device, free_bytes(device), weight, settings.dtype, settings.placement, quantized=quantized
+        )
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
@@ -80,7 +92,7 @@ class Rig:
         dtype = getattr(torch, placement.dtype)
         components = load_components(folder, dtype, home, settings.data_dir / "cache", files)
         keep_code_in(settings.data_dir / "cache" / "compiled")
-        return cls(components, placement, controlnet, settings.compile, settings.attention)
+        return cls(components, placement, controlnet, settings.compile, settings.attention, quantized)
 
     @property
     def pixels_per_latent(self) -> int:
@@ -205,6 +217,8 @@ class Rig:
         home = self._device if mode in ON_DEVICE else torch.device("cpu")
         stamp = _stamp(path)
         controlnet, _ = load_controlnet(path, self.transformer.config, dtype, home)
+        if self._quantized:
+            quantize_blocks(controlnet)
         self._compile(controlnet)
         if mode == "block-offload":
             self._stream_branch(controlnet)

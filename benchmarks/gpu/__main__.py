@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --compile default
-    python -m benchmarks.gpu --parts tier
+    python -m benchmarks.gpu --parts tier [--quantization int8]
     python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
 
 Needs torch, transformers, diffusers and this repository, 64 GB of host memory and 30 GB of disk; no network
@@ -33,6 +33,7 @@ from benchmarks.gpu.models import (
     build_components,
     build_engine,
     footprint,
+    to_be_quantized,
     write_controlnets,
     write_loras,
 )
@@ -70,7 +71,10 @@ class Bench:
         self.loras = write_loras(self.components, folder)
         name = str(self.dtype).removeprefix("torch.")
         placement = Placement(self.device, name, "resident")  # type: ignore[arg-type]
-        self.rig = Rig(self.components, placement, None, options.compile, options.attention)
+        quantized = options.quantization == "int8"
+        if quantized:
+            self.components = to_be_quantized(self.components)
+        self.rig = Rig(self.components, placement, None, options.compile, options.attention, quantized)
         if options.compile != "off":
             latents = [(side // 8, side // 8) for side in self.scale.sizes]
             for path in self.controlnets.values():
@@ -118,7 +122,7 @@ class Bench:
             yield {"size": side, "pictures": count, **figures, "each s": round(figures["p50 s"] / count, 4)}
 
     def lora(self) -> Iterator[Row]:
-        stack = LoraStack(self.rig.transformer)
+        stack = LoraStack(self.rig.transformer, self.rig.originals)
         sets = [self.loras, self.loras[:1]]
 
         def change() -> None:
@@ -157,10 +161,14 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
     controlnet = write_controlnets(replace(scale, layouts=scale.layouts[:1]), components, folder)["1.0"]
     loras = write_loras(components, folder)
     weight = footprint(components, controlnet)
-    placement = decide(options.device, int(options.tier * 2**30 * DRIVER_SHARE), weight)
+    quantized = options.quantization == "int8"
+    if quantized:
+        components = to_be_quantized(components)
+    free = int(options.tier * 2**30 * DRIVER_SHARE)
+    placement = decide(options.device, free, weight, quantized=quantized)
     if placement.mode in ON_DEVICE:
         components.transformer.to(options.device)
-    engine = build_engine(Rig(components, placement, controlnet), folder)
+    engine = build_engine(Rig(components, placement, controlnet, quantized=quantized), folder)
     job = Job(
         prompt=peers.PROMPT, width=max(scale.sizes[:2]), height=max(scale.sizes[:2]), loras=loras[:1],
         controlnet=controlnet, control_scale=peers.SCALE, control_end=0.4,
@@ -174,7 +182,14 @@ def write(options: argparse.Namespace, part: str, row: Row) -> None:
     device = torch.cuda.get_device_name(options.device) if on_gpu else options.device
     write_row(
         "gpu.jsonl",
-        {"part": part, "device": device, "compile": options.compile, "attention": options.attention, **row},
+        {
+            "part": part,
+            "device": device,
+            "compile": options.compile,
+            "attention": options.attention,
+            "quantization": options.quantization,
+            **row,
+        },
     )
 
 
@@ -185,9 +200,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--compile", default="off", choices=("off", "default", "reduce-overhead"))
     parser.add_argument("--attention", default="auto", choices=("auto", "cudnn"))
+    parser.add_argument(
+        "--quantization", default="off", choices=("off", "int8"), help="ours, batch, loras and tier alone"
+    )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--tier", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    if options.quantization != "off" and {"check", "diffusers"} & set(options.parts) and not options.tier:
+        parser.error(
+            "check and diffusers run on whole weights: leave them out of --parts, or --quantization."
+        )
     with tempfile.TemporaryDirectory() as name, torch.no_grad():
         folder = Path(name)
         if options.tier:

@@ -1,7 +1,7 @@
 """The published model with random weights, or the same shape in small, set up as the server sets it up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.random_models import fill_at_random, random_controlnet, random_transformer, random_vae
@@ -19,6 +20,7 @@ from models.config import ModelSettings
 from models.controlnet import KNOWN, Layout
 from models.engine import Engine
 from models.job import LoraFile
+from models.loading import Shapes
 from models.placement import Footprint
 from models.rig import Rig
 
@@ -85,6 +87,26 @@ def build_components(scale: Scale, dtype: torch.dtype, device: str, home: str | 
         vae=random_vae(scale.vae, dtype, device),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
+
+
+class Held:
+    """A transformer's weights in host memory, as a `models.loading.Source`."""
+
+    def __init__(self, transformer: Any) -> None:
+        self._tensors: dict[str, Tensor] = {
+            name: weight.detach().cpu() for name, weight in transformer.named_parameters()
+        }
+
+    def shapes(self) -> Shapes:
+        return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+def to_be_quantized(components: Components) -> Components:
+    """The same, with the weights kept that LoRAs are merged into."""
+    return replace(components, stored=Held(components.transformer))
 
 
 def write_controlnets(scale: Scale, components: Components, folder: Path) -> dict[str, Path]:

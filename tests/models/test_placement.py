@@ -39,6 +39,14 @@ def test_placement_on_a_gpu_goes_by_what_is_free(card_gib: int, footprint: Footp
     assert (placement.mode, placement.dtype) == (mode, "bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("card_gib", "mode"),
+    [(24, "resident"), (16, "model-offload"), (12, "model-offload"), (8, "block-offload")],
+)
+def test_eight_bits_keep_more_on_a_small_card(card_gib: int, mode: str) -> None:
+    assert decide("cuda", int(card_gib * GIB * 0.97), PUBLISHED, quantized=True).mode == mode
+
+
 def test_autoencoder_works_in_tiles_only_where_the_largest_picture_does_not_fit_whole() -> None:
     assert not decide("cuda", 80 * GIB, PUBLISHED).tiled_vae
     assert decide("cuda", 8 * GIB, PUBLISHED).tiled_vae
