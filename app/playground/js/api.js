@@ -12,7 +12,7 @@ export class ApiError extends Error {
 }
 
 /** The server did not answer at all. */
-export class Unreachable extends Error {
+class Unreachable extends Error {
   constructor() {
     super("The server does not answer.");
   }

@@ -50,7 +50,7 @@ async function* streamed(api, requestId) {
 }
 
 /** One block of an event stream; without `data` for a comment. */
-export function readEvent(block) {
+function readEvent(block) {
   const message = { event: "message", data: undefined };
   const lines = [];
   for (const line of block.split("\n")) {

@@ -40,7 +40,7 @@ function timings(seconds) {
   return [h("span", { class: "figure" }, duration(total)), line, h("span", { class: "note" }, words)];
 }
 
-export function duration(seconds) {
+function duration(seconds) {
   return seconds < 0.0995 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 
