@@ -152,19 +152,27 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
 
 
 async def _follow(client: Client, request_id: str, ctx: Context) -> None:
-    """Until the request is at its end, telling each step on the way."""
+    """Until the request is at its end, telling each step on the way; a server that is away is waited for."""
     while True:
-        status = await _call(client.status, request_id)
-        if status["status"] in TERMINAL:
-            return
-        words = str(status["status"]).replace("_", " ")
-        await ctx.report_progress(status.get("step") or 0, status.get("total_steps"), words)
+        try:
+            status = await run_sync(client.status, request_id)
+        except ClientError as error:
+            if not error.passing:
+                raise ToolError(str(error)) from error
+        else:
+            if status["status"] in TERMINAL:
+                return
+            words = str(status["status"]).replace("_", " ")
+            await ctx.report_progress(status.get("step") or 0, status.get("total_steps"), words)
         await anyio.sleep(POLL_SECONDS)
 
 
 async def _answer(client: Client, request_id: str, out: Path | None) -> CallToolResult:
     """A result body, with the pictures if there are any. A failed request is the tool's failure."""
-    result = await _call(client.result, request_id)
+    try:
+        result = await run_sync(client.result, request_id)
+    except ClientError as error:
+        raise ToolError(f"Request {request_id}: {error}") from error
     if result["status"] == "failed":
         raise ToolError(f"Request {request_id} failed: {result['error']['message']}")
     if result["status"] != "succeeded":

@@ -16,6 +16,9 @@ from anyio.to_thread import run_sync
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult
 from PIL import Image
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 from typer.testing import CliRunner
 
 from app.cli import cli
@@ -34,7 +37,19 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def base_url(settings: Settings) -> Iterator[str]:
-    with served(create_app(settings), settings) as url:
+    """Of a server that is away for a moment: it answers 503 when it is first asked how a request fares."""
+    app = create_app(settings)
+    away = True
+
+    @app.middleware("http")
+    async def falter(request: Request, go_on: RequestResponseEndpoint) -> Response:
+        nonlocal away
+        if away and request.url.path.endswith("/status"):
+            away = False
+            return Response(status_code=503)
+        return await go_on(request)
+
+    with served(app, settings) as url:
         yield url
 
 
