@@ -127,6 +127,18 @@ async def test_preview_is_made_only_while_somebody_looks(
     await stream.aclose()  # type: ignore[attr-defined]
 
 
+async def test_stream_without_news_is_kept_alive_by_comments(
+    calls: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
+    request_id = await submit(calls)
+    with anyio.fail_after(SECONDS):
+        async with calls.stream("GET", f"/v1/requests/{request_id}/events") as answer:
+            lines = answer.aiter_lines()
+            while await anext(lines) != ": ping":
+                pass
+
+
 async def test_unknown_request_is_a_404(calls: httpx.AsyncClient) -> None:
     assert (await calls.get("/v1/requests/nobody/events")).status_code == 404
 
