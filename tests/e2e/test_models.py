@@ -1,0 +1,28 @@
+"""Each model of the catalogue makes a picture of what it takes and nothing more."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from models.catalog import ENDPOINTS
+from tests.e2e.conftest import REQUEST_SECONDS, data_uri, photograph
+
+FIELDS: dict[str, Any] = {
+    "prompt": "a red ball",
+    "image_url": data_uri(photograph("astronaut")),
+    "loras": [{"path": "style.safetensors"}],
+    "preprocess": "canny",
+    "num_inference_steps": 3,
+}
+
+
+@pytest.mark.parametrize("model_id", ENDPOINTS)
+def test_every_model_makes_a_picture(url: str, model_id: str) -> None:
+    taken = ENDPOINTS[model_id].input_model.model_fields
+    body = {name: value for name, value in FIELDS.items() if name in taken}
+    held = f"{url}/v1/models/{model_id}?wait={REQUEST_SECONDS:g}"
+    result = httpx.post(held, json=body, timeout=REQUEST_SECONDS).json()
+    assert result["status"] == "succeeded", result
+    assert httpx.get(result["output"]["image"]).headers["content-type"] == "image/png"
+    assert ("control_image" in result, bool(result["loras"])) == ("image_url" in taken, "loras" in taken)
