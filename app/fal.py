@@ -168,14 +168,13 @@ def failure_of(record: Record) -> dict[str, str] | None:
     return record.error if record.state == "failed" else None
 
 
-def fault_status(record: Record) -> Literal[422, 500]:
+def fault_status(failure: dict[str, str]) -> Literal[422, 500]:
     """Of the result route's answer for a request that has ended without a picture."""
-    return 500 if record.error and record.error["type"] in OUR_FAULTS else 422
+    return 500 if failure["type"] in OUR_FAULTS else 422
 
 
-def fault_body(record: Record) -> dict[str, Any]:
+def fault_body(failure: dict[str, str]) -> dict[str, Any]:
     """Of that answer."""
-    failure = failure_of(record) or {"type": "in_progress", "message": "Request is still in progress"}
     fault = {"loc": ["body"], "msg": failure["message"], "type": failure["type"]}
     # The JavaScript client's own error says what is under `message`.
     return {"detail": [fault], "message": failure["message"]}
@@ -184,5 +183,5 @@ def fault_body(record: Record) -> dict[str, Any]:
 def webhook_body(record: Record, links: Links) -> dict[str, Any]:
     ids = {"request_id": record.id, "gateway_request_id": record.id}
     if failure := failure_of(record):
-        return {**ids, "status": "ERROR", "error": failure["message"], "payload": fault_body(record)}
+        return {**ids, "status": "ERROR", "error": failure["message"], "payload": fault_body(failure)}
     return {**ids, "status": "OK", "payload": result_body(record, links)}

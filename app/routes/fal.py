@@ -115,8 +115,8 @@ for prefix in ("", f"/{fal.MODEL_PATH}"):
 
 
 async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:
-    if record.state != "succeeded":
-        return _answer(fal.fault_body(record), fal.fault_status(record), record.id)
+    if failure := fal.failure_of(record):
+        return _answer(fal.fault_body(failure), fal.fault_status(failure), record.id)
     urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
     return _answer(fal.result_body(record, links, urls), 200, record.id)
 
