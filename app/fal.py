@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from app.answers import file_url, timestamp
 from app.links import Links
-from models.errors import WeightsMissing
+from models.errors import CheckpointError, WeightsMissing
 from models.fields import (
     STRICT,
     ControlEnd,
@@ -45,7 +45,10 @@ REST_PATH = "/fal/rest"
 CDN_PATH = "/fal/cdn"
 """For https://v3.fal.media."""
 
-OUR_FAULTS = ("internal_error", "worker_crashed", StorageError.code, WeightsMissing.code)
+OUR_FAULTS = (
+    *("internal_error", "worker_crashed"),
+    *(StorageError.code, WeightsMissing.code, CheckpointError.code),
+)
 """Errors of a request that no other body would have spared it."""
 
 DIALECT = "fal"

@@ -19,13 +19,16 @@ from PIL import Image
 
 from app.config import Settings
 from app.errors import ApiError
+from app.fal import OUR_FAULTS
 from app.main import create_app
 from app.openapi import describe
+from models.errors import Cancelled, DeviceBroken, ModelError
 from tests.contract.exchanges import Exchange, events, exchanges, fits
 from tests.contract.test_preprocess import write_lora
 from tests.http_api import WorkerHands, served
 from tests.processes import wait_for
 from worker.encode import encode_preview
+from worker.errors import FetchError, ImageError
 from worker.objects import open_objects
 from worker.queue import Queue
 from worker.registry import WorkerInfo
@@ -203,6 +206,15 @@ def test_every_error_is_in_the_table() -> None:
     assert sorted(documented) == sorted(
         (error.status, error.error_code) for error in ApiError.__subclasses__()
     )
+
+
+def test_every_failure_is_in_the_table_with_who_can_mend_it() -> None:
+    rows = re.findall(r"^\| (`\w+`.*?) \| .* \| (caller|server) \|$", DOCUMENT, re.MULTILINE)
+    mended = {name: by for names, by in rows for name in re.findall(r"\w+", names)}
+    # A cancelled request has no error, and a broken device is its worker's end.
+    raised = {error.code for error in ModelError.__subclasses__()} - {Cancelled.code, DeviceBroken.code}
+    assert set(mended) == raised | {FetchError.code, ImageError.code, *OUR_FAULTS}
+    assert {name for name, by in mended.items() if by == "server"} == set(OUR_FAULTS)
 
 
 def test_every_route_has_an_exchange(settings: Settings) -> None:
