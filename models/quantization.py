@@ -5,11 +5,9 @@ mostly smaller than a step of 8 bits: it is merged into the weight as it was, an
 to the rounded one it would be lost. Not yet tried on a GPU.
 """
 
-import warnings
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -54,10 +52,6 @@ def store(weight: Tensor, value: Tensor) -> None:
 
 
 def _packed(weight: Tensor) -> Any:
-    with warnings.catch_warnings():
-        # torchao's, of its own way to register types with torch.
-        warnings.simplefilter("ignore")
-        from torchao.quantization import Int8Tensor, PerRow
+    from torchao.quantization import Int8Tensor, PerRow
 
-    with torch.no_grad():
-        return Int8Tensor.from_hp(weight.detach(), PerRow())
+    return Int8Tensor.from_hp(weight.detach(), PerRow())
