@@ -31,7 +31,7 @@ def measure_load(store_url: str, folder: Path, queued: int, pollers: int, stream
         figures["submit"] = asyncio.run(rate(ours.url, CALLERS, queued, submit))
         used = client.info("memory")["used_memory"] - before
         figures["bytes_per_queued_request"] = round(used / queued)
-        figures["full_queue"] = asyncio.run(_refusal(ours))
+        figures["full_queue"] = asyncio.run(_refuse(ours))
         figures["polls"] = asyncio.run(_poll(ours, pollers))
         figures["streams"] = asyncio.run(_stream(ours, streams))
     return figures
@@ -62,10 +62,17 @@ def _rq_rate(client: redis.Redis) -> int:
     return round(BATCHES * BATCH / (time.perf_counter() - begun))
 
 
-async def _refusal(ours: Part) -> dict[str, Any]:
-    async with connected(ours.url, 1) as (connection,):
+async def _refuse(ours: Part) -> dict[str, Any]:
+    """Submits into a line that is full."""
+    answers: set[tuple[int, str | None]] = set()
+
+    async def submit_in_vain(connection: Connection, _: int) -> None:
         answer = await connection.call("POST", SUBMIT, BODY)
-    return {"status": answer.status, "retry_after": answer.headers.get("retry-after")}
+        answers.add((answer.status, answer.headers.get("retry-after")))
+
+    figures = await rate(ours.url, CALLERS, BATCH, submit_in_vain)
+    ((status, retry_after),) = answers
+    return {"status": status, "retry_after": retry_after} | figures
 
 
 async def _poll(ours: Part, pollers: int) -> dict[str, Any]:
