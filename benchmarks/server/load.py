@@ -11,6 +11,7 @@ from rq import Queue
 from app.config import Settings
 from benchmarks.server.callers import BODY, CALLERS, SUBMIT, Connection, connected, rate, submit
 from benchmarks.server.parts import Part, running_api, running_bare
+from worker.following import LOOK_SECONDS
 
 POLLS = 3
 """Of each poller."""
@@ -32,8 +33,9 @@ def measure_load(store_url: str, folder: Path, queued: int, pollers: int, stream
         used = client.info("memory")["used_memory"] - before
         figures["bytes_per_queued_request"] = round(used / queued)
         figures["full_queue"] = asyncio.run(_refuse(ours))
-        figures["polls"] = asyncio.run(_poll(ours, pollers))
+        # Streams first: memory that pollers leave free would be taken for theirs.
         figures["streams"] = asyncio.run(_stream(ours, streams))
+        figures["polls"] = asyncio.run(_poll(ours, pollers))
     return figures
 
 
@@ -100,10 +102,15 @@ async def _stream(ours: Part, streams: int) -> dict[str, Any]:
         await asyncio.gather(*(stream.first_event(path) for stream, path in zip(opened, paths, strict=True)))
         seconds = time.perf_counter() - begun
         used = ours.memory() - before
+        spent = ours.cpu_seconds()
+        # In this time each is looked after once, news or not.
+        await asyncio.sleep(LOOK_SECONDS)
+        spent = ours.cpu_seconds() - spent
         meanwhile = await rate(ours.url, 1, 200, ask)
     return {
         "opened_per_s": round(streams / seconds),
         "kib_each": round(used / streams / 1024, 1),
+        "cores_without_news": round(spent / LOOK_SECONDS, 3),
         "status_meanwhile": meanwhile,
     }
 
