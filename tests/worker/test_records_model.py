@@ -111,10 +111,10 @@ class Moves(RuleBasedStateMachine):
         key = key and f"{owner}-{key}"
         limits = (MAX_QUEUE, MAX_PER_KEY, 0)
         answer = self.scripts.run("submit", request_id, owner, key, digest, 3600, *limits, *fields)
-        named, stands_for = self.keys.get(key, ("", digest))
+        named, stands_for = self.keys.get(key, ("", ""))
         if named in self.model:
             request_id = named
-        if stands_for != digest:
+        if named in self.model and stands_for != digest:
             assert answer == ["key_reused"]
         elif request_id in self.model:
             assert answer[:2] == ["already", request_id]

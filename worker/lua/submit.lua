@@ -10,9 +10,11 @@ local at = now()
 local kept = key ~= '' and redis.call('GET', IDEMPOTENCY .. key)
 if kept then
     local kept_id, kept_body = string.match(kept, '^(%S+) (%S+)$')
-    if kept_body ~= body then return {'key_reused'} end
-    -- Unless that one was deleted meanwhile: then this is a request like any other.
-    if redis.call('EXISTS', REQUEST .. kept_id) == 1 then id = kept_id end
+    -- The key of a request that was deleted is free.
+    if redis.call('EXISTS', REQUEST .. kept_id) == 1 then
+        if kept_body ~= body then return {'key_reused'} end
+        id = kept_id
+    end
 end
 
 if redis.call('EXISTS', REQUEST .. id) == 1 then
