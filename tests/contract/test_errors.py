@@ -8,6 +8,7 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
 from app.config import Settings
 from app.main import create_app
@@ -58,6 +59,19 @@ async def test_another_keys_request_is_not_told_to_exist(keyed: FastAPI) -> None
         assert (await ann.get(f"/v1/requests/{request_id}/status")).json()["status"] == "in_queue"
     for answer in hidden:
         assert check(answer, 404, 404001) == unknown.json()
+
+
+async def test_no_route_serves_another_keys_request(keyed: FastAPI) -> None:
+    walked = set()
+    async with in_process(keyed, token="secret-a") as ann, in_process(keyed, token="secret-b") as bob:
+        request_id = (await ann.post(SUBMIT, json=DOCUMENTED_INPUT)).json()["request_id"]
+        for route in iter_route_contexts(keyed.routes):
+            for method in route.methods if "{request_id}" in (route.path or "") else ():
+                path = (route.path or "").replace("{request_id}", request_id)
+                assert (await bob.request(method, path)).status_code == 404, (method, path)
+                walked.add((method, path.rpartition("/")[2]))
+        assert (await ann.get(f"/v1/requests/{request_id}/status")).json()["status"] == "in_queue"
+    assert {("GET", "events"), ("GET", "stream"), ("DELETE", request_id), ("PUT", "cancel")} <= walked
 
 
 @pytest.mark.parametrize("request_id", ["0" * 32, "x", "a.b", "%00", "é", "y" * 200])
