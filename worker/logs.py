@@ -17,6 +17,10 @@ LogFormat = Literal["text", "json"]
 TALKATIVE = ("httpx", "httpx2", "httpcore", "huggingface_hub", "rq", "PIL")
 """At INFO the HTTP clients write each URL, with the signatures in it."""
 
+COMPLAINING = ("python_multipart", "torch.utils._pytree", "diffusers.quantizers")
+"""They warn of every byte of a caller's that is not as it should be, and of what is wrong in torchao for
+other uses than ours."""
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that this thread or task is about; a thread that is to know it runs in a copied context."""
 
@@ -34,8 +38,8 @@ def start_logging(log_format: LogFormat) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns of every byte of a caller's that is not as it should be.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    for name in COMPLAINING:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
