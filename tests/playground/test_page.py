@@ -107,6 +107,23 @@ def test_picture_comes_into_view_on_a_phone(new_page: NewPage, url: str) -> None
     expect(page.locator("zt-compare")).to_be_in_viewport(ratio=0.9)
 
 
+SHIFTS = """
+    window.shifts = [];
+    new PerformanceObserver((seen) => shifts.push(...seen.getEntries().map(({ value }) => value)))
+        .observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_moves_while_the_page_comes(new_page: NewPage, url: str, viewport: dict[str, int]) -> None:
+    page = new_page("about:blank", viewport=viewport)
+    page.add_init_script(SHIFTS)
+    page.goto(url)
+    wait_until_ready(page)
+    expect(page.locator("zt-banner")).to_contain_text("demo model")
+    assert sum(page.evaluate("shifts")) < 0.01
+
+
 def test_nothing_moves_when_the_picture_comes(page: Page) -> None:
     fill(page, image_size="landscape_16_9", num_inference_steps=1)
     frame = page.locator(".frame")

@@ -171,12 +171,14 @@ async function boot() {
   runner.addEventListener("run", start);
   runner.addEventListener("stop", () => run?.stop().catch(explain));
   runner.addEventListener("reset", () => draft?.reset());
-  health.watch(api, (state) => banner.show(state));
+  const known = new Promise((resolve) => health.watch(api, (state) => resolve(banner.show(state))));
   await api.discover();
   models = (await api.get("v1/models")).models;
   useModel(sessionStorage.getItem(MODEL));
   find("zt-model").addEventListener("change", (event) => useModel(event.target.value));
   for (const view of [recent, gallery]) view.setup({ api, history, onOpen: open, onRestore: restore });
+  await known;
+  show();
   document.body.dataset.ready = "yes";
   await history.refresh();
   const shown = sessionStorage.getItem(SHOWN);
@@ -184,4 +186,9 @@ async function boot() {
   if (entry) await open(entry);
 }
 
-boot().catch(explain);
+const show = () => document.body.removeAttribute("data-booting");
+
+boot().catch((error) => {
+  show();
+  explain(error);
+});
