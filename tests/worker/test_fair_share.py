@@ -28,7 +28,21 @@ class Line:
         request_id = f"r{self._count}"
         self._count += 1
         self._scripts.run(
-            "submit", request_id, owner, 10_000, 0, 0, "model_id", "m", "input", "{}", "warnings", "[]"
+            "submit",
+            request_id,
+            owner,
+            "",
+            "",
+            0,
+            10_000,
+            0,
+            0,
+            "model_id",
+            "m",
+            "input",
+            "{}",
+            "warnings",
+            "[]",
         )
         record = self._records.next("io", f"p{self._count}", "io")
         assert record is not None

@@ -121,7 +121,7 @@ def scripts(client: redis.Redis) -> Scripts:
 def submit(scripts: Scripts) -> Callable[[str], None]:
     def submit(request_id: str) -> None:
         fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
-        scripts.run("submit", request_id, "local", 10, 0, 0, *fields)
+        scripts.run("submit", request_id, "local", "", "", 0, 10, 0, 0, *fields)
 
     return submit
 
