@@ -1,16 +1,24 @@
-"""One file out of a multipart body, read with a limit."""
+"""A picture that a caller sends: out of a multipart body, with a limit, and kept in its turn."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from app.body import chunks, in_time
 from app.errors import bad_field
+from worker.errors import ImageError
+
+T = TypeVar("T")
 
 ENVELOPE_BYTES = 65_536
 """What the boundaries, headers and other fields around a file may take."""
+
+DECODING = CapacityLimiter(2)
+"""A picture of the largest size that is taken needs 600 MB for a moment, however small its file."""
 
 
 async def read_file(request: Request, field: str, limit: int) -> bytes:
@@ -36,3 +44,11 @@ async def read_file(request: Request, field: str, limit: int) -> bytes:
         return await file.read()
     finally:
         await form.close()
+
+
+async def keep_picture(keep: Callable[[], T]) -> T:
+    """What `keep`, which decodes the form's `file`, returns. Raises BadInput for what is no picture."""
+    try:
+        return await to_thread.run_sync(keep, limiter=DECODING)
+    except ImageError as error:
+        raise bad_field("file", str(error)) from None

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
+from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from torch import nn
 
-from models.controlnet import Layout
+from models.controlnet import Layout, empty_controlnet
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -31,15 +31,7 @@ def random_transformer(
 
 def random_controlnet(layout: Layout, config: Any, dtype: torch.dtype, device: str) -> Any:
     """A control branch for a transformer of this configuration, with hints that are not zero."""
-    with torch.device("meta"):
-        model = ZImageControlNetModel(
-            control_layers_places=list(layout.places),
-            control_refiner_layers_places=list(range(config["n_refiner_layers"])),
-            control_in_dim=layout.channels,
-            add_control_noise_refiner=layout.refiner,
-            **{name: config[name] for name in ("dim", "n_heads", "n_kv_heads", "n_refiner_layers")},
-        )
-    return fill_at_random(model, dtype, device)
+    return fill_at_random(empty_controlnet(layout, config), dtype, device)
 
 
 def random_vae(widths: tuple[int, ...], dtype: torch.dtype, device: str) -> Any:

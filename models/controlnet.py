@@ -74,9 +74,17 @@ def fill_controlnet(
     device: torch.device | str,
     source: str,
 ) -> ZImageControlNetModel:
-    """Build the branch on the meta device and give it its weights."""
+    """Build the branch and give it its weights."""
+    model = empty_controlnet(layout, transformer_config)
+    # The 2.0 file carries refiner blocks that were never trained nor run.
+    unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
+    return use_own_blocks(fill(model, weights, dtype, device, source=source, unused=unused))
+
+
+def empty_controlnet(layout: Layout, transformer_config: Any) -> ZImageControlNetModel:
+    """The branch for a transformer of this configuration, on the meta device."""
     with torch.device("meta"):
-        model = ZImageControlNetModel(
+        return ZImageControlNetModel(
             control_layers_places=list(layout.places),
             control_refiner_layers_places=list(range(transformer_config["n_refiner_layers"])),
             control_in_dim=layout.channels,
@@ -95,9 +103,6 @@ def fill_controlnet(
                 )
             },
         )
-    # The 2.0 file carries refiner blocks that were never trained nor run.
-    unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
-    return use_own_blocks(fill(model, weights, dtype, device, source=source, unused=unused))
 
 
 def detect(weights: Weights, transformer_config: Any, source: str) -> Layout:

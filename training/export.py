@@ -19,7 +19,7 @@ from training.styles import STYLES
 MAX_BYTES: Final = 40_000_000
 CONTROLNETS: Final = {"control": "controlnet", "control21": "controlnet-2.1"}
 """What a stage calls its control branch, and what the bundle does."""
-_INDEX: Final = {
+MODEL_INDEX: Final = {
     "_class_name": "ZImagePipeline",
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     "text_encoder": ["transformers", "Qwen3Model"],
@@ -44,7 +44,7 @@ def export(
         _forget_origin(draft / name / "config.json")
     tokenizer.save_pretrained(draft / "tokenizer")
     FlowMatchEulerDiscreteScheduler(shift=SHIFT).save_pretrained(draft / "scheduler")
-    (draft / "model_index.json").write_text(json.dumps(_INDEX, indent=2) + "\n")
+    (draft / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
     for stage, name in CONTROLNETS.items():
         _save(load_file(folder / f"{stage}.safetensors"), draft / f"{name}.safetensors", torch.bfloat16)
     (draft / "loras").mkdir()

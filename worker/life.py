@@ -18,14 +18,11 @@ from typing import NoReturn, TypeVar
 from redis.exceptions import RedisError
 
 from models.errors import Cancelled, DeviceBroken, ModelError
-from worker.config import WorkerSettings
 from worker.errors import LeaseLost, WorkerError
 from worker.lease import Lease
 from worker.logs import about
-from worker.objects import Objects
-from worker.queue import Bells, Queue
+from worker.queue import Queue
 from worker.records import Record, Records
-from worker.stages import Engine
 from worker.store import is_away
 from worker.work import Keep, Work, Write
 
@@ -54,14 +51,11 @@ class Life:
         worker_id: str,
         records: Records,
         beats: Records,
-        bells: Bells,
-        settings: WorkerSettings,
-        objects: Objects,
-        engine: Engine | None,
+        work: Work,
+        lease_seconds: float,
         quit: Callable[[int, str], NoReturn],
-        on_picture: Callable[[], None],
     ) -> None:
-        """`beats` is on a client of its own, for the lease's thread; `engine` is for the gpu queue.
+        """`beats` is on a client of its own, for the lease's thread.
 
         `quit` gives up what is in hand and ends the process with a status, for a reason; it may be called
         on any thread.
@@ -72,9 +66,9 @@ class Life:
         self._worker_id = worker_id
         self._records = records
         self._beats = beats
-        self._lease_seconds = settings.lease_seconds
+        self._lease_seconds = lease_seconds
         self._quit = quit
-        self._work = Work(records, bells, settings, objects, engine, quit, on_picture)
+        self._work = work
         self._token = _new_token()
         self._thread = ThreadPoolExecutor(1, "hand-over")
         self._handing_over: Future[None] | None = None

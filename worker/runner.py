@@ -31,6 +31,7 @@ from worker.stages import Engine
 from worker.storage import Storage
 from worker.store import connect
 from worker.sweeper import Sweeper
+from worker.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -99,18 +100,10 @@ class WorkerProcess:
             if self._kind == "gpu":
                 self._rest_if_it_keeps_failing()
                 self._engine = self._load()
-            self._life = life = Life(
-                self._kind,
-                self.id,
-                self._records(),
-                self._records(),
-                self._bells,
-                self._settings,
-                objects,
-                self._engine,
-                self._quit,
-                self._trial.passed,
-            )
+            records, settings, passed = self._records(), self._settings, self._trial.passed
+            work = Work(records, self._bells, settings, objects, self._engine, self._quit, passed)
+            beats = self._records()
+            self._life = life = Life(self._kind, self.id, records, beats, work, lease_seconds, self._quit)
             self._state, self._detail = "ready", None
             log.info("worker %s is ready", self.id)
             answer_bells(

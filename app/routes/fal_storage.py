@@ -4,9 +4,9 @@ import hmac
 import mimetypes
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 
@@ -15,10 +15,9 @@ from app.auth import Owner
 from app.body import read_bytes, read_json
 from app.deps import LinksDep, SecretDep, SettingsDep, StorageDep
 from app.errors import NothingHere, bad_field, bad_input
-from app.routes.uploads import DECODING
+from app.upload import keep_picture
 from models.fields import STRICT
 from models.inputs import read_input
-from worker.errors import ImageError
 from worker.images import FORMATS
 from worker.secret import Secret
 from worker.storage import new_file_id
@@ -72,10 +71,7 @@ async def upload(
 ) -> dict[str, str]:
     """Keep the picture that the body is; as `POST /v1/files`, the same bytes again give the same URL."""
     data = await read_bytes(request, settings.max_image_bytes)
-    try:
-        kept = await to_thread.run_sync(keep_upload, data, owner, secret, storage, limiter=DECODING)
-    except ImageError as error:
-        raise bad_field("file", str(error)) from None
+    kept = await keep_picture(partial(keep_upload, data, owner, secret, storage))
     return {"access_url": links.file(kept.file_id, kept.name)}
 
 
@@ -112,10 +108,7 @@ async def put_file(
     ):
         raise NothingHere("This URL takes no file, or no longer; ask for another one.")
     data = await read_bytes(request, settings.max_image_bytes)
-    try:
-        await to_thread.run_sync(put_upload, data, file_id, name, storage, limiter=DECODING)
-    except ImageError as error:
-        raise bad_field("file", str(error)) from None
+    await keep_picture(partial(put_upload, data, file_id, name, storage))
     return {}
 
 

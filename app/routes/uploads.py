@@ -1,17 +1,15 @@
 """Pictures from callers who have no web host: sent once, named as `image_url` as often as they like."""
 
+from functools import partial
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request
 
 from app.auth import Owner
 from app.deps import LinksDep, SecretDep, SettingsDep, StorageDep
-from app.errors import bad_field
 from app.routes.files import CONTENT_TYPES
 from app.schemas import FileBody, errors_answered
-from app.upload import read_file
-from worker.errors import ImageError
+from app.upload import keep_picture, read_file
 from worker.uploads import keep_upload
 
 MULTIPART: dict[str, Any] = {
@@ -29,9 +27,6 @@ MULTIPART: dict[str, Any] = {
     }
 }
 
-DECODING = CapacityLimiter(2)
-"""A picture of the largest size that is taken needs 600 MB for a moment, however small its file."""
-
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
@@ -46,10 +41,7 @@ async def upload_file(
 ) -> FileBody:
     """Keep a picture; the answer's `url` is good as `image_url`. The same bytes again give the same URL."""
     data = await read_file(request, "file", settings.max_image_bytes)
-    try:
-        upload = await to_thread.run_sync(keep_upload, data, owner, secret, storage, limiter=DECODING)
-    except ImageError as error:
-        raise bad_field("file", str(error)) from None
+    upload = await keep_picture(partial(keep_upload, data, owner, secret, storage))
     return FileBody(
         url=links.file(upload.file_id, upload.name),
         file_id=upload.file_id,

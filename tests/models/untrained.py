@@ -20,6 +20,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
+from training.export import MODEL_INDEX
+
 SEED = 20260117
 VOCABULARY = 512
 WIDTH = 64
@@ -28,15 +30,6 @@ CONTROLNET = "controlnet.safetensors"
 GAINS = {"norm_q": 4.0, "attention_norm2": 4.0, "all_final_layer": 3.0}
 """Random weights with these parts made larger, or thousands of image tokens drown the few of the prompt;
 larger still, and a rounding error grows into another picture."""
-
-MODEL_INDEX = {
-    "_class_name": "ZImagePipeline",
-    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-    "text_encoder": ["transformers", "Qwen3Model"],
-    "tokenizer": ["transformers", "Qwen2Tokenizer"],
-    "transformer": ["diffusers", "ZImageTransformer2DModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
 
 CHAT_TEMPLATE = r"""
 {%- for message in messages -%}

@@ -23,6 +23,7 @@ from worker.queue import Bells, Queue
 from worker.records import CONTROL_MAP, EXPAND, Record, Records
 from worker.stages import Engine
 from worker.store import Scripts, connect
+from worker.work import Work
 
 BODY: dict[str, Any] = {
     "prompt": "a fox", "image_url": IMAGE, "loras": [], "image_size": "square", "control_scale": 0.9,
@@ -135,9 +136,8 @@ def live(records: Records, submit: Callable[[str], None], settings: WorkerSettin
     def work(*queues: Queue, objects: Objects, engine: Engine | None = None) -> Record:
         for queue in queues:
             beats = Records(connect(settings.redis_url or ""), settings)
-            life = Life(
-                queue, "w", records, beats, bells, settings, objects, engine or GreyEngine(), never, bool
-            )
+            stages = Work(records, bells, settings, objects, engine or GreyEngine(), never, bool)
+            life = Life(queue, "w", records, beats, stages, settings.lease_seconds, never)
             life.drain(Event())
             assert life.holdings == {}
         record = records.get("a")

@@ -16,6 +16,7 @@ from worker.queue import Bells, Queue
 from worker.records import Records
 from worker.requests import CallersKey, Requests
 from worker.store import connect
+from worker.work import Work
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +39,8 @@ def work(settings: WorkerSettings, *queues: Queue) -> None:
         bells, objects = Bells(url), open_objects(settings)
         with connect(url) as one, connect(url) as other:
             records, beats = Records(one, settings), Records(other, settings)
-            life = Life(queue, "w", records, beats, bells, settings, objects, GreyEngine(), never, bool)
+            stages = Work(records, bells, settings, objects, GreyEngine(), never, bool)
+            life = Life(queue, "w", records, beats, stages, settings.lease_seconds, never)
             life.drain(threading.Event())
             # A lease is left without waiting for the answer to its last beat; its client is closed here.
             for thread in threading.enumerate():
