@@ -11,11 +11,18 @@ from tests.processes import wait_for
 from worker.embedded import find_server
 
 
+class ServerEnded(Exception):
+    """The server ended before it answered; its own words are the message."""
+
+
 class RedisServer:
     """One server process. It keeps its data over `kill` and `start`, as a production server does."""
 
     def __init__(self, *options: str, password: str | None = None, aof: Path | None = None) -> None:
-        """`options` go on the server's command line; `aof`: an append-only file to begin with."""
+        """`options` go on the server's command line; `aof`: an append-only file to begin with.
+
+        Raises ServerEnded where the server does not take them.
+        """
         self._options, self._password = options, password
         # Not pytest's own folder: a socket's path may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="zturbo-test-redis-"))
@@ -32,8 +39,16 @@ class RedisServer:
             *("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
             *self._options,
         ]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        wait_for(self._answers)
+        log = self.folder / "log"
+        with log.open("wb") as output:
+            self._process = process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_for(lambda: self._answers() or process.poll() is not None)
+            if process.poll() is not None:
+                raise ServerEnded(log.read_text())
+        except BaseException:
+            self.remove()
+            raise
 
     def _answers(self) -> bool:
         with redis.Redis.from_url(self.url, password=self._password) as client:
