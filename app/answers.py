@@ -16,8 +16,8 @@ from app.schemas import (
     StatusBody,
     WebhookBody,
 )
-from worker.following import Moment
-from worker.records import Record, State
+from worker.queue.follow import Moment
+from worker.queue.work_queue import Record, State
 
 STATUS_WORDS: dict[State, RequestStatus] = {
     "in_queue": "in_queue",

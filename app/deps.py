@@ -11,10 +11,10 @@ from app.config import Settings
 from app.errors import UnknownRequest
 from app.links import Links, links_of
 from worker import logs
-from worker.records import Record
-from worker.requests import Requests
+from worker.queue.requests import Requests
+from worker.queue.work_queue import Record
 from worker.secret import Secret
-from worker.storage import Storage
+from worker.storage.pictures import Storage
 
 
 async def _settings(request: Request) -> Settings:

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from app.access import AccessLog
 from app.auth import check_exposure, keyless, owner
 from app.config import Settings
 from app.errors import (
@@ -27,16 +26,17 @@ from app.errors import (
     WrongMethod,
     faults,
 )
-from app.fal import FAL_MODEL_ID
+from app.fal import proxy as fal_proxy
+from app.fal import routes as fal
+from app.fal import storage as fal_storage
+from app.fal.bodies import FAL_MODEL_ID
+from app.http.access import AccessLog
+from app.http.trusted_proxy import TrustedProxy, read_networks
 from app.openapi import describe
-from app.proxy import TrustedProxy, read_networks
 from app.routes import (
     about,
     events,
     expand,
-    fal,
-    fal_proxy,
-    fal_storage,
     files,
     health,
     models,
@@ -50,10 +50,10 @@ from app.routes import (
 from app.schemas import errors_answered
 from app.webhooks import Webhooks
 from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
-from worker.objects import open_objects
-from worker.requests import Requests
+from worker.queue.requests import Requests
 from worker.secret import Secret
-from worker.storage import Storage
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage
 
 DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."
 API_VERSION = "1"
@@ -72,7 +72,7 @@ ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     StoreUnavailable: lambda error: Unavailable(str(error)),
     StorageError: lambda error: Unavailable(str(error)),
 }
-"""What the caller is told for each exception that a route lets through; any other is a 500 by app.access."""
+"""What the caller is told for each exception that a route lets through; app.http.access has the rest."""
 
 _PRIVATE = (
     models.router,

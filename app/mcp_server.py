@@ -1,6 +1,7 @@
 """The tools of `zturbo mcp`: a language model's way to a server, by the Model Context Protocol.
 
-Each tool is a call or two of `app.client`; what a request may hold is said by `models.fields`, as everywhere.
+Each tool is a call or two of `app.client`; what a request may hold is said by `models.schema.fields`, as
+everywhere.
 """
 
 import io
@@ -19,7 +20,7 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from app.client import TERMINAL, Client, ClientError, data_uri
-from models.fields import (
+from models.schema.fields import (
     ControlEnd,
     ControlScale,
     ControlStart,

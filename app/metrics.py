@@ -16,12 +16,12 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from worker.requests import Stats
+from worker.queue.requests import Stats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 BOUNDS = ("0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "120", "300", "600", "1800", "3600")
-"""Seconds; those of worker/lua/lib.lua, where what took longer counts as +Inf."""
+"""Seconds; those of worker/queue/lua/lib.lua, where what took longer counts as +Inf."""
 
 
 class Counted(NamedTuple):

@@ -11,8 +11,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from models.catalog import ENDPOINTS
-from models.inputs import ExpandInput, PreprocessInput
+from models.schema.catalog import ENDPOINTS
+from models.schema.inputs import ExpandInput, PreprocessInput
 
 SCHEMAS = "#/components/schemas/"
 

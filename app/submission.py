@@ -13,17 +13,17 @@ from fastapi import Depends, Header, Query, Request
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-from app.body import read_json
 from app.errors import Unavailable, bad_field, bad_input
+from app.http.body import read_json
 from app.links import links_of
 from models.errors import SizeError
-from models.inputs import Input, read_input
-from models.reference import ReferenceFault, check_url
+from models.schema.inputs import Input, read_input
+from models.weights.reference import ReferenceFault, check_url
 from worker import logs
 from worker.errors import FetchError, ImageError
-from worker.following import outcome
-from worker.records import Record
-from worker.requests import CallersKey, Requests, Taken
+from worker.queue.follow import outcome
+from worker.queue.requests import CallersKey, Requests, Taken
+from worker.queue.work_queue import Record
 
 REQUEST_ID_BYTES = 16
 """128 random bits: nobody guesses another's request."""
@@ -115,7 +115,7 @@ class Submission:
         return taken
 
     async def errand(self, kind: str, checked: BaseModel) -> dict[str, Any]:
-        """The output of an errand (`worker.records.ERRANDS`), waited for and then forgotten.
+        """The output of an errand (`worker.queue.work_queue.ERRANDS`), waited for and then forgotten.
 
         Raises Refused, BadInput when the caller's image is no good, and Unavailable when it fails otherwise
         or takes longer than that.

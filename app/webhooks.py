@@ -14,15 +14,15 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
-from app import fal
 from app.answers import result_body
 from app.config import Settings
+from app.fal import bodies
 from app.links import Links
 from worker import logs
 from worker.errors import FetchError, StoreUnavailable
-from worker.guard import AllowList
-from worker.records import Record
-from worker.requests import Requests
+from worker.inputs.guard import AllowList
+from worker.queue.requests import Requests
+from worker.queue.work_queue import Record
 from worker.secret import Secret
 from worker.webhooks import GONE, next_pause, post, sign
 
@@ -99,8 +99,8 @@ class Webhooks:
 def webhook_body(record: Record, webhook: dict[str, str]) -> bytes:
     """What is posted: the result as its route answers it, its URLs under the base that the caller used."""
     links = Links(webhook["base"])
-    if webhook["dialect"] == fal.DIALECT:
-        body = fal.webhook_body(record, links)
+    if webhook["dialect"] == bodies.DIALECT:
+        body = bodies.webhook_body(record, links)
     else:
         body = result_body(record, links, include_cost=False).wire()
     return json.dumps(body).encode()

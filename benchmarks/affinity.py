@@ -2,9 +2,10 @@
 
     python -m benchmarks.affinity --check
 
-A simulation of the rule in worker/lua/next.lua, which tests/worker/test_records_model.py holds against
-`choose` here: requests of several keys come at random, their LoRA sets drawn by Zipf's law, to 1, 4 and 64
-workers; once in order, once by preference. One run is one row of benchmarks/results/affinity.jsonl.
+A simulation of the rule in worker/queue/lua/next.lua, which tests/worker/queue/test_work_queue_model.py
+holds against `choose` here: requests of several keys come at random, their LoRA sets drawn by Zipf's law, to
+1, 4 and 64 workers; once in order, once by preference. One run is one row of
+benchmarks/results/affinity.jsonl.
 """
 
 import argparse
@@ -19,12 +20,12 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from benchmarks.rows import percentiles, write_row
-from worker.affinity import NO_WEIGHTS, Weights
+from worker.queue.affinity import NO_WEIGHTS, Weights
 
 ROUNDS_AHEAD = 8
 LOOKED_AT = 32
 PASSED_OVER_SECONDS = 10.0
-"""The three as in worker/lua/next.lua."""
+"""The three as in worker/queue/lua/next.lua."""
 
 WORKERS = (1, 4, 64)
 
@@ -87,7 +88,7 @@ class Mix:
 
 
 class Line:
-    """Waiting requests in the order of worker/lua/lib.lua: rounds, in each of which a key has one."""
+    """Waiting requests in the order of worker/queue/lua/lib.lua: rounds, in each of which a key has one."""
 
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from benchmarks.demo_samples import LORA_PROMPTS, Sample, control_samples, prompt_samples, write_sheet
 from benchmarks.rows import write_row
-from models import demo
 from models.config import ModelSettings
-from models.download import file_sha256
-from models.engine import Engine
+from models.inference.engine import Engine
 from models.job import Job, LoraFile, Pixels
+from models.weights import demo
+from models.weights.download import file_sha256
 from training import judge as judging
 from training.maps import CONTROLS, Control
 from training.measures import blueprint_measure, depth_agreement, edge_agreement, joints_found, night_measure

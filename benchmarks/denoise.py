@@ -25,11 +25,11 @@ from torch import Tensor
 
 from benchmarks.random_models import random_controlnet, random_transformer, random_vae, twin
 from benchmarks.rows import write_row
-from models.block import use_own_blocks
-from models.compilation import compile_blocks
-from models.controlnet import Layout
-from models.pipeline import denoise, draw_noise, encode_control, noise_levels
-from models.transformer import Control, condition, control_tokens
+from models.inference.control.controlnet import Layout
+from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.compilation import compile_blocks
+from models.inference.denoise.pipeline import denoise, draw_noise, encode_control, noise_levels
+from models.inference.denoise.transformer import Control, condition, control_tokens
 
 SIZE = 512
 STEPS = 8

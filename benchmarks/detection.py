@@ -17,10 +17,10 @@ from pathlib import Path
 from benchmarks.rows import percentiles, write_row
 from benchmarks.store import running_store
 from worker.config import WorkerSettings
-from worker.lease import BEATS_PER_LEASE
-from worker.reconciler import TICK_SECONDS
-from worker.records import Records
-from worker.store import Scripts, connect
+from worker.queue.connection import Scripts, connect
+from worker.queue.lease import BEATS_PER_LEASE
+from worker.queue.work_queue import Records
+from worker.runtime.reconciler import TICK_SECONDS
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler, ZImageControlNetModel, ZI
 from safetensors import safe_open
 from torch import Tensor
 
-from models.block import use_own_blocks
-from models.controlnet import Layout, Refiner, fill_controlnet
-from models.loading import Weights, fill
-from models.pipeline import denoise, noise_levels
-from models.transformer import Conditioning, Control, condition, control_tokens, predict
+from models.inference.control.controlnet import Layout, Refiner, fill_controlnet
+from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.pipeline import denoise, noise_levels
+from models.inference.denoise.transformer import Conditioning, Control, condition, control_tokens, predict
+from models.inference.loading.tensors import Weights, fill
 
 TOLERANCE = 1e-4
 """Norm of the difference over the norm of the reference, float32."""

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from torch import nn
 
-from models.controlnet import Layout, empty_controlnet
+from models.inference.control.controlnet import Layout, empty_controlnet
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -26,16 +26,16 @@ from rq.serializers import JSONSerializer
 
 from benchmarks.rows import write_row
 from benchmarks.store import running_store
-from models.catalog import ENDPOINTS
-from models.inputs import ControlNetLoraInput
 from models.job import Job
-from worker.affinity import NO_WEIGHTS
+from models.schema.catalog import ENDPOINTS
+from models.schema.inputs import ControlNetLoraInput
 from worker.config import WorkerSettings
-from worker.queue import BELL_LISTS, Queue
-from worker.records import RECORD_VERSION, Record, Records, pairs
-from worker.registry import Registry, WorkerInfo
-from worker.requests import Requests
-from worker.store import connect, script_source
+from worker.queue.affinity import NO_WEIGHTS
+from worker.queue.connection import connect, script_source
+from worker.queue.doorbell import BELL_LISTS, Queue
+from worker.queue.registry import Registry, WorkerInfo
+from worker.queue.requests import Requests
+from worker.queue.work_queue import RECORD_VERSION, Record, Records, pairs
 
 STEPS = 8
 LIFE = {

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker import leash
-from worker.embedded import EmbeddedRedis, find_server, held
+from worker.host import parent_death
+from worker.host.embedded_redis import EmbeddedRedis, find_server, held
 
 START_SECONDS = 30.0
 
@@ -18,7 +18,7 @@ def running_store(folder: Path) -> Iterator[EmbeddedRedis]:
     with held(folder / "redis") as lock_fd:
         store = EmbeddedRedis(find_server(), folder / "redis", lock_fd)
         program = store.program
-        process = leash.spawn(
+        process = parent_death.spawn(
             program.command, env=os.environ, stdout=subprocess.DEVNULL, pass_fds=program.pass_fds
         )
         try:

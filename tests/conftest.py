@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.hub import hub as hub
-from tests.prompt_server import prompt_server as prompt_server
-from tests.redis_server import RedisServer
-from tests.s3_server import S3Server
+from tests.support.hub import hub as hub
+from tests.support.prompt_server import prompt_server as prompt_server
+from tests.support.redis_server import RedisServer
+from tests.support.s3_server import S3Server
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import torch
 from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from torch import Tensor
 
-from models.block import use_own_blocks
-from models.transformer import Conditioning, Control, condition, control_tokens, predict
+from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.transformer import Conditioning, Control, condition, control_tokens, predict
 from training.presets import Preset
 from training.text_encoder import WIDTH
 from training.tokens import PAD_TO
@@ -92,7 +92,7 @@ class TableCache:
 def batch_conditioning(
     transformer: ZImageTransformer2DModel, captions: Captions, image_rope: Tensor, rope: Tensor
 ) -> Conditioning:
-    """As `models.transformer.condition`, for prompts of different lengths that pad to the same."""
+    """The conditioning of `models.inference.denoise.transformer`, for prompts that pad to the same length."""
     tokens = transformer.cap_embedder(captions.states.float())
     place = torch.arange(tokens.shape[1], device=tokens.device)
     padding = place[None] >= captions.lengths[:, None]

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 
-from models.block import use_own_blocks
+from models.inference.denoise.blocks import use_own_blocks
 from training import text_encoder, train_autoencoder, train_base
 from training.control_data import ControlShard, load_control_shards
 from training.export import export

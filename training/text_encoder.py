@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from models import expansion
+from models.prompt import expansion
 from training.captions import brief_caption, caption
 from training.presets import Preset
 from training.progress import Progress, learning_rate, set_learning_rate
@@ -87,7 +87,7 @@ def _captions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple
 
 
 def expansions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Conversations that ask for a brief prompt to be expanded, as `models.expansion` asks, with the
+    """Conversations that ask for a brief prompt to be expanded, as `models.prompt.expansion` asks, with the
     answer: tokens, where each answer starts, lengths.
     """
     asked, texts = [], []
@@ -166,8 +166,9 @@ def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausa
 def embed(
     encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
 ) -> list[Tensor]:
-    """What the transformer reads of each prompt: (tokens, WIDTH), bfloat16 on the CPU, as `models.prompt`
-    gives it.
+    """What the transformer reads of each prompt: (tokens, WIDTH), bfloat16 on the CPU.
+
+    `models.inference.text_encoder` gives the same.
     """
     embeddings: list[Tensor] = []
     texts = [prompt_text(tokenizer, prompt) for prompt in prompts]

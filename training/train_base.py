@@ -11,7 +11,7 @@ from diffusers import ZImageTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.block import use_own_blocks
+from models.inference.denoise.blocks import use_own_blocks
 from training import flow
 from training.flow import Captions, RopeTables
 from training.labels import CellProbe, thing_weights

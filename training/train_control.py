@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from models.block import use_own_blocks
+from models.inference.denoise.blocks import use_own_blocks
 from training import flow
 from training.control_data import ControlShard
 from training.optimizers import Average, Optimizers

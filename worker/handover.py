@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.job import AppliedLora, Picture, Pixels
-from worker.stages import image_stems
-from worker.storage import new_file_id
+from worker.stages.picture import image_stems
+from worker.storage.pictures import new_file_id
 
 
 def facts_of(pictures: Sequence[Picture]) -> dict[str, Any]:

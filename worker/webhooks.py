@@ -12,8 +12,8 @@ import time
 import httpcore
 
 from worker.errors import FetchError
-from worker.fetch import read_url, tls, unreachable
-from worker.guard import AllowList, Deadline, GuardedBackend, Refused
+from worker.inputs.fetch import read_url, tls, unreachable
+from worker.inputs.guard import AllowList, Deadline, GuardedBackend, Refused
 
 POST_SECONDS = 15.0
 KEY_PREFIX = "whsec_"

@@ -84,7 +84,7 @@ def _env_file() -> dict[str, str]:
 
 
 def _machine(settings: "Settings") -> Iterator[Finding]:
-    from worker.gpus import describe_gpus
+    from models.gpus import describe_gpus
 
     python = f"Python {platform.python_version()} ({sys.executable})"
     yield Finding("ok", f"This is zturbo {version('zturbo')} on {python}.")
@@ -114,8 +114,8 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
 
 
 def _redis(settings: "Settings") -> Iterator[Finding]:
-    from worker.embedded import find_server
     from worker.errors import SetupError
+    from worker.host.embedded_redis import find_server
 
     if settings.redis_url:
         import redis
@@ -146,7 +146,7 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
     from huggingface_hub import constants
 
     from models.errors import ModelError
-    from models.weights import DEMO, model_choice, resolve_model
+    from models.weights.resolve import DEMO, model_choice, resolve_model
 
     chosen = model_choice(settings)
     if chosen == DEMO:
@@ -169,7 +169,7 @@ def _folders(settings: "Settings") -> Iterator[Finding]:
 
 def _pictures(settings: "Settings") -> Iterator[Finding]:
     from worker.errors import WorkerError
-    from worker.objects import open_objects
+    from worker.storage.objects import open_objects
 
     if not settings.storage:
         yield Finding("ok", "Pictures are kept in the data folder.")

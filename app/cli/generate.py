@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.config import Settings
-    from models.engine import Engine
-    from models.inputs import ControlNetLoraInput
+    from models.inference.engine import Engine
     from models.job import Job, Picture, Step
+    from models.schema.inputs import ControlNetLoraInput
 
 EXIT_BY_CODE = {
     "fetch_failed": Exit.DATA,
@@ -51,7 +51,7 @@ def generate(
 ) -> None:
     """Make a picture for each seed here, without a server."""
     from models.errors import ModelError
-    from models.weights import model_choice
+    from models.weights.resolve import model_choice
     from worker.errors import WorkerError
 
     check_out(out, pictures_asked(bodies))
@@ -84,7 +84,7 @@ def _check(body: dict[str, Any]) -> "ControlNetLoraInput":
     from pydantic import ValidationError
 
     from app.errors import bad_input
-    from models.inputs import ControlNetLoraInput, read_input
+    from models.schema.inputs import ControlNetLoraInput, read_input
 
     try:
         checked, warnings = read_input(ControlNetLoraInput, body)
@@ -103,14 +103,14 @@ def _make(
 
     Raises WorkerError and ModelError.
     """
-    from worker.objects import open_objects
-    from worker.stages import prepare
-    from worker.storage import Storage
+    from worker.stages.picture import prepare
+    from worker.storage.objects import open_objects
+    from worker.storage.pictures import Storage
 
     progress.show({"status": "preparing"})
     job, control = prepare(request, settings, Storage(open_objects(settings)))
     if engine is None:
-        from models.engine import Engine
+        from models.inference.engine import Engine
 
         progress.show({"status": f"loading {settings.model}"})
         engine = Engine.load(settings)
@@ -133,9 +133,9 @@ def _save(
     checked: "ControlNetLoraInput", job: "Job", picture: "Picture", settings: "Settings", out: Path
 ) -> Path:
     """Writes the picture at `out`. Raises OSError."""
-    from worker.encode import encode
-    from worker.metadata import describe
-    from worker.objects import write_whole
+    from worker.encoding.encode import encode
+    from worker.encoding.metadata import describe
+    from worker.storage.objects import write_whole
 
     body = checked.model_dump(mode="json")
     metadata = describe(DEFAULT_MODEL_ID, body, job, picture) if settings.embed_metadata else None

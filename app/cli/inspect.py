@@ -34,8 +34,8 @@ def inspect(file: File, as_json: AsJson = False, request: Request = False) -> No
 
     That is its prompt, seed, settings, and the request behind it.
     """
+    from worker.encoding.metadata import read_metadata, request_body
     from worker.errors import ImageError
-    from worker.metadata import read_metadata, request_body
 
     try:
         metadata = read_metadata(file.read_bytes())
@@ -55,7 +55,7 @@ def inspect(file: File, as_json: AsJson = False, request: Request = False) -> No
 
 
 def _print_request(body: dict[str, Any]) -> None:
-    from worker.metadata import NOT_KEPT
+    from worker.encoding.metadata import NOT_KEPT
 
     _print_json(body)
     if str(body.get("image_url")).startswith(NOT_KEPT):

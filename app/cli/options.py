@@ -22,7 +22,7 @@ def _choices(field: str) -> Callable[[], list[str]]:
     """What the shell completes a value with: the schema's own choices."""
 
     def choices() -> list[str]:
-        from models.inputs import ControlNetLoraInput
+        from models.schema.inputs import ControlNetLoraInput
 
         allowed: list[str] = ControlNetLoraInput.model_json_schema()["properties"][field]["enum"]
         return allowed

@@ -50,8 +50,8 @@ def api(
     import uvicorn
 
     from app.errors import ConfigError
+    from app.http.server import allow_open_files, server_config
     from app.main import create_app
-    from app.server import allow_open_files, server_config
     from worker.errors import SetupError
 
     settings = read_settings(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, redis_url=redis_url)
@@ -79,8 +79,8 @@ def worker(
     model: Model = None,
 ) -> None:
     """Run one worker, or all that this machine has room for, until stopped."""
-    from worker.runner import run_worker
-    from worker.store import DEFAULT_REDIS_URL
+    from worker.queue.connection import DEFAULT_REDIS_URL
+    from worker.runtime.process import run_worker
 
     # Threads of torch that wait by spinning take the cores from those that work, and from the rest of this
     # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
@@ -97,7 +97,7 @@ def worker(
 def _run_all(settings: "Settings", redis_url: str) -> None:
     from app.cli.programs import bury, choose_model, print_line, programs
     from models.errors import ModelError
-    from worker.supervisor import Supervisor
+    from worker.host.supervisor import Supervisor
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
     try:
@@ -126,7 +126,7 @@ def health(
 def _api_fault(settings: "Settings") -> str | None:
     import httpx
 
-    from app.server import own_url
+    from app.http.server import own_url
 
     url = f"{own_url(settings, settings.host, settings.port)}/healthz"
     try:
@@ -141,8 +141,8 @@ def _worker_fault(settings: "Settings") -> str | None:
     """Of each kind of worker here, one has to say that it takes requests; an id names its machine."""
     from redis.exceptions import RedisError
 
-    from worker.registry import WorkerInfo, read_workers
-    from worker.store import DEFAULT_REDIS_URL, connect_async
+    from worker.queue.connection import DEFAULT_REDIS_URL, connect_async
+    from worker.queue.registry import WorkerInfo, read_workers
 
     async def here() -> list[WorkerInfo]:
         async with connect_async(settings.redis_url or DEFAULT_REDIS_URL) as client:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.config import Settings
-    from worker.supervisor import Program
+    from worker.host.supervisor import Program
 
 REDIS_SECONDS = 2.0
 STOP_MARGIN_SECONDS = 10.0
@@ -24,8 +24,8 @@ def programs(
 
     Each child gets by ZTURBO_ variables what was decided here.
     """
-    from worker.gpus import visible_gpus
-    from worker.supervisor import Program
+    from models.gpus import visible_gpus
+    from worker.host.supervisor import Program
 
     env = {
         "ZTURBO_DATA_DIR": str(settings.data_dir),
@@ -70,7 +70,7 @@ def choose_model(settings: "Settings") -> str:
     """
     from app.cli.weights import bring_missing
     from models.errors import WeightsMissing
-    from models.weights import DEMO, gpu_present, model_choice, resolve_model
+    from models.weights.resolve import DEMO, gpu_present, model_choice, resolve_model
 
     chosen = model_choice(settings)
     asked = settings.model != "auto"
@@ -102,7 +102,7 @@ def bury(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
         return
     import redis
 
-    from worker.records import Records
+    from worker.queue.work_queue import Records
 
     client = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=REDIS_SECONDS)
     # While Redis is away too, the leases run out by themselves.

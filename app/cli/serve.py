@@ -30,7 +30,7 @@ from app.cli.settings import (
 
 if TYPE_CHECKING:
     from app.config import Settings
-    from worker.supervisor import Program
+    from worker.host.supervisor import Program
 
 BACKLOG = 2048
 """Connections that wait while the API process is being restarted."""
@@ -80,11 +80,11 @@ def serve(
     """
     from app.auth import check_exposure
     from app.errors import ConfigError
-    from app.server import check_tls, own_url
+    from app.http.server import check_tls, own_url
     from models.errors import ModelError
     from worker.errors import WorkerError
-    from worker.objects import open_objects
-    from worker.supervisor import Supervisor
+    from worker.host.supervisor import Supervisor
+    from worker.storage.objects import open_objects
 
     settings = read_settings(
         host=host,
@@ -151,8 +151,8 @@ class Store(NamedTuple):
 @contextmanager
 def find_store(settings: "Settings") -> "Iterator[Store]":
     """Raises SetupError when no server can be run, StoreUnavailable when the one that was named is away."""
-    from worker.embedded import EmbeddedRedis, find_server, held
     from worker.errors import StoreUnavailable
+    from worker.host.embedded_redis import EmbeddedRedis, find_server, held
 
     if settings.redis_url:
         import redis

@@ -9,7 +9,7 @@ from app.cli.settings import Model, read_settings
 
 if TYPE_CHECKING:
     from models.config import ModelSettings
-    from models.pull import Plan
+    from models.weights.pull import Plan
 
 ALL = "all"
 MARKS = {"ok": "green", "missing": "yellow", "damaged": "red"}
@@ -40,7 +40,7 @@ def pull(
     An interrupted pull goes on where it stopped.
     """
     from models.errors import ModelError
-    from models.pull import EVERYTHING, plan
+    from models.weights.pull import EVERYTHING, plan
 
     words = [each for word in what or [ALL] for each in (EVERYTHING if word == ALL else (word,))]
     settings = read_settings(model=model)
@@ -59,7 +59,7 @@ def pull(
 
 def bring_missing(settings: "ModelSettings") -> None:
     """Everything that a first start on a GPU needs. Raises ModelError."""
-    from models.pull import plan
+    from models.weights.pull import plan
 
     bring(plan(settings))
 
@@ -70,8 +70,8 @@ def bring(planned: "Plan") -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-    from models.hub import Progress as Arrived
-    from models.pull import pull as pull_files
+    from models.weights.hub import Progress as Arrived
+    from models.weights.pull import pull as pull_files
 
     if not planned.missing:
         typer.echo(f"All {len(planned.files)} files are here, in {constants.HF_HUB_CACHE}.")
@@ -101,7 +101,7 @@ def bring(planned: "Plan") -> None:
 
 
 def _check(planned: "Plan") -> None:
-    from models.pull import check, discard
+    from models.weights.pull import check, discard
 
     faulty = 0
     for verdict in check(planned):

@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from app.schemas import ExpandBody, errors_answered
 from app.submission import SubmissionDep
-from models.inputs import ExpandInput
-from worker.records import EXPAND
+from models.schema.inputs import ExpandInput
+from worker.queue.work_queue import EXPAND
 
 router = APIRouter(prefix="/v1/expand", tags=["preprocess"])
 

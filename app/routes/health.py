@@ -12,9 +12,9 @@ from app.errors import Unavailable
 from app.metrics import CONTENT_TYPE, exposition
 from app.schemas import HealthBody, ReadyBody, WorkerBody
 from worker.errors import StorageError, StoreUnavailable
-from worker.queue import QUEUES, Queue
-from worker.registry import WorkerInfo
-from worker.storage import Storage
+from worker.queue.doorbell import QUEUES, Queue
+from worker.queue.registry import WorkerInfo
+from worker.storage.pictures import Storage
 
 WORKING = ("ready", "busy")
 STORAGE_SECONDS = 3.0

@@ -8,7 +8,7 @@ from app.answers import result_body
 from app.errors import UnknownModel
 from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, WaitedBody, errors_answered
 from app.submission import SubmissionDep, WebhookQuery
-from models.catalog import ENDPOINTS, Endpoint, categories, search
+from models.schema.catalog import ENDPOINTS, Endpoint, categories, search
 
 MAX_PAGE = 1000
 

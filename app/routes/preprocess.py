@@ -12,11 +12,11 @@ from app.errors import bad_field
 from app.schemas import LoraBody, LorasBody, MapBody, errors_answered
 from app.submission import SubmissionDep
 from models.errors import SizeError
-from models.inputs import PreprocessInput
-from models.shelf import find_loras
+from models.schema.inputs import PreprocessInput
+from models.weights.installed_loras import find_loras
 from worker.errors import FetchError, ImageError
-from worker.records import CONTROL_MAP
-from worker.storage import Storage, new_file_id
+from worker.queue.work_queue import CONTROL_MAP
+from worker.storage.pictures import Storage, new_file_id
 
 MAPPING = CapacityLimiter(4)
 """Each may wait half a minute for a slow host, and then needs 600 MB for a moment; other routes' threads are
@@ -42,7 +42,7 @@ async def make_control_map(submission: SubmissionDep, settings: SettingsDep, sto
 def _make_map(asked: PreprocessInput, settings: Settings, storage: Storage) -> dict[str, Any]:
     """Makes and keeps a map that needs no GPU; its file."""
     # Imported now: OpenCV would slow the start of every command.
-    from worker.stages import control_source, keep_control
+    from worker.stages.picture import control_source, keep_control
 
     try:
         return keep_control(control_source(asked, settings, storage), new_file_id(), storage)

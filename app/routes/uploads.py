@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 
 from app.auth import Owner
 from app.deps import LinksDep, SecretDep, SettingsDep, StorageDep
+from app.http.multipart import keep_picture, read_file
 from app.routes.files import CONTENT_TYPES
 from app.schemas import FileBody, errors_answered
-from app.upload import keep_picture, read_file
-from worker.uploads import keep_upload
+from worker.inputs.uploads import keep_upload
 
 MULTIPART: dict[str, Any] = {
     "requestBody": {

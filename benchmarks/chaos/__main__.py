@@ -27,8 +27,8 @@ from benchmarks.chaos.callers import Callers, Ticket
 from benchmarks.chaos.stage import Fsync, Server, staged
 from benchmarks.chaos.verdict import Verdict, judge
 from benchmarks.rows import percentiles, write_row
-from worker.objects import FolderObjects
-from worker.records import FINAL_STATES
+from worker.queue.work_queue import FINAL_STATES
+from worker.storage.objects import FolderObjects
 
 START_SECONDS = 120.0
 SETTLE_SECONDS = 240.0

@@ -13,7 +13,7 @@ import httpx
 from PIL import Image
 
 from benchmarks.chaos.worker import FAILS
-from models.catalog import ENDPOINTS
+from models.schema.catalog import ENDPOINTS
 
 CALLERS = 6
 PATIENCE_SECONDS = 120.0

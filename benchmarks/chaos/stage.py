@@ -15,8 +15,8 @@ from typing import Literal
 from app.cli.programs import bury, programs
 from app.cli.serve import listen
 from app.config import Settings
-from worker.embedded import EmbeddedRedis, find_server, held
-from worker.supervisor import Program, Supervisor
+from worker.host.embedded_redis import EmbeddedRedis, find_server, held
+from worker.host.supervisor import Program, Supervisor
 
 Fsync = Literal["always", "everysec"]
 

@@ -9,9 +9,9 @@ import redis
 from PIL import Image
 
 from benchmarks.chaos.callers import Ticket
-from worker.objects import Objects
-from worker.records import FINAL_STATES, REQUEST_KEY, Record, parse
-from worker.storage import FOLDER, file_key
+from worker.queue.work_queue import FINAL_STATES, REQUEST_KEY, Record, parse
+from worker.storage.objects import Objects
+from worker.storage.pictures import FOLDER, file_key
 
 FAULTS = (
     "lost",

@@ -11,11 +11,11 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput
-from models.expansion import Expansion, declined
 from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.prompt.expansion import Expansion, declined
 from worker.config import WorkerSettings
-from worker.runner import run_worker
-from worker.store import DEFAULT_REDIS_URL
+from worker.queue.connection import DEFAULT_REDIS_URL
+from worker.runtime.process import run_worker
 
 STEP_SECONDS = 0.01
 FAILS = "this one fails"

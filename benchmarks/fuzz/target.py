@@ -25,7 +25,7 @@ HEIC = Path(__file__).parents[2] / "tests" / "worker" / "pictures"
 
 def picture(data: bytes) -> None:
     from worker.errors import ImageError
-    from worker.images import read_image
+    from worker.inputs.decode import read_image
 
     try:
         read_image(data, "image_url")
@@ -36,9 +36,9 @@ def picture(data: bytes) -> None:
 def data_uri(data: bytes) -> None:
     from worker.config import WorkerSettings
     from worker.errors import FetchError
-    from worker.objects import FolderObjects
-    from worker.sources import read_source
-    from worker.storage import Storage
+    from worker.inputs.input_image import read_source
+    from worker.storage.objects import FolderObjects
+    from worker.storage.pictures import Storage
 
     settings = WorkerSettings(_env_file=None, max_image_bytes=1000)
     try:
@@ -48,8 +48,8 @@ def data_uri(data: bytes) -> None:
 
 
 def safetensors(data: bytes) -> None:
-    from models.checkpoint import kind, read_header
     from models.errors import CheckpointError
+    from models.weights.header import kind, read_header
 
     path = Path(tempfile.gettempdir()) / "fuzzed.safetensors"
     path.write_bytes(data)
@@ -114,7 +114,7 @@ if __name__ == "__main__":
 
     _, target, *arguments = sys.argv
     with atheris.instrument_imports(include=["PIL", "pi_heif", "safetensors", "models", "worker"]):
-        for module in ("models.checkpoint", "worker.images", "worker.sources"):
+        for module in ("models.weights.header", "worker.inputs.decode", "worker.inputs.input_image"):
             importlib.import_module(module)
     atheris.Setup([sys.argv[0], *arguments], TARGETS[target])
     atheris.Fuzz()

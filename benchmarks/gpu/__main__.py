@@ -38,12 +38,12 @@ from benchmarks.gpu.models import (
     write_loras,
 )
 from benchmarks.rows import write_row
-from models.compilation import warm_up
-from models.controlnet import Layout
+from models.inference.control.controlnet import Layout
+from models.inference.denoise.compilation import warm_up
+from models.inference.device.loaded_model import Rig
+from models.inference.device.placement import ON_DEVICE, Placement, decide
+from models.inference.lora.stack import LoraStack
 from models.job import Job
-from models.lora import LoraStack
-from models.placement import ON_DEVICE, Placement, decide
-from models.rig import Rig
 
 PARTS = ("check", "ours", "batch", "loras", "diffusers", "tier")
 WINDOWS = {"3 steps": 0.4, "8 steps": 1.0}

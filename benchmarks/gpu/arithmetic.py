@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.controlnet import Layout
+from models.inference.control.controlnet import Layout
 
 TOKENS_STEP = 32
 

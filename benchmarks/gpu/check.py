@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.random_models import twin
-from models.block import use_own_blocks
-from models.controlnet import load_controlnet
-from models.rig import Rig
-from models.transformer import Control, condition, control_tokens, predict
+from models.inference.control.controlnet import load_controlnet
+from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.transformer import Control, condition, control_tokens, predict
+from models.inference.device.loaded_model import Rig
 
 TIMESTEP = 0.3
 PROMPT_TOKENS = 40

@@ -11,9 +11,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from models.engine import Engine
+from models.inference.denoise.transformer import predict
+from models.inference.engine import Engine
 from models.job import Job, Pixels
-from models.transformer import predict
 
 WARM_UP = 2
 
@@ -68,7 +68,7 @@ def counted_forwards() -> Iterator[Counter[str]]:
         counts["controlled"] += arguments[-1] is not None
         return predict(*arguments)
 
-    with patch("models.pipeline.predict", counting):
+    with patch("models.inference.denoise.pipeline.predict", counting):
         yield counts
 
 

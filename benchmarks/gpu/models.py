@@ -13,16 +13,16 @@ from torch import Tensor
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.random_models import fill_at_random, random_controlnet, random_transformer, random_vae
-from models import demo
-from models.block import use_own_blocks
-from models.components import Components
 from models.config import ModelSettings
-from models.controlnet import KNOWN, Layout
-from models.engine import Engine
+from models.inference.control.controlnet import KNOWN, Layout
+from models.inference.denoise.blocks import use_own_blocks
+from models.inference.device.loaded_model import Rig
+from models.inference.device.placement import Footprint
+from models.inference.engine import Engine
+from models.inference.loading.components import Components
+from models.inference.loading.tensors import Shapes
 from models.job import LoraFile
-from models.loading import Shapes
-from models.placement import Footprint
-from models.rig import Rig
+from models.weights import demo
 
 LORAS = 3
 LORA_RANK = 32
@@ -90,7 +90,7 @@ def build_components(scale: Scale, dtype: torch.dtype, device: str, home: str | 
 
 
 class Held:
-    """A transformer's weights in host memory, as a `models.loading.Source`."""
+    """A transformer's weights in host memory, as a `models.inference.loading.tensors.Source`."""
 
     def __init__(self, transformer: Any) -> None:
         self._tensors: dict[str, Tensor] = {

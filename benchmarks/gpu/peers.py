@@ -8,7 +8,7 @@ from diffusers import ZImageControlNetModel, ZImageControlNetPipeline, ZImagePip
 
 from benchmarks.gpu.measure import control_picture
 from benchmarks.random_models import twin
-from models.components import Components
+from models.inference.loading.components import Components
 
 PROMPT = "a red ball and a blue cube on a green table, in front of a white wall"
 SCALE = 0.75

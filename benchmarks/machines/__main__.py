@@ -28,12 +28,12 @@ from benchmarks.chaos.callers import Callers
 from benchmarks.chaos.verdict import judge
 from benchmarks.machines.network import Machine, Network, lan
 from benchmarks.rows import write_row
-from tests.certificate import make_certificate
-from tests.s3_server import KEYS, S3Server
-from worker import leash
-from worker.embedded import find_server
-from worker.records import FINAL_STATES
-from worker.s3 import S3Objects
+from tests.support.certificate import make_certificate
+from tests.support.s3_server import KEYS, S3Server
+from worker.host import parent_death
+from worker.host.embedded_redis import find_server
+from worker.queue.work_queue import FINAL_STATES
+from worker.storage.s3 import S3Objects
 
 PORT = 8000
 REDIS_PORT = 6379
@@ -176,7 +176,7 @@ def _running(folder: Path) -> Iterator[Start]:
         data.mkdir()
         env = {**clean, **environment, "ZTURBO_DATA_DIR": str(data), "ZTURBO_MODEL": "demo"}
         with (folder / f"{name}.log").open("wb") as log:
-            started.append(leash.spawn(command, env=env, stdout=log.fileno()))
+            started.append(parent_death.spawn(command, env=env, stdout=log.fileno()))
 
     try:
         yield start

@@ -12,8 +12,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.server import server_config
-from worker.store import connect_async
+from app.http.server import server_config
+from worker.queue.connection import connect_async
 
 
 def bare_app(redis_url: str) -> FastAPI:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.rows import percentiles
-from models.catalog import ENDPOINTS
+from models.schema.catalog import ENDPOINTS
 
 CALLERS = 16
 SUBMIT = "/v1/models/" + next(name for name in ENDPOINTS if name.endswith("controlnet/lora"))

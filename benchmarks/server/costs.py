@@ -20,10 +20,10 @@ from app.config import Settings
 from app.main import create_app
 from benchmarks.server.sleeper import photo
 from models.config import ModelSettings
-from models.engine import Engine
+from models.inference.denoise.preview import preview
+from models.inference.engine import Engine
 from models.job import Job, Step
-from models.preview import preview
-from worker.encode import encode, encode_preview
+from worker.encoding.encode import encode, encode_preview
 
 RUNS = 5
 PREVIEWS = 50

@@ -11,7 +11,7 @@ from rq import Queue
 from app.config import Settings
 from benchmarks.server.callers import BODY, CALLERS, SUBMIT, Connection, connected, rate, submit
 from benchmarks.server.parts import Part, running_api, running_bare
-from worker.following import LOOK_SECONDS
+from worker.queue.follow import LOOK_SECONDS
 
 POLLS = 3
 """Of each poller."""

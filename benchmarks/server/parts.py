@@ -16,8 +16,8 @@ import psutil  # type: ignore[import-untyped]
 from app.cli.programs import programs
 from app.cli.serve import listen
 from app.config import Settings
-from worker import leash
-from worker.supervisor import Program
+from worker.host import parent_death
+from worker.host.supervisor import Program
 
 START_SECONDS = 60.0
 
@@ -72,7 +72,7 @@ def running_all(settings: Settings, redis_url: str, log: Path) -> Iterator[Part]
 @contextmanager
 def _running(program: Program, env: Mapping[str, str], log: Path) -> Iterator[psutil.Process]:
     with log.open("ab") as output:
-        process = leash.spawn(
+        process = parent_death.spawn(
             program.command,
             env={**os.environ, **program.env, **env},
             stdout=output.fileno(),

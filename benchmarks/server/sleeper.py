@@ -16,8 +16,8 @@ from benchmarks.chaos.worker import SleepingEngine
 from models.config import ModelSettings
 from models.job import Job, OnStep, Picture, Pixels, Step
 from worker.config import WorkerSettings
-from worker.runner import run_worker
-from worker.store import DEFAULT_REDIS_URL
+from worker.queue.connection import DEFAULT_REDIS_URL
+from worker.runtime.process import run_worker
 
 PICTURE_SECONDS = 0.3
 SIZE = 1024

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import WorkerHands, in_process
-from worker.requests import Requests
+from tests.support.http_api import WorkerHands, in_process
+from worker.queue.requests import Requests
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
 from worker.logs import JsonLines
 
 pytestmark = pytest.mark.anyio

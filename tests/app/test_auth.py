@@ -13,7 +13,7 @@ from app.auth import Keys, check_exposure, is_loopback
 from app.config import Settings
 from app.errors import ConfigError
 from app.main import create_app
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
 
 PUBLIC = {
     "/fal/uploads/{file_id}/{name}",

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from app.cli.doctor import MARKS
 from app.config import Settings
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from app.cli import generate
 from app.cli.exits import Exit
-from worker.metadata import read_metadata
+from worker.encoding.metadata import read_metadata
 
 Run = Callable[..., Result]
 
@@ -71,7 +71,7 @@ def test_each_seed_makes_a_picture_by_the_same_engine(
     run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch", reason="this installation makes no pictures")
-    from models.engine import Engine
+    from models.inference.engine import Engine
 
     load = Mock(wraps=Engine.load)
     monkeypatch.setattr(Engine, "load", load)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from app.cli.exits import Exit
 from app.cli.inspect import register
-from worker.encode import encode
+from worker.encoding.encode import encode
 
 MADE = {
     "version": "1.2.3",

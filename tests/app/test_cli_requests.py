@@ -27,14 +27,14 @@ from app.cli.progress import RequestProgress, describe
 from app.client import Client
 from app.config import Settings
 from app.main import create_app
-from models.inputs import ControlNetLoraInput
 from models.job import Job, Picture
-from tests.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
-from tests.processes import wait_for
-from worker.encode import encode
-from worker.metadata import describe as describe_picture
-from worker.objects import open_objects
-from worker.storage import Storage, new_file_id
+from models.schema.inputs import ControlNetLoraInput
+from tests.support.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
+from tests.support.processes import wait_for
+from worker.encoding.encode import encode
+from worker.encoding.metadata import describe as describe_picture
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 Run = Callable[..., Result]
 MINIMAL = ("--prompt", "A lighthouse", "--image", "https://example.com/a.png")

@@ -16,8 +16,8 @@ from app.cli import top
 from app.cli.exits import Exit
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import WorkerHands, served
-from worker.registry import WorkerInfo
+from tests.support.http_api import WorkerHands, served
+from worker.queue.registry import WorkerInfo
 
 GPU = WorkerInfo(
     "gpu-box-1", "gpu", "busy", "z-image-turbo", "cuda", memory_used=24 * 2**30, memory_total=80 * 2**30

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from app.cli import cli
 from models.config import DEFAULT_CONTROLNET, DEFAULT_MODEL, ModelSettings
-from models.hub import cached_file
-from models.pull import plan
-from tests.hub import HubStub
+from models.weights.hub import cached_file
+from models.weights.pull import plan
+from tests.support.hub import HubStub
 
 SHARD = os.urandom(100_000)
 

@@ -10,10 +10,10 @@ import pytest
 from app.client import Client, ClientError, WaitTimeout
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import DOCUMENTED_INPUT, MODEL, PNG, WorkerHands, served
-from tests.redis_server import RedisServer
-from worker.objects import open_objects
-from worker.storage import Storage, new_file_id
+from tests.support.http_api import DOCUMENTED_INPUT, MODEL, PNG, WorkerHands, served
+from tests.support.redis_server import RedisServer
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 
 @pytest.fixture

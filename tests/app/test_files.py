@@ -4,9 +4,9 @@ import httpx
 import pytest
 
 from app.config import Settings
-from tests.http_api import PNG
-from worker.objects import open_objects
-from worker.storage import Storage, new_file_id
+from tests.support.http_api import PNG
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ from fastapi import FastAPI
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import WorkerHands, in_process
-from tests.redis_server import RedisServer
-from worker.registry import WorkerInfo
+from tests.support.http_api import WorkerHands, in_process
+from tests.support.redis_server import RedisServer
+from worker.queue.registry import WorkerInfo
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ import pytest
 
 from app.config import Settings
 from app.errors import ConfigError
+from app.http.trusted_proxy import read_networks
 from app.main import create_app
-from app.proxy import read_networks
-from tests.http_api import in_process
+from tests.support.http_api import in_process
 
 pytestmark = pytest.mark.anyio
 

@@ -25,10 +25,10 @@ from app.cli import cli
 from app.cli.exits import Exit
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import WorkerHands, served
-from tests.processes import wait_for
-from worker.objects import open_objects
-from worker.storage import Storage, new_file_id
+from tests.support.http_api import WorkerHands, served
+from tests.support.processes import wait_for
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ from prometheus_client.samples import Sample
 import worker
 from app.config import Settings
 from app.metrics import BOUNDS, COUNTERS, HISTOGRAMS, exposition
-from tests.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT, WorkerHands
-from worker.registry import WorkerInfo
-from worker.requests import Stats
+from tests.support.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT, WorkerHands
+from worker.queue.registry import WorkerInfo
+from worker.queue.requests import Stats
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())

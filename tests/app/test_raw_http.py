@@ -10,7 +10,7 @@ import pytest
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import served
+from tests.support.http_api import served
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_strangers_do_not_say_where_they_come_from(base: str) -> None:
 def test_log_line_cannot_be_forged(base: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert send(base, "GET /v1/requests/x%0aINFO%20forged/status HTTP/1.1\r\n{host}")[0] == 404
-    # uvicorn's own, which is switched off (app.server), pytest catches all the same.
+    # uvicorn's own, which is switched off (app.http.server), pytest catches all the same.
     written = [vars(record) for record in caplog.records if record.name.startswith("zturbo")]
     assert written
     assert "forged" not in str(written)

@@ -11,8 +11,8 @@ from app.cli import cli
 from app.cli.exits import Exit
 from app.config import Settings
 from app.main import create_app
-from tests.certificates import Certificate, make_certificate
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, served
+from tests.support.certificates import Certificate, make_certificate
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, served
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import rows
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.arithmetic import step_flops
-from models.controlnet import KNOWN, Layout
+from models.inference.control.controlnet import KNOWN, Layout
 
 CONFIG = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2}
 UNIONS = {layout.variant: layout for layout in KNOWN}

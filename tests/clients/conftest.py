@@ -9,7 +9,7 @@ import pytest
 from app.config import Settings
 from app.main import create_app
 from tests.app.conftest import hands, settings
-from tests.http_api import WorkerHands, served
+from tests.support.http_api import WorkerHands, served
 
 __all__ = ["hands", "settings"]
 

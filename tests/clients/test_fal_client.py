@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.clients.conftest import OUTPUT
 from tests.contract.exchanges import events
-from tests.http_api import WorkerHands
-from tests.processes import wait_for
+from tests.support.http_api import WorkerHands
+from tests.support.processes import wait_for
 
 fal_client = pytest.importorskip("fal_client", reason="fal-client is not installed")
 
@@ -268,8 +268,8 @@ def test_stream_without_logs_is_silent_about_steps(client: Any, base: str, hands
 
 
 def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHands, settings: Any) -> None:
-    from worker.objects import open_objects
-    from worker.storage import Storage, new_file_id
+    from worker.storage.objects import open_objects
+    from worker.storage.pictures import Storage, new_file_id
 
     picture = png(Image.new("RGB", (8, 8)))
     file_id = new_file_id()
@@ -284,7 +284,7 @@ def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHan
 
 def test_key_is_said_as_fal_says_it(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.main import create_app
-    from tests.http_api import served
+    from tests.support.http_api import served
 
     keyed = settings.model_copy(update={"api_keys": "ann:key-a"})
     with served(create_app(keyed), keyed) as base:

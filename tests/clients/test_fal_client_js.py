@@ -14,8 +14,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.http_api import WorkerHands
-from tests.processes import wait_for
+from tests.support.http_api import WorkerHands
+from tests.support.processes import wait_for
 
 HERE = Path(__file__).parent
 SECONDS = 60

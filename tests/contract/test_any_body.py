@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from app.config import Settings
 from app.main import create_app
-from models.inputs import ControlNetLoraInput
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, served
+from models.schema.inputs import ControlNetLoraInput
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, served
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT, served
+from tests.support.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT, served
 
 DOCUMENT = json.loads((Path(__file__).parents[2] / "openapi.json").read_text())
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "200"))

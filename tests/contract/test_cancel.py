@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
 
 pytestmark = pytest.mark.anyio
 

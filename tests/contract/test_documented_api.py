@@ -19,20 +19,20 @@ from PIL import Image
 
 from app.config import Settings
 from app.errors import ApiError
-from app.fal import OUR_FAULTS
+from app.fal.bodies import OUR_FAULTS
 from app.main import create_app
 from app.openapi import describe
 from models.errors import Cancelled, DeviceBroken, ModelError
 from tests.contract.exchanges import Exchange, events, exchanges, fits
 from tests.contract.test_preprocess import write_lora
-from tests.http_api import WorkerHands, served
-from tests.processes import wait_for
-from worker.encode import encode_preview
+from tests.support.http_api import WorkerHands, served
+from tests.support.processes import wait_for
+from worker.encoding.encode import encode_preview
 from worker.errors import FetchError, ImageError
-from worker.objects import open_objects
-from worker.queue import Queue
-from worker.registry import WorkerInfo
-from worker.storage import Storage, new_file_id
+from worker.queue.doorbell import Queue
+from worker.queue.registry import WorkerInfo
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 SECONDS = 10.0

@@ -12,8 +12,8 @@ from fastapi.routing import iter_route_contexts
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
-from tests.redis_server import RedisServer
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
+from tests.support.redis_server import RedisServer
 from worker.errors import StorageError
 
 pytestmark = pytest.mark.anyio
@@ -94,7 +94,7 @@ async def test_body_of_very_many_values(http: httpx.AsyncClient) -> None:
 
 
 async def test_body_that_does_not_arrive(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.body.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("app.http.body.BODY_SECONDS", 0.05)
 
     async def stalled(begin: bytes) -> AsyncIterator[bytes]:
         yield begin

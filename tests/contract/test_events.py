@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
 
 pytestmark = pytest.mark.anyio
 

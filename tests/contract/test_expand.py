@@ -6,8 +6,8 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from tests.http_api import WorkerHands
-from tests.processes import wait_for
+from tests.support.http_api import WorkerHands
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.anyio
 

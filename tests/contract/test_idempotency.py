@@ -5,8 +5,8 @@ import pytest
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
-from worker.workspace import INLINE_CHARACTERS
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
+from worker.storage.workspace import INLINE_CHARACTERS
 
 pytestmark = pytest.mark.anyio
 

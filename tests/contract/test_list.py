@@ -7,10 +7,10 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from tests.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands, in_process
-from worker.objects import open_objects
-from worker.storage import Storage, new_file_id
-from worker.workspace import ASIDE
+from tests.support.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands, in_process
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
+from worker.storage.workspace import ASIDE
 
 pytestmark = pytest.mark.anyio
 

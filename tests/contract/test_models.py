@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.http_api import MODEL, SUBMIT
+from tests.support.http_api import MODEL, SUBMIT
 
 pytestmark = pytest.mark.anyio
 

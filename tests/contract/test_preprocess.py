@@ -15,8 +15,8 @@ from PIL import Image
 
 from app.config import Settings
 from tests.contract.test_upload import upload
-from tests.http_api import WorkerHands
-from tests.processes import wait_for
+from tests.support.http_api import WorkerHands
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def in_line(hands: WorkerHands) -> None:
 async def test_canny_map_is_what_a_request_would_be_guided_by_within_a_second(
     http: httpx.AsyncClient,
 ) -> None:
-    from models.preprocess import canny
+    from models.canny import canny
 
     image_url = (await upload(http, square(1024, 768))).json()["url"]
     body = {"image_url": image_url, "preprocess": "canny", "image_size": "auto"}
@@ -183,8 +183,8 @@ async def test_no_lora_at_all_is_an_empty_list(http: httpx.AsyncClient) -> None:
 
 
 def test_demo_model_has_loras_of_its_own(settings: Settings) -> None:
-    from models.shelf import find_loras
-    from models.weights import resolve_lora
+    from models.weights.installed_loras import find_loras
+    from models.weights.resolve import resolve_lora
 
     demo = settings.model_copy(update={"model": "demo"})
     found = find_loras(demo)
@@ -196,8 +196,8 @@ def test_demo_model_has_loras_of_its_own(settings: Settings) -> None:
 
 
 def test_listed_names_are_names_that_a_request_takes(settings: Settings) -> None:
-    from models.shelf import find_loras
-    from models.weights import resolve_lora
+    from models.weights.installed_loras import find_loras
+    from models.weights.resolve import resolve_lora
 
     write_lora(settings.loras_path / "people" / "ann.safetensors", {})
     (lora,) = find_loras(settings)

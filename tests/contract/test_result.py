@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from app.config import Settings
-from tests.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands
-from worker.objects import open_objects
-from worker.storage import Storage, new_file_id
+from tests.support.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 

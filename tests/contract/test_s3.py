@@ -8,18 +8,18 @@ import pytest
 from PIL import Image
 
 from app.config import Settings
-from tests.http_api import WorkerHands
-from tests.s3_server import S3Server
-from tests.worker.crew import MODEL
-from worker.objects import open_objects
-from worker.storage import Storage, new_file_id
+from tests.support.http_api import WorkerHands
+from tests.support.s3_server import S3Server
+from tests.worker.runtime.crew import MODEL
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def settings(settings: Settings, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr("worker.s3.RETRIES", timedelta(milliseconds=100))
+    monkeypatch.setattr("worker.storage.s3.RETRIES", timedelta(milliseconds=100))
     return settings.model_copy(update={"storage": bucket})
 
 

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
-from worker.registry import WorkerInfo
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from worker.queue.registry import WorkerInfo
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,8 @@ import re
 import httpx
 import pytest
 
-from tests.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT
-from worker.requests import Requests
+from tests.support.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT
+from worker.queue.requests import Requests
 
 pytestmark = pytest.mark.anyio
 

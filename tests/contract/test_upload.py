@@ -10,10 +10,10 @@ from PIL import Image
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import in_process
-from worker.objects import open_objects
-from worker.sources import read_source
-from worker.storage import Storage
+from tests.support.http_api import in_process
+from worker.inputs.input_image import read_source
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage
 
 pytestmark = pytest.mark.anyio
 

@@ -4,8 +4,8 @@ import anyio
 import httpx
 import pytest
 
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
-from worker.requests import Requests
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from worker.queue.requests import Requests
 
 pytestmark = pytest.mark.anyio
 

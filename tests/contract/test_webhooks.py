@@ -18,10 +18,10 @@ import pytest
 from app.config import Settings
 from app.main import create_app
 from app.webhooks import AT_ONCE
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
-from tests.processes import wait_for
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
+from tests.support.processes import wait_for
+from worker.storage.workspace import INLINE_CHARACTERS
 from worker.webhooks import POST_SECONDS, next_pause, sign
-from worker.workspace import INLINE_CHARACTERS
 
 OUTPUT: dict[str, Any] = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
 FAL_SUBMIT = "/fal-ai/z-image/turbo/controlnet/lora"

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, served
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, served
 
 ROUTES = [
     ("GET", "/v1/models"),

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.client import Client
-from models import demo
-from tests.serve_process import ServeProcess
+from models.weights import demo
+from tests.support.serve_process import ServeProcess
 
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 CONTROLNET = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models import demo
-from models.checkpoint import read_header
+from models.weights import demo
+from models.weights.header import read_header
 from tests.e2e.conftest import CONTROLNET, MODEL_ID, data_uri, photograph, run
-from tests.hub import HubStub
-from tests.serve_process import ServeProcess
+from tests.support.hub import HubStub
+from tests.support.serve_process import ServeProcess
 
 ROOT = Path(__file__).parents[2]
 LORA = "someone/style"

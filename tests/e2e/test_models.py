@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.catalog import ENDPOINTS
+from models.schema.catalog import ENDPOINTS
 from tests.e2e.conftest import REQUEST_SECONDS, data_uri, photograph
 
 FIELDS: dict[str, Any] = {

@@ -11,8 +11,8 @@ import httpx
 
 from app.client import Client
 from tests.e2e.conftest import MODEL_ID, Make, data_uri, photograph, run
-from tests.processes import alive, wait_for
-from tests.serve_process import ServeProcess
+from tests.support.processes import alive, wait_for
+from tests.support.serve_process import ServeProcess
 
 BODY = {
     "prompt": "a fox",

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import MODEL_ID, REQUEST_SECONDS, data_uri, photograph
-from tests.serve_process import ServeProcess
+from tests.support.serve_process import ServeProcess
 
 pytest.importorskip("fal_client", reason="fal-client is not installed")
 

@@ -11,6 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.models.untrained import write_untrained
+    from tests.models.inference.untrained import write_untrained
 
     return write_untrained(tmp_path_factory.mktemp("models") / "tiny")

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import wait_for
-from worker import leash
+from tests.support.processes import wait_for
 from worker.config import WorkerSettings
-from worker.embedded import EmbeddedRedis, find_server, held
-from worker.objects import open_objects
-from worker.records import Records
-from worker.requests import Requests
+from worker.host import parent_death
+from worker.host.embedded_redis import EmbeddedRedis, find_server, held
+from worker.queue.connection import connect
+from worker.queue.requests import Requests
+from worker.queue.work_queue import Records
 from worker.secret import Secret
-from worker.storage import Storage, new_file_id
-from worker.store import connect
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ def served(data_dir: Path) -> Iterator[WorkerSettings]:
     with held(data_dir / "redis") as lock_fd:
         server = EmbeddedRedis(find_server(), data_dir / "redis", lock_fd)
         program = server.program
-        process = leash.spawn(
+        process = parent_death.spawn(
             program.command, env=os.environ, stdout=subprocess.DEVNULL, pass_fds=program.pass_fds
         )
         try:

@@ -15,9 +15,9 @@ from typer.main import get_command
 from app.cli import cli
 from app.config import Settings
 from app.main import create_app
-from tests.certificate import make_certificate
-from tests.http_api import DOCUMENTED_INPUT, SUBMIT, served
-from tests.processes import free_port, wait_for
+from tests.support.certificate import make_certificate
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, served
+from tests.support.processes import free_port, wait_for
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 KEY = "caller-key"

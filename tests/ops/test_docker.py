@@ -25,8 +25,8 @@ from app.cli import cli
 from app.cli.programs import STOP_MARGIN_SECONDS
 from app.cli.settings import SECRETS, read_settings
 from app.config import Settings
-from tests.processes import free_port, wait_for
-from worker.embedded import find_server
+from tests.support.processes import free_port, wait_for
+from worker.host.embedded_redis import find_server
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from app.cli import cli
-from models.inputs import ControlNetLoraInput
+from models.schema.inputs import ControlNetLoraInput
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -13,8 +13,8 @@ import pytest
 import skimage
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.models.untrained import CONTROLNET, write_lora, write_untrained
-from tests.serve_process import ServeProcess
+from tests.models.inference.untrained import CONTROLNET, write_lora, write_untrained
+from tests.support.serve_process import ServeProcess
 
 PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "astronaut.png"
 ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "playground"

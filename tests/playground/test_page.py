@@ -10,7 +10,6 @@ from playwright.sync_api import Page, expect
 
 from app.config import Settings
 from app.main import create_app
-from tests.http_api import WorkerHands, served
 from tests.playground.conftest import (
     ARTIFACTS,
     DESKTOP,
@@ -21,7 +20,8 @@ from tests.playground.conftest import (
     run_to_picture,
     wait_until_ready,
 )
-from worker.registry import WorkerInfo
+from tests.support.http_api import WorkerHands, served
+from worker.queue.registry import WorkerInfo
 
 GRAVE = ("serious", "critical")
 

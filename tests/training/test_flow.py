@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 
-from models.transformer import Control, condition, control_tokens, predict
+from models.inference.denoise.transformer import Control, condition, control_tokens, predict
 from training import flow
 from training.presets import CPU
 from training.text_encoder import WIDTH

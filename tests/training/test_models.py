@@ -49,7 +49,7 @@ def test_folding_changes_the_latents_spread_and_not_the_picture(pixels: torch.Te
 
 
 def test_embedding_in_a_batch_is_the_servers_embedding_of_each_prompt() -> None:
-    from models.prompt import encode_prompt
+    from models.inference.text_encoder import encode_prompt
 
     prompts = ["a red ball on grass", "under a blue sky, a small blue box on sand", "ein Fisch"]
     tokenizer = build_tokenizer(prompts[:2] * 20)

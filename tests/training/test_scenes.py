@@ -95,7 +95,7 @@ def test_skeleton_has_openposes_colours_and_is_black_without_a_figure() -> None:
 
 
 def test_canny_is_the_servers_canny() -> None:
-    from models.preprocess import canny
+    from models.canny import canny
 
     image = render(sample_scene(2), 128, 128).image
     assert np.array_equal(canny_map(image), canny(image, 128, 128))

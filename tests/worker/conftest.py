@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import redis
 
-from tests.worker.crew import Crew
+from tests.worker.runtime.crew import Crew
 from worker.config import WorkerSettings
-from worker.queue import Bells
-from worker.records import Records
-from worker.requests import Requests
-from worker.store import connect, connect_async
+from worker.queue.connection import connect, connect_async
+from worker.queue.doorbell import Bells
+from worker.queue.requests import Requests
+from worker.queue.work_queue import Records
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ start_logging(sys.argv[1])
 for name in ("httpx", "httpx2", "httpcore", "huggingface_hub"):
     logging.getLogger(name).info("HTTP Request: GET https://example.com/?signature=secret")
     logging.getLogger(name).warning("something is wrong")
-log = logging.getLogger("worker.life")
+log = logging.getLogger("worker.runtime.consumer")
 with about("a"):
     log.info("stage ended", extra={"stage": "prepare", "seconds": 0.5})
     thread = threading.Thread(target=copy_context().run, args=(lambda: log.warning("no beat"),))
@@ -50,7 +50,7 @@ def test_each_event_is_one_json_object(lines: list[dict[str, Any]]) -> None:
     assert ended.pop("time").endswith("Z")
     assert ended == {
         "level": "INFO",
-        "logger": "worker.life",
+        "logger": "worker.runtime.consumer",
         "event": "stage ended",
         "request_id": "a",
         "stage": "prepare",
@@ -66,6 +66,6 @@ def test_each_event_is_one_json_object(lines: list[dict[str, Any]]) -> None:
 
 def test_text_has_the_same_for_people() -> None:
     text = said("text")
-    assert "INFO worker.life: stage ended request_id=a stage=prepare seconds=0.5\n" in text
-    assert "WARNING worker.life: no beat request_id=a\n" in text
+    assert "INFO worker.runtime.consumer: stage ended request_id=a stage=prepare seconds=0.5\n" in text
+    assert "WARNING worker.runtime.consumer: no beat request_id=a\n" in text
     assert "secret" not in text

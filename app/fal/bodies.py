@@ -1,0 +1,190 @@
+"""fal's words for what this server does: bodies and states translated, nothing of a request's life.
+
+https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on: only three state words,
+`logs` in every status, `queue_position` while in the queue.
+"""
+
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.answers import file_url, timestamp
+from app.links import Links
+from models.errors import CheckpointError, WeightsMissing
+from models.schema.fields import (
+    STRICT,
+    ControlEnd,
+    ControlScale,
+    ControlStart,
+    Expansion,
+    Format,
+    Images,
+    ImageUrl,
+    Loras,
+    PreprocessField,
+    Prompt,
+    Seed,
+    Steps,
+)
+from models.schema.inputs import AnyInput, Windowed
+from models.sizes import GRID, ImageSize
+from worker.errors import StorageError
+from worker.queue.work_queue import Record, State
+
+OWNER, APP = "fal-ai", "z-image"
+MODEL_PATH = "turbo/controlnet/lora"
+FAL_MODEL_ID = f"{OWNER}/{APP}/{MODEL_PATH}"
+MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
+"""What answers for it here."""
+
+RUN_PATH = "/fal/run"
+"""Stands for https://fal.run, where the same path as in the queue makes a call wait for the result."""
+REST_PATH = "/fal/rest"
+"""For https://rest.fal.ai."""
+CDN_PATH = "/fal/cdn"
+"""For https://v3.fal.media."""
+
+OUR_FAULTS = (
+    *("internal_error", "worker_crashed"),
+    *(StorageError.code, WeightsMissing.code, CheckpointError.code),
+)
+"""Errors of a request that no other body would have spared it."""
+
+DIALECT = "fal"
+MIN_SIDE = 256
+MAX_SIDE = 2048
+
+STATES: dict[State, Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]] = {
+    "in_queue": "IN_QUEUE",
+    "in_progress": "IN_PROGRESS",
+    "succeeded": "COMPLETED",
+    "failed": "COMPLETED",
+    "cancelled": "COMPLETED",
+}
+
+
+class FalSize(BaseModel):
+    """A size in pixels; each side goes to the nearest multiple of 16."""
+
+    model_config = STRICT
+
+    width: int = Field(ge=MIN_SIDE, le=MAX_SIDE)
+    height: int = Field(ge=MIN_SIDE, le=MAX_SIDE)
+
+    def __str__(self) -> str:
+        return f"{round(self.width / GRID) * GRID}x{round(self.height / GRID) * GRID}"
+
+
+class FalInput(Windowed):
+    """Input of `fal-ai/z-image/turbo/controlnet/lora`, with its own defaults."""
+
+    prompt: Prompt
+    image_url: ImageUrl
+    loras: Loras = Field(default_factory=list)
+    image_size: ImageSize | FalSize = "auto"
+    control_scale: ControlScale = 0.75
+    control_start: ControlStart = 0.0
+    control_end: ControlEnd = 0.8
+    preprocess: PreprocessField = "none"
+    num_inference_steps: Steps = 8
+    seed: Seed | None = None
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = "png"
+    num_images: Images = 1
+    sync_mode: bool = False
+    acceleration: str = "regular"
+    enable_safety_checker: bool = True
+
+    def ours(self) -> "TakenInput":
+        """The same request as a worker reads it."""
+        fields = {name: getattr(self, name) for name in TakenInput.model_fields}
+        return TakenInput(
+            **fields | {"image_size": str(self.image_size), "seed": -1 if self.seed is None else self.seed}
+        )
+
+
+class TakenInput(AnyInput):
+    """As the record keeps it."""
+
+    sync_mode: bool
+    """Answer with the picture itself; of no concern to a worker."""
+
+
+def request_links(request_id: str, links: Links) -> dict[str, str]:
+    base = f"{links.base}/{OWNER}/{APP}/requests/{request_id}"
+    return {"response_url": base, "status_url": f"{base}/status", "cancel_url": f"{base}/cancel"}
+
+
+def status_body(record: Record, links: Links, logs: bool = False) -> dict[str, Any]:
+    """`logs`: whether the caller asked for them; fal's own examples then loop over what there is."""
+    body: dict[str, Any] = {
+        "status": STATES[record.state],
+        "request_id": record.id,
+        **request_links(record.id, links),
+        # The Python client reads this and `queue_position` by name, in every answer.
+        "logs": _logs(record) if logs else None,
+    }
+    if record.state == "in_queue":
+        body["queue_position"] = record.position or 0
+    if failure := failure_of(record):
+        body |= {"error": failure["message"], "error_type": failure["type"]}
+    if record.output:
+        body["metrics"] = {"inference_time": record.gpu_seconds}
+    return body
+
+
+def _logs(record: Record) -> list[dict[str, str]]:
+    """The step that is done, as the one line of a log; none before the first."""
+    if not record.step:
+        return []
+    message = f"Step {record.step} of {record.total_steps}"
+    return [{"timestamp": timestamp(time.time()), "level": "INFO", "source": "zturbo", "message": message}]
+
+
+def result_body(record: Record, links: Links, urls: list[str] | None = None) -> dict[str, Any]:
+    """Of a request that succeeded; `urls` stand for the pictures' own in `sync_mode`."""
+    output, images = record.output or {}, record.images
+    return {
+        "images": [
+            {
+                "url": url,
+                "width": image["width"],
+                "height": image["height"],
+                "content_type": image["content_type"],
+                "file_name": image["name"],
+                "file_size": image["size"],
+            }
+            for image, url in zip(images, urls or [file_url(image, links) for image in images], strict=True)
+        ],
+        "seed": output["seed"],
+        "prompt": output.get("expanded_prompt") or output["prompt"],
+        "has_nsfw_concepts": [False] * len(images),
+        "timings": output["timings"],
+    }
+
+
+def failure_of(record: Record) -> dict[str, str] | None:
+    """`type` and `message` of a request that has ended without a picture."""
+    if record.state == "cancelled":
+        return {"type": "cancelled", "message": "The request was cancelled."}
+    return record.error if record.state == "failed" else None
+
+
+def fault_status(failure: dict[str, str]) -> Literal[422, 500]:
+    """Of the result route's answer for a request that has ended without a picture."""
+    return 500 if failure["type"] in OUR_FAULTS else 422
+
+
+def fault_body(failure: dict[str, str]) -> dict[str, Any]:
+    """Of that answer."""
+    fault = {"loc": ["body"], "msg": failure["message"], "type": failure["type"]}
+    # The JavaScript client's own error says what is under `message`.
+    return {"detail": [fault], "message": failure["message"]}
+
+
+def webhook_body(record: Record, links: Links) -> dict[str, Any]:
+    ids = {"request_id": record.id, "gateway_request_id": record.id}
+    if failure := failure_of(record):
+        return {**ids, "status": "ERROR", "error": failure["message"], "payload": fault_body(failure)}
+    return {**ids, "status": "OK", "payload": result_body(record, links)}

@@ -1,0 +1,138 @@
+"""fal's queue protocol, and its call that waits, on the same records: its public clients work unmodified."""
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Response
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from app.auth import Owner
+from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep, find_own
+from app.fal import bodies
+from app.links import Links
+from app.submission import MAX_WAIT_SECONDS, SubmissionDep, WebhookQuery
+from worker.queue.follow import follow
+from worker.queue.work_queue import FINAL_STATES, Record
+from worker.storage.pictures import Storage
+
+EARLY = {"detail": "Request is still in progress"}
+LATE = "The picture was not done in time, and is not made any more; use the queue instead."
+ID_HEADER = "x-fal-request-id"
+
+PatienceHeader = Annotated[float, Header(alias="x-fal-request-timeout", ge=0)]
+
+router = APIRouter(prefix=f"/{bodies.OWNER}/{bodies.APP}", tags=["fal"], include_in_schema=False)
+requests_router = APIRouter(prefix="/requests/{request_id}", tags=["fal"], include_in_schema=False)
+run_router = APIRouter(
+    prefix=f"{bodies.RUN_PATH}/{bodies.OWNER}/{bodies.APP}", tags=["fal"], include_in_schema=False
+)
+
+
+@router.post(f"/{bodies.MODEL_PATH}")
+async def submit(
+    submission: SubmissionDep,
+    fal_webhook: WebhookQuery = None,
+) -> JSONResponse:
+    """Queue one request."""
+    asked, warnings = await submission.read(bodies.FalInput)
+    taken = await submission.take(bodies.MODEL_ID, asked.ours(), warnings, fal_webhook, bodies.DIALECT)
+    body = {"request_id": taken.request_id, **bodies.request_links(taken.request_id, submission.links)}
+    return _answer(body | {"status": "IN_QUEUE", "queue_position": taken.position}, 200, taken.request_id)
+
+
+@run_router.post(f"/{bodies.MODEL_PATH}")
+async def run(
+    submission: SubmissionDep,
+    requests: RequestsDep,
+    storage: StorageDep,
+    patience: PatienceHeader = MAX_WAIT_SECONDS,
+) -> JSONResponse:
+    """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
+    asked, warnings = await submission.read(bodies.FalInput)
+    request_id, _ = await submission.take(bodies.MODEL_ID, asked.ours(), warnings, None, bodies.DIALECT)
+    record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))
+    if record is None or record.state not in FINAL_STATES:
+        await requests.cancel(request_id, force=True)
+        answer = _answer({"detail": LATE, "message": LATE}, 504, request_id)
+        # By this the clients know that there is no sense in sending the same again.
+        answer.headers["x-fal-request-timeout-type"] = "user"
+        return answer
+    return await _result(record, submission.links, storage)
+
+
+@requests_router.get("/status")
+async def get_status(record: OwnRecord, links: LinksDep, logs: bool = False) -> JSONResponse:
+    """How the request fares; a failed one is COMPLETED, with `error`."""
+    status = 200 if record.state in FINAL_STATES else 202
+    return _answer(bodies.status_body(record, links, logs), status, record.id)
+
+
+async def _name_request(record: OwnRecord, response: Response) -> None:
+    """A stream's headers are sent before its own code runs."""
+    response.headers[ID_HEADER] = record.id
+
+
+@requests_router.get(
+    "/status/stream", response_class=EventSourceResponse, dependencies=[Depends(_name_request)]
+)
+async def stream_status(
+    record: OwnRecord, requests: RequestsDep, links: LinksDep, logs: bool = False
+) -> AsyncIterator[ServerSentEvent]:
+    """One status body for each change, to the last."""
+    told: dict[str, Any] = {}
+    async for moment in follow(requests, record.id):
+        body = bodies.status_body(moment.record, links, logs)
+        # Without logs a step changes nothing.
+        if body != told:
+            told = body
+            yield ServerSentEvent(data=body)
+
+
+@requests_router.get("")
+async def get_result(record: OwnRecord, links: LinksDep, storage: StorageDep) -> JSONResponse:
+    """The pictures, or why there are none."""
+    if record.state not in FINAL_STATES:
+        return _answer(EARLY, 400, record.id)
+    return await _result(record, links, storage)
+
+
+@requests_router.put("/cancel")
+async def cancel(request_id: str, owner: Owner, requests: RequestsDep) -> JSONResponse:
+    """Stop the request, also while it runs."""
+    record = await find_own(request_id, owner, requests)
+    cancellation = record and await requests.cancel(record.id, force=True)
+    if record is None or cancellation is None:
+        return JSONResponse({"status": "NOT_FOUND"}, 404)
+    if record.state in FINAL_STATES or cancellation.state != "cancelled":
+        return _answer({"status": "ALREADY_COMPLETED"}, 400, record.id)
+    return _answer({"status": "CANCELLATION_REQUESTED"}, 202, record.id)
+
+
+# A client that kept the whole model id finds its requests too.
+for prefix in ("", f"/{bodies.MODEL_PATH}"):
+    router.include_router(requests_router, prefix=prefix)
+
+
+async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:
+    if failure := bodies.failure_of(record):
+        return _answer(bodies.fault_body(failure), bodies.fault_status(failure), record.id)
+    urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
+    return _answer(bodies.result_body(record, links, urls), 200, record.id)
+
+
+def _answer(body: dict[str, Any], status: int, request_id: str) -> JSONResponse:
+    return JSONResponse(body, status, {ID_HEADER: request_id})
+
+
+def _data_uris(record: Record, storage: Storage) -> list[str] | None:
+    """None when a picture has expired."""
+    uris = []
+    for image in record.images:
+        data = storage.read(image["file_id"], image["name"])
+        if data is None:
+            return None
+        uris.append(f"data:{image['content_type']};base64,{base64.b64encode(data).decode()}")
+    return uris

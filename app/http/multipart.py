@@ -1,0 +1,54 @@
+"""A picture that a caller sends: out of a multipart body, with a limit, and kept in its turn."""
+
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from app.errors import bad_field
+from app.http.body import chunks, in_time
+from worker.errors import ImageError
+
+T = TypeVar("T")
+
+ENVELOPE_BYTES = 65_536
+"""What the boundaries, headers and other fields around a file may take."""
+
+DECODING = CapacityLimiter(2)
+"""A picture of the largest size that is taken needs 600 MB for a moment, however small its file."""
+
+
+async def read_file(request: Request, field: str, limit: int) -> bytes:
+    """The bytes of the form's `field`. Raises BadInput, or BodyTooLarge once it is past `limit` bytes."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise bad_field(field, f"{field}: send the picture as multipart/form-data, in the field `{field}`.")
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks(request, limit + ENVELOPE_BYTES):
+            yield chunk
+        yield b""
+
+    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=10)
+    try:
+        async with in_time():
+            form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError):
+        raise bad_field(field, f"{field}: the multipart body cannot be read.") from None
+    try:
+        file = form.get(field)
+        if not isinstance(file, UploadFile):
+            raise bad_field(field, f"{field}: is required, as a file.")
+        return await file.read()
+    finally:
+        await form.close()
+
+
+async def keep_picture(keep: Callable[[], T]) -> T:
+    """What `keep`, which decodes the form's `file`, returns. Raises BadInput for what is no picture."""
+    try:
+        return await to_thread.run_sync(keep, limiter=DECODING)
+    except ImageError as error:
+        raise bad_field("file", str(error)) from None

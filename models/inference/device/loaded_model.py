@@ -1,0 +1,237 @@
+"""A model set up on one device: its parts where the placement wants them, and the control branches in use.
+
+Each part is handed out in a `with` block, within which its weights are on the device.
+"""
+
+import gc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
+from torch import nn
+from transformers import Qwen3ForCausalLM
+
+from models.config import ModelSettings
+from models.inference.control.controlnet import load_controlnet
+from models.inference.denoise.compilation import compile_blocks, keep_code_in, warm_up
+from models.inference.device.attention import preferring
+from models.inference.device.devices import find_device, free_bytes
+from models.inference.device.offload import move_all_but, stream, visiting
+from models.inference.device.placement import ON_DEVICE, Placement, decide, smaller
+from models.inference.device.quantization import quantize_blocks, require_torchao
+from models.inference.loading.components import Components, Files, footprint, load_components
+from models.weights.resolve import replaced_parts
+
+
+class Branch(NamedTuple):
+    """A control checkpoint as it was when it was loaded."""
+
+    path: Path
+    mtime_ns: int
+    size: int
+    controlnet: ZImageControlNetModel
+
+
+class Rig:
+    """Keeps the default control branch loaded, and the one other that was used last."""
+
+    def __init__(
+        self,
+        components: Components,
+        placement: Placement,
+        controlnet: Path | None,
+        compile_mode: str = "off",
+        attention: str = "auto",
+        quantized: bool = False,
+    ) -> None:
+        self.placement = placement
+        self.shortages: Counter[str] = Counter()
+        """Times the device's memory ran out, by what `out_of_memory` did about it."""
+        self.tokenizer = components.tokenizer
+        self.scheduler = components.scheduler
+        self.transformer = components.transformer
+        self.originals = components.stored
+        """The transformer's weights as its files have them."""
+        self._text_encoder = components.text_encoder
+        self._vae = components.vae
+        self._device = torch.device(placement.device)
+        self._attention = attention
+        self._quantized = quantized
+        if quantized:
+            quantize_blocks(self.transformer)
+        if self._device.type == "cuda":
+            # As cuDNN's convolutions in 16 bits want it; on a CPU it is slower. Not yet tried.
+            self._vae.to(memory_format=torch.channels_last)
+        # Where weights come and go, code for them would not stay good.
+        self._compile_mode = compile_mode if placement.mode in ON_DEVICE else "off"
+        self._settle()
+        self._compile(self.transformer)
+        self._default = self._load_branch(controlnet) if controlnet else None
+        self._other: Branch | None = None
+
+    @classmethod
+    def load(cls, folder: Path, controlnet: Path | None, settings: ModelSettings) -> "Rig":
+        """Load the model in `folder` as the memory there is allows; `controlnet` is the default branch.
+
+        Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
+        """
+        quantized = settings.quantization == "int8"
+        if quantized:
+            require_torchao()
+        device = find_device(settings.device)
+        files = Files(**replaced_parts(settings))
+        weight = footprint(folder, controlnet, files)
+        placement = decide(
+            device, free_bytes(device), weight, settings.dtype, settings.placement, quantized=quantized
+        )
+        if device.startswith("cuda"):
+            # The same request gives the same bytes.
+            torch.backends.cudnn.deterministic = True
+        home = torch.device(device if placement.mode in ON_DEVICE else "cpu")
+        dtype = getattr(torch, placement.dtype)
+        components = load_components(folder, dtype, home, settings.data_dir / "cache", files)
+        keep_code_in(settings.data_dir / "cache" / "compiled")
+        return cls(components, placement, controlnet, settings.compile, settings.attention, quantized)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Pixels along each side that one latent stands for."""
+        return int(2 ** (len(self._vae.config.block_out_channels) - 1))
+
+    @contextmanager
+    def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
+        with self._guest(self._text_encoder, "text-encoder-offload", "model-offload"):
+            yield self._text_encoder
+
+    @contextmanager
+    def denoiser(
+        self, controlnet: Path | None
+    ) -> Iterator[tuple[ZImageTransformer2DModel, ZImageControlNetModel | None]]:
+        """The transformer and, if asked for, the branch of a control checkpoint; raises `ControlNetError`."""
+        branch = self._branch(controlnet) if controlnet else None
+        with (
+            preferring(self._attention),
+            self._guest(self.transformer, "model-offload"),
+            self._guest(branch, "model-offload") if branch is not None else nullcontext(),
+        ):
+            yield self.transformer, branch
+
+    @contextmanager
+    def autoencoder(self) -> Iterator[AutoencoderKL]:
+        with self._guest(self._vae, "model-offload"):
+            yield self._vae
+
+    def warm_up(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Compile for pictures of these (width, height), if the blocks are to be compiled at all."""
+        if self._compile_mode == "off":
+            return
+        side = self.pixels_per_latent
+        latents = [(height // side, width // side) for width, height in sizes]
+        with self.denoiser(self._default.path if self._default else None) as (transformer, controlnet):
+            warm_up(transformer, controlnet, latents, self._device)
+
+    def end_step(self) -> None:
+        """Wait until a denoising step is done; what it held in CUDA graphs is free for the next."""
+        self.synchronize()
+        if self._compile_mode == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def free_cache(self) -> None:
+        """Give back memory that is kept for reuse, or held by objects that nobody can reach."""
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def shrink(self) -> bool:
+        """Go one placement down; False when this is the last."""
+        below = smaller(self.placement)
+        if below is None:
+            return False
+        self.move(below)
+        return True
+
+    def move(self, placement: Placement) -> None:
+        """Go over to a smaller placement; what leaves the device is in host memory from then on."""
+        before, self.placement = self.placement, placement
+        if placement.mode == before.mode:
+            self._vae.enable_tiling()
+            return
+        branches = [branch.controlnet for branch in (self._default, self._other) if branch]
+        leaving = [self._text_encoder, self._vae]
+        if placement.mode not in ON_DEVICE:
+            leaving += [self.transformer, *branches]
+            if self._compile_mode != "off":
+                torch.compiler.set_stance("force_eager")
+        for module in leaving:
+            module.to("cpu")
+        self._settle()
+        if placement.mode == "block-offload":
+            for controlnet in branches:
+                self._stream_branch(controlnet)
+
+    def _guest(self, module: nn.Module, *modes: str) -> AbstractContextManager[None]:
+        return visiting(module, self._device) if self.placement.mode in modes else nullcontext()
+
+    def _compile(self, model: nn.Module) -> None:
+        if self._compile_mode != "off":
+            compile_blocks(model, self._compile_mode)
+
+    def _settle(self) -> None:
+        """Put each part where it stays."""
+        if self.placement.tiled_vae:
+            self._vae.enable_tiling()
+        match self.placement.mode:
+            case "resident":
+                self._text_encoder.to(self._device)  # type: ignore[arg-type]
+                self._vae.to(self._device)
+            case "text-encoder-offload":
+                self._vae.to(self._device)
+            case "block-offload":
+                self._vae.to(self._device)
+                self._stream(self._text_encoder, self._text_encoder.model.layers)
+                transformer: Any = self.transformer
+                layers = [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
+                self._stream(transformer, layers)
+
+    def _stream(self, module: nn.Module, blocks: Any) -> None:
+        move_all_but(module, blocks, self._device)
+        stream(blocks, self._device)
+
+    def _branch(self, path: Path) -> ZImageControlNetModel:
+        for known in (self._default, self._other):
+            if known and known[:3] == (path, *_stamp(path)):
+                return known.controlnet
+        # Dropped first: two of the large ones may not fit.
+        self._other = None
+        self._other = self._load_branch(path)
+        return self._other.controlnet
+
+    def _load_branch(self, path: Path) -> Branch:
+        mode, dtype = self.placement.mode, getattr(torch, self.placement.dtype)
+        home = self._device if mode in ON_DEVICE else torch.device("cpu")
+        stamp = _stamp(path)
+        controlnet, _ = load_controlnet(path, self.transformer.config, dtype, home)
+        if self._quantized:
+            quantize_blocks(controlnet)
+        self._compile(controlnet)
+        if mode == "block-offload":
+            self._stream_branch(controlnet)
+        return Branch(path, *stamp, controlnet)
+
+    def _stream_branch(self, controlnet: ZImageControlNetModel) -> None:
+        self._stream(controlnet, [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size

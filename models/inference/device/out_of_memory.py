@@ -1,0 +1,91 @@
+"""What is done when a device fails in the middle of a picture: make room and try that part again, or say that
+the device is past help.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from models.errors import DeviceBroken, OutOfMemory
+from models.inference.device.loaded_model import Rig
+
+T = TypeVar("T")
+
+SHORT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
+"""In messages of plain RuntimeErrors: the driver's, cuBLAS's and the CPU's way to say it."""
+GIVE_UP = "give_up"
+BROKEN = ("CUDA error", "cuDNN error", "CUDA driver error")
+
+log = logging.getLogger(__name__)
+
+
+def fit(rig: Rig, refusal: str, work: Callable[[], T]) -> T:
+    """`work()`, done again after each rung of: free what is kept for reuse, decode in tiles, offload.
+
+    Raises OutOfMemory(refusal) when the last rung does not help. What was given up is not taken back: what
+    ran out of memory once would do so again.
+    """
+    freed = False
+    while True:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here the frames that held the failed part's tensors are gone, and with them their memory.
+        rig.free_cache()
+        rung = _shrink(rig) if freed else "free_cache"
+        rig.shortages[rung] += 1
+        if rung == GIVE_UP:
+            raise OutOfMemory(refusal)
+        freed = True
+        log.warning("memory ran out on %s; trying again as %s", rig.placement.device, rig.placement)
+
+
+def fit_batch(rig: Rig, refusal: str, pictures: int, work: Callable[[int], T]) -> T:
+    """`work(n)`, n pictures at a time: all, half as many each time memory runs out, and one as `fit` does it.
+
+    How many fitted is forgotten: the next may be of another size.
+    """
+    while pictures > 1:
+        try:
+            return work(pictures)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        rig.free_cache()
+        rig.shortages["smaller_batch"] += 1
+        log.warning("memory ran out on %s with %d pictures at a time", rig.placement.device, pictures)
+        pictures = (pictures + 1) // 2
+    return fit(rig, refusal, lambda: work(1))
+
+
+def _shrink(rig: Rig) -> str:
+    """The rung that was stepped down to."""
+    before = rig.placement.mode
+    if not rig.shrink():
+        return GIVE_UP
+    return "tiled_decode" if rig.placement.mode == before else rig.placement.mode
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in SHORT_OF_MEMORY
+    )
+
+
+@contextmanager
+def telling_broken_device() -> Iterator[None]:
+    """Turns any CUDA error but the want of memory into DeviceBroken.
+
+    After such an error every later call fails too, or worse, gives a wrong picture: only a new process helps.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error) or not any(words in str(error) for words in BROKEN):
+            raise
+        raise DeviceBroken(f"The GPU failed and needs a new process: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,138 @@
+"""Device, number type and where the weights stay between uses, decided from the memory there is.
+
+A pure decision on numbers, testable without a GPU; `models.inference.device.offload` carries it out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from models.errors import OutOfMemory
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload"]
+"""From fastest to smallest. resident: everything stays on the device. text-encoder-offload: the text encoder
+visits it for each prompt. model-offload: each component visits when it is needed. block-offload: so does each
+block of the large ones."""
+
+ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload")
+"""Those in which the transformer and the control branches never leave the device."""
+
+QUANTIZED_BYTES = 1.04
+"""Of a parameter where the blocks' matrices have 8 bits; the rest has 16, and each row a scale."""
+BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+LARGEST_PIXELS = 2048 * 2048
+LARGEST_TOKENS = LARGEST_PIXELS // 16**2 + 512
+"""Image tokens of the largest picture and a full prompt."""
+HIDDEN_VECTORS = 24
+"""Vectors of the transformer's width alive at once per token: residual, query, key, value, their rotation in
+float32 and the feed-forward's inner 8/3 thrice. An estimate, on the safe side."""
+VAE_VECTORS = 6
+"""Likewise per pixel of the decoder's last stage, in its first width."""
+TILE_PIXELS = 1024 * 1024
+"""The autoencoder works on pieces of this size where the largest picture does not fit whole."""
+CONTEXT_BYTES = 512 * 2**20
+"""What the driver and the libraries take for themselves."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How much a model weighs: parameters of each component, and the widths that activations go by."""
+
+    transformer: int
+    controlnet: int
+    text_encoder: int
+    vae: int
+    largest_block: int
+    width: int
+    vae_width: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    device: str
+    dtype: Dtype
+    mode: Mode
+    tiled_vae: bool = False
+
+
+def decide(
+    device: str,
+    free_bytes: int,
+    footprint: Footprint,
+    dtype: Dtype | Literal["auto"] = "auto",
+    mode: Mode | Literal["auto"] = "auto",
+    *,
+    quantized: bool = False,
+) -> Placement:
+    """The fastest placement that fits in `free_bytes` of the device's memory, or the one asked for.
+
+    Off the GPU there is nowhere to move weights to, so everything is resident. Raises `OutOfMemory` with what
+    is needed, what is there and what to do.
+    """
+    on_gpu = device.startswith("cuda")
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    if mode != "auto":
+        modes: tuple[Mode, ...] = (mode,)
+    else:
+        modes = get_args(Mode) if on_gpu else ("resident",)
+    for candidate in modes:
+        for tiled in (False, True) if on_gpu else (False,):
+            needed = peak_bytes(footprint, dtype, candidate, tiled_vae=tiled, quantized=quantized)
+            if needed <= free_bytes:
+                return Placement(device, dtype, candidate, tiled)
+    raise OutOfMemory(
+        f"The model needs {_gb(needed)} of memory on {device} in {dtype} ({modes[-1]}), "
+        f"and {_gb(free_bytes)} are free: {_advice(on_gpu, dtype, mode)}."
+    )
+
+
+def smaller(placement: Placement) -> Placement | None:
+    """The next one down that needs less memory, at a price in time; None below the last."""
+    if not placement.tiled_vae:
+        return replace(placement, tiled_vae=True)
+    modes = get_args(Mode)
+    below = modes[modes.index(placement.mode) + 1 :]
+    if not below or not placement.device.startswith("cuda"):
+        return None
+    return replace(placement, mode=below[0])
+
+
+def peak_bytes(
+    footprint: Footprint, dtype: Dtype, mode: Mode, *, tiled_vae: bool, quantized: bool = False
+) -> int:
+    """The most memory that a placement takes at once, for the largest picture."""
+    size = BYTES[dtype]
+    stored = QUANTIZED_BYTES if quantized else size
+    denoiser = int((footprint.transformer + footprint.controlnet) * stored)
+    text_encoder, vae = footprint.text_encoder * size, footprint.vae * size
+    denoising = LARGEST_TOKENS * footprint.width * HIDDEN_VECTORS * size
+    pixels = TILE_PIXELS if tiled_vae else LARGEST_PIXELS
+    decoding = pixels * footprint.vae_width * VAE_VECTORS * size
+    match mode:
+        case "resident":
+            peak = denoiser + text_encoder + vae + max(denoising, decoding)
+        case "text-encoder-offload":
+            peak = denoiser + vae + max(text_encoder, denoising, decoding)
+        case "model-offload":
+            peak = max(text_encoder, denoiser + denoising, vae + decoding)
+        case "block-offload":
+            # What is in no block stays: embedders, and the text encoder's table of words, a tenth of it.
+            stays = text_encoder // 8 + denoiser // 16 + vae
+            peak = stays + max(2 * int(footprint.largest_block * stored) + denoising, decoding)
+    return peak + CONTEXT_BYTES
+
+
+def _advice(on_gpu: bool, dtype: Dtype, mode: str) -> str:
+    if mode != "auto":
+        return "leave ZTURBO_PLACEMENT at auto"
+    if on_gpu:
+        return "stop what else runs on this GPU, or use ZTURBO_MODEL=demo"
+    if dtype == "float32":
+        return "ZTURBO_DTYPE=bfloat16 halves that, and ZTURBO_MODEL=demo needs next to none"
+    return "stop what else takes memory, or use ZTURBO_MODEL=demo"
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

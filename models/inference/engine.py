@@ -1,0 +1,282 @@
+"""The seam to the layers above: a loaded model that turns a job into its pictures.
+
+Imports no torch until an engine is loaded, so that a worker can name its type.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from models.config import DEFAULT_MODEL, ModelSettings
+from models.errors import ControlNetError, HubError
+from models.inference.lru import Reuse
+from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.prompt.expansion import Expansion
+from models.weights.resolve import REAL, model_choice, resolve_controlnet, resolve_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.inference.device.loaded_model import Rig
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Engine:
+    """One model on one device. Not for two threads at once; the same job gives the same bytes."""
+
+    def __init__(self, name: str, rig: "Rig", settings: ModelSettings) -> None:
+        from models.canny import Detectors
+        from models.inference.lora.stack import LoraStack
+
+        self.name = name
+        self.device = rig.placement.device
+        self._rig = rig
+        self._reuse = Reuse(settings.reuse_bytes)
+        self._loras = LoraStack(rig.transformer, rig.originals)
+        self._detectors = Detectors(settings, self.device)
+
+    @classmethod
+    def load(cls, settings: ModelSettings) -> "Engine":
+        """Load the model that the settings choose.
+
+        Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
+        """
+        from models.inference.device.loaded_model import Rig
+        from models.inference.device.out_of_memory import telling_broken_device
+
+        choice = model_choice(settings)
+        folder = resolve_model(settings)
+        name = DEFAULT_MODEL if choice == REAL else choice
+        if Path(choice).is_dir():
+            name = Path(choice).resolve().name
+        with telling_broken_device():
+            rig = Rig.load(folder, _default_controlnet(settings), settings)
+            rig.warm_up(settings.compiled_sizes)
+        return cls(name, rig, settings)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What happened since it was loaded: `oom|rung` for want of memory, `cache|kind|hit` or `miss`."""
+        counted = {f"oom|{rung}": times for rung, times in self._rig.shortages.items()}
+        return counted | {f"cache|{lookup}": times for lookup, times in self._reuse.lookups.items()}
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+        """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
+
+        Raises `ModelError`. What `on_step` raises passes through, and leaves the engine ready for the next.
+        """
+        import torch
+
+        from models.inference.device.out_of_memory import telling_broken_device
+
+        with torch.no_grad(), telling_broken_device():
+            return self._generate(job, control, on_step)
+
+    def expand(self, prompt: str, seed: int) -> Expansion:
+        """The prompt as the text encoder rewrites it. Raises `ModelError`."""
+        import torch
+
+        from models.inference.device.out_of_memory import fit, telling_broken_device
+        from models.inference.text_encoder import expand_prompt
+
+        def rewrite() -> Expansion:
+            with self._rig.text_encoder() as text_encoder:
+                return expand_prompt(text_encoder, self._rig.tokenizer, prompt, seed)
+
+        refusal = f"The text encoder does not fit the memory of {self.device}; stop what else runs on it."
+        with torch.no_grad(), telling_broken_device():
+            return fit(self._rig, refusal, rewrite)
+
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
+        """What would guide a picture; `source` is of the picture's size already. Raises `ModelError`."""
+        import torch
+
+        from models.inference.device.out_of_memory import telling_broken_device
+
+        height, width = source.shape[:2]
+        job = Job(prompt="", width=width, height=height, preprocess=preprocess)
+        with torch.no_grad(), telling_broken_device():
+            return self._fit(job, self._control_map, job, source)
+
+    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+        timings, warnings = dict[str, float](), list(job.warnings)
+        placement = self._rig.placement
+        loras = self._fit(job, self._loras.apply, job.loras)
+
+        with self._timed("encode", timings):
+            embeds, expanded, warning = self._fit(job, self._encode, job)
+            warnings += [warning] if warning else []
+
+        control_image = control_latents = None
+        if control is not None and job.is_controlled:
+            with self._timed("preprocess", timings):
+                control_image = self._fit(job, self._control_map, job, control)
+            if job.preprocess == "pose" and not control_image.any():
+                warnings.append("No person was found in the image, so the pose guides nothing.")
+            with self._timed("control", timings):
+                control_latents = self._fit(job, self._encode_control, control_image)
+
+        with self._timed("denoise", timings):
+            latents = self._denoise(job, embeds, control_latents, on_step)
+        with self._timed("decode", timings):
+            images = self._fit(job, self._decode, latents)
+        if self._rig.placement != placement:
+            warnings.append(
+                f"The memory of {self.device} ran out; from now on this server works slower, with less: "
+                f"{self._rig.placement.mode}, decoding in tiles."
+            )
+        return tuple(
+            Picture(
+                image=image,
+                model=self.name,
+                seed=seed,
+                prompt=job.prompt,
+                expanded_prompt=expanded,
+                control_image=control_image,
+                controlnet=job.controlnet_name if control_image is not None else None,
+                loras=loras,
+                timings=timings,
+                warnings=tuple(warnings),
+            )
+            for seed, image in zip(job.seeds, images, strict=True)
+        )
+
+    def _fit(self, job: Job, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """A part of the pictures, with less memory if need be."""
+        from models.inference.device.out_of_memory import fit
+
+        return fit(self._rig, self._refusal(job), lambda: work(*args, **options))
+
+    def _refusal(self, job: Job) -> str:
+        return (
+            f"A picture of {job.width}x{job.height} does not fit the memory of {self.device}: ask for a "
+            "smaller image_size, or stop what else runs on it."
+        )
+
+    def _encode(self, job: Job) -> "tuple[Tensor, str | None, str | None]":
+        """The prompt's embedding; the prompt as it was expanded and a warning, if there is one."""
+        from models.inference.text_encoder import encode_prompt, expand_prompt
+
+        if job.enable_prompt_expansion:
+            with self._rig.text_encoder() as text_encoder:
+                expanded, warning = expand_prompt(text_encoder, self._rig.tokenizer, job.prompt, job.seed)
+                prompt = expanded or job.prompt
+                return encode_prompt(text_encoder, self._rig.tokenizer, prompt), expanded, warning
+
+        prompt = job.expanded_prompt or job.prompt
+
+        def embed() -> "Tensor":
+            with self._rig.text_encoder() as text_encoder:
+                return encode_prompt(text_encoder, self._rig.tokenizer, prompt).cpu()
+
+        # LoRAs are merged into the transformer alone, so that none of them changes an embedding.
+        embeds = self._reuse.get("prompt", prompt, embed)
+        return embeds.to(self.device), job.expanded_prompt, None
+
+    def _encode_control(self, image: Pixels) -> "Tensor":
+        from models.inference.denoise.pipeline import encode_control
+
+        def encode() -> "Tensor":
+            with self._rig.autoencoder() as vae:
+                return encode_control(vae, image).cpu()
+
+        key = (_digest(image), self._rig.placement.tiled_vae)
+        return self._reuse.get("control", key, encode).to(self.device)
+
+    def _decode(self, latents: "Tensor") -> list[Pixels]:
+        """One picture after the other: at once they would take more memory and no less time."""
+        from models.inference.denoise.pipeline import decode
+
+        with self._rig.autoencoder() as vae:
+            return [decode(vae, latents[place : place + 1]) for place in range(len(latents))]
+
+    def _control_map(self, job: Job, control: Pixels) -> Pixels:
+        match job.preprocess:
+            case "depth":
+                detect = self._detectors.depth
+            case "pose":
+                detect = self._detectors.pose
+            case _:
+                return control
+        key = (_digest(control), job.preprocess, job.width, job.height)
+        return self._reuse.get("map", key, lambda: detect(control, job.width, job.height))
+
+    def _denoise(
+        self, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
+    ) -> "Tensor":
+        """Latents of all pictures, as many at a time as the memory takes."""
+        from models.inference.device.out_of_memory import fit_batch
+
+        return fit_batch(
+            self._rig,
+            self._refusal(job),
+            job.num_images,
+            lambda at_once: self._denoise_by(at_once, job, embeds, control_latents, on_step),
+        )
+
+    def _denoise_by(
+        self, at_once: int, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
+    ) -> "Tensor":
+        import torch
+
+        from models.inference.denoise.pipeline import denoise, draw_noise, noise_levels
+        from models.inference.denoise.preview import preview
+        from models.inference.denoise.transformer import Control, condition, control_tokens
+
+        rig = self._rig
+        height, width = job.height // rig.pixels_per_latent, job.width // rig.pixels_per_latent
+        batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
+
+        def report(batch: int, step: int, steps: int, guess: "Callable[[], Tensor]") -> None:
+            rig.end_step()
+            on_step(Step(batch * steps + step, len(batches) * steps, lambda: preview(guess())))
+
+        path = job.controlnet if control_latents is not None else None
+        with rig.denoiser(path) as (transformer, controlnet):
+            branch = None
+            if control_latents is not None and controlnet is not None:
+                tokens = control_tokens(transformer, controlnet, control_latents)
+                branch = Control(controlnet, tokens, job.control_scale)
+            conditioning = condition(transformer, embeds, height, width)
+            sigmas = noise_levels(rig.scheduler, job.num_inference_steps)
+            made = []
+            for batch, seeds in enumerate(batches):
+                noise = [draw_noise(seed, transformer.in_channels, height, width) for seed in seeds]
+                made.append(
+                    denoise(
+                        transformer,
+                        conditioning,
+                        torch.cat(noise).to(embeds.device),
+                        sigmas,
+                        partial(report, batch),
+                        branch,
+                        job.control_start,
+                        job.control_end,
+                    )
+                )
+            return torch.cat(made)
+
+    @contextmanager
+    def _timed(self, stage: str, timings: dict[str, float]) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._rig.synchronize()
+        timings[stage] = time.perf_counter() - started
+
+
+def _digest(pixels: Pixels) -> tuple[tuple[int, ...], bytes]:
+    return pixels.shape, hashlib.sha256(pixels.tobytes()).digest()
+
+
+def _default_controlnet(settings: ModelSettings) -> Path | None:
+    """The branch to keep loaded; None when it cannot be had now: a request that needs it will say why."""
+    try:
+        return resolve_controlnet(settings.controlnet, settings).path
+    except (ControlNetError, HubError):
+        return None

@@ -1,0 +1,138 @@
+"""The parts of one model, loaded from a folder in the diffusers layout; nothing is asked of a network."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils.logging import disable_progress_bar
+
+from models.errors import CheckpointError
+from models.inference.denoise.blocks import use_own_blocks
+from models.inference.device.placement import Footprint
+from models.inference.loading.gguf import SUFFIX as GGUF
+from models.inference.loading.gguf import qwen3_names
+from models.inference.loading.half_copy import recast
+from models.inference.loading.single_file import SingleFile, stored_in
+from models.inference.loading.tensors import Source, fill, folder_files
+
+
+@dataclass(frozen=True)
+class Components:
+    """One model's parts; the control branch is not among them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text_encoder: Qwen3ForCausalLM
+    transformer: ZImageTransformer2DModel
+    vae: AutoencoderKL
+    scheduler: FlowMatchEulerDiscreteScheduler
+    stored: Source | None = None
+    """The transformer's weights as they are in their files, where LoRAs are to be merged into 8-bit ones."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Single files to use in place of the folder's own weights; their configurations stay the folder's."""
+
+    transformer: Path | None = None
+    text_encoder: Path | None = None
+    vae: Path | None = None
+
+
+NO_FILES = Files()
+
+
+def load_components(
+    folder: Path, dtype: torch.dtype, device: torch.device, cache: Path, files: Files = Files()
+) -> Components:
+    """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
+
+    A transformer that is stored in more than 16 bits leaves a smaller copy in `cache` for the next start.
+    """
+    # It would stand among the log's lines.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    # float16 overflows in the autoencoder (its configuration says force_upcast).
+    vae_dtype = torch.float32 if dtype == torch.float16 else dtype
+    try:
+        return Components(
+            tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            text_encoder=load_text_encoder(folder / "text_encoder", files.text_encoder, dtype),
+            transformer=load_transformer(folder / "transformer", files.transformer, dtype, device, cache),
+            vae=load_vae(folder / "vae", files.vae, vae_dtype),
+            scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
+                folder / "scheduler", local_files_only=True
+            ),
+            stored=stored_transformer(folder / "transformer", files.transformer, dtype, cache),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from error
+
+
+def stored_transformer(folder: Path, file: Path | None, dtype: torch.dtype, cache: Path) -> Source:
+    """The transformer's weights by diffusers' names, from a folder or the file that replaces its own."""
+    files = [file] if file else folder_files(folder)
+    return SingleFile(stored_in(files if files[0].suffix == GGUF else recast(files, dtype, cache)))
+
+
+def load_transformer(
+    folder: Path, file: Path | None, dtype: torch.dtype, device: torch.device, cache: Path
+) -> Any:
+    """The transformer, cast tensor by tensor: the published one is 24.6 GB of float32."""
+    config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
+    with torch.device("meta"):
+        model = ZImageTransformer2DModel.from_config(config)
+    stored = stored_transformer(folder, file, dtype, cache)
+    return use_own_blocks(fill(model, stored, dtype, device, source=str(file or folder)))
+
+
+def load_text_encoder(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:
+    """The text encoder with its language model head, which is its table of words."""
+    if file is None:
+        return Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    config = Qwen3Config.from_pretrained(folder, local_files_only=True)
+    # The rotary frequencies are buffers that are in no file.
+    with init_empty_weights(include_buffers=False):
+        model: Any = Qwen3ForCausalLM(config)
+    stored = stored_in([file])
+    names = [name for name, _ in model.model.named_parameters()]
+    theirs = qwen3_names(names, config.num_hidden_layers) if file.suffix == GGUF else None
+    weights = SingleFile(stored, ["model."], theirs)
+    fill(model.model, weights, dtype, "cpu", source=file.name, unused=("lm_head.", "output."))
+    model.tie_weights()
+    return model
+
+
+def load_vae(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:
+    """The autoencoder; a single file may have the names of the latent diffusion authors' code."""
+    if file is None:
+        return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    return AutoencoderKL.from_single_file(str(file), config=str(folder), torch_dtype=dtype)
+
+
+def footprint(folder: Path, controlnet: Path | None, files: Files = NO_FILES) -> Footprint:
+    """What the model in `folder` will weigh, from its files' headers and configurations alone."""
+    config = json.loads((folder / "transformer" / "config.json").read_bytes())
+    vae_config = json.loads((folder / "vae" / "config.json").read_bytes())
+    transformer = _weight(folder / "transformer", files.transformer)
+    return Footprint(
+        transformer=transformer,
+        controlnet=_parameters(controlnet) if controlnet else 0,
+        text_encoder=_weight(folder / "text_encoder", files.text_encoder),
+        vae=_weight(folder / "vae", files.vae),
+        largest_block=transformer // config["n_layers"],
+        width=config["dim"],
+        vae_width=vae_config["block_out_channels"][0],
+    )
+
+
+def _weight(folder: Path, file: Path | None) -> int:
+    return sum(_parameters(path) for path in ([file] if file else folder_files(folder)))
+
+
+def _parameters(path: Path) -> int:
+    return sum(math.prod(shape) for shape in stored_in([path]).shapes().values())

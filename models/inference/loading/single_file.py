@@ -1,0 +1,118 @@
+"""Checkpoints as other front ends keep them, seen with diffusers' names.
+
+Differences (ComfyUI's files and the authors' own): a prefix, query, key and value fused to `qkv`, a few other
+names, fp8 weights with a scale beside them, and GGUF. Nothing is read until a tensor is asked for.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.inference.loading.gguf import SUFFIX as GGUF
+from models.inference.loading.gguf import GgufFile
+from models.inference.loading.tensors import Shapes, Source, Weights
+
+TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+
+RENAMED = (
+    (re.compile(r"^x_embedder\."), "all_x_embedder.2-1."),
+    (re.compile(r"^final_layer\."), "all_final_layer.2-1."),
+    (re.compile(r"\.attention\.out\."), ".attention.to_out.0."),
+    (re.compile(r"\.attention\.q_norm\."), ".attention.norm_q."),
+    (re.compile(r"\.attention\.k_norm\."), ".attention.norm_k."),
+)
+
+NO_WEIGHT = re.compile(
+    r"(^|\.)(scaled_fp8|comfy_quant|scale_input|input_scale|scale_weight|weight_scale)$|^norm_final\."
+)
+"""What lies beside the weights: scales, markers of how they were quantized, and a norm that is never run."""
+
+FUSED = "attention.qkv.weight"
+PARTS = ("to_q", "to_k", "to_v")
+
+
+class Origin(NamedTuple):
+    """The stored tensor that one of diffusers' is made from; `part` is its third, if it is fused."""
+
+    stored: str
+    part: int | None = None
+
+
+class SingleFile:
+    """The weights of a file by diffusers' names, with fp8 scales worked in.
+
+    `names` says what some are called, `prefixes` are cut off the others. A file that has diffusers' names
+    already is seen as it is.
+    """
+
+    def __init__(
+        self,
+        weights: Source,
+        prefixes: Iterable[str] = TRANSFORMER_PREFIXES,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        self._weights = weights
+        self._stored = weights.shapes()
+        self._fused: tuple[str, Tensor] | None = None
+        self._origins: dict[str, Origin] = {}
+        for stored in self._stored:
+            name = (names or {}).get(stored) or _renamed(stored, prefixes)
+            if NO_WEIGHT.search(name):
+                continue
+            if name.endswith(FUSED):
+                stem = name.removesuffix("qkv.weight")
+                for part, projection in enumerate(PARTS):
+                    self._origins[f"{stem}{projection}.weight"] = Origin(stored, part)
+            else:
+                self._origins[name] = Origin(stored)
+
+    def shapes(self) -> Shapes:
+        return {name: self._shape(origin) for name, origin in self._origins.items()}
+
+    def read(self, name: str) -> Tensor:
+        stored, part = self._origins[name]
+        if part is None:
+            return self._read(stored)
+        # Read once for its three parts, which are asked for one after the other.
+        if self._fused is None or self._fused[0] != stored:
+            self._fused = stored, self._read(stored)
+        # Copied: a view would keep all three parts in memory for each of them.
+        return self._fused[1].chunk(len(PARTS))[part].clone()
+
+    def _read(self, stored: str) -> Tensor:
+        tensor = self._weights.read(stored)
+        scale = self._scale(stored)
+        if scale is None:
+            return tensor
+        # One scale for all, or one for each row.
+        scale = scale.to(torch.float32)
+        return tensor.to(torch.float32) * scale.reshape(-1, *[1] * (tensor.ndim - 1))
+
+    def _shape(self, origin: Origin) -> tuple[int, ...]:
+        shape = self._stored[origin.stored]
+        return shape if origin.part is None else (shape[0] // len(PARTS), *shape[1:])
+
+    def _scale(self, stored: str) -> Tensor | None:
+        stem = stored.removesuffix("weight")
+        for name in (f"{stem}weight_scale", f"{stem}scale_weight"):
+            if name in self._stored:
+                return self._weights.read(name)
+        return None
+
+
+def stored_in(files: list[Path]) -> Source:
+    """The tensors of safetensors files, or of one GGUF file, by the names they are stored under."""
+    return GgufFile(files[0]) if files[0].suffix == GGUF else Weights(files)
+
+
+def _renamed(stored: str, prefixes: Iterable[str]) -> str:
+    name = stored
+    for prefix in prefixes:
+        name = name.removeprefix(prefix)
+    for pattern, replacement in RENAMED:
+        name = pattern.sub(replacement, name)
+    return name

@@ -1,0 +1,152 @@
+"""LoRAs in a transformer: merged into its weights in place, and taken out again bit for bit.
+
+A merge costs nothing per denoising step and leaves every weight's address as it was, so compiled code and
+graphs stay good. The weights that a set of LoRAs touches are kept as they were, and every set is merged anew
+from those copies: nothing is ever subtracted.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from models.errors import LoraError
+from models.inference.device.quantization import is_quantized, store, tensors_of
+from models.inference.loading.tensors import Source
+from models.inference.lora.delta import Delta
+from models.inference.lora.merge import add_delta, all_finite, first_bad_key, open_lora
+from models.inference.lora.plan import LoraPlan, plan_file
+from models.job import AppliedLora, LoraFile
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+KEPT_PLANS = 32
+GPU_RESERVE = 6 * 2**30
+"""Bytes of a GPU that the pristine copies leave free: activations and decoding of the largest picture."""
+
+MergeSet = tuple[tuple[str, float], ...]
+"""sha256 and scale of each, sorted: their order in a request makes no difference, not even a rounding."""
+
+
+def inspect(path: Path, transformer: nn.Module, name: str | None = None) -> LoraPlan:
+    """What `path` would change in `transformer`, by its header alone; LoraError says why it cannot."""
+    shapes = {key: tuple(weight.shape) for key, weight in transformer.named_parameters()}
+    return plan_file(path, shapes, name or path.name)
+
+
+class LoraStack:
+    """The LoRAs of one transformer. Not for two threads at once.
+
+    `originals` has the weights of one in 8 bits as they were before they were rounded.
+    """
+
+    def __init__(self, transformer: nn.Module, originals: Source | None = None) -> None:
+        self._transformer = transformer
+        self._originals = originals
+        self._plans: dict[str, LoraPlan] = {}
+        self._pristine: dict[str, Tensor] = {}
+        self._merged: MergeSet | None = ()
+
+    def apply(self, loras: Sequence[LoraFile]) -> tuple[AppliedLora, ...]:
+        """Make the weights pristine plus exactly these LoRAs; `apply([])` restores them bit for bit.
+
+        The same set again costs nothing, in whatever order. A LoRA of scale 0 is looked at and not merged.
+        LoraError when one of them cannot be applied: then none is.
+        """
+        plans = [self._plan(lora) for lora in loras]
+        wanted = tuple(sorted((lora.sha256, lora.scale) for lora in loras if lora.scale != 0))
+        if wanted != self._merged:
+            known = {lora.sha256: (lora, plan) for lora, plan in zip(loras, plans, strict=True)}
+            self._merge(wanted, known)
+        return tuple(
+            AppliedLora(
+                name=lora.name,
+                scale=lora.scale,
+                sha256=lora.sha256,
+                matched=plan.matched,
+                unmatched=plan.unmatched,
+                format=plan.format,
+            )
+            for lora, plan in zip(loras, plans, strict=True)
+        )
+
+    def _plan(self, lora: LoraFile) -> LoraPlan:
+        plan = self._plans.pop(lora.sha256, None) or inspect(lora.path, self._transformer, lora.name)
+        self._plans[lora.sha256] = plan
+        if len(self._plans) > KEPT_PLANS:
+            del self._plans[next(iter(self._plans))]
+        return plan
+
+    @torch.no_grad()
+    def _merge(self, wanted: MergeSet, known: Mapping[str, tuple[LoraFile, LoraPlan]]) -> None:
+        weights = dict(self._transformer.named_parameters())
+        changes: dict[str, list[tuple[str, float, Delta]]] = defaultdict(list)
+        for sha256, scale in wanted:
+            for delta in known[sha256][1].deltas:
+                changes[delta.parameter].append((sha256, scale, delta))
+        self._check_mergeable({name: weights[name] for name in changes})
+
+        self._merged = None  # until the end the weights are a mixture; an exception may come at any line
+        try:
+            self._restore(self._pristine.keys() - changes.keys())
+            self._keep({name: weights[name] for name in changes.keys() - self._pristine.keys()})
+            with ExitStack() as files:
+                opened = {sha256: files.enter_context(open_lora(known[sha256][0])) for sha256, _ in wanted}
+                for name, deltas in changes.items():
+                    total = self._pristine[name].to(weights[name].device).to(torch.float32, copy=True)
+                    for sha256, scale, delta in deltas:
+                        add_delta(total, delta, opened[sha256], scale)
+                    store(weights[name], total)
+                if not all_finite(part for name in changes for part in tensors_of(weights[name])):
+                    raise LoraError(_blame(known.values(), opened))
+        except BaseException:
+            self._restore(list(self._pristine))
+            self._merged = ()
+            raise
+        self._merged = wanted
+
+    def _check_mergeable(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            known = self._originals is not None if is_quantized(weight) else type(weight) is nn.Parameter
+            if not known or weight.dtype not in DTYPES:
+                raise LoraError(
+                    f"LoRAs cannot be merged into quantized weights ({name} is stored as {weight.dtype}): "
+                    "run the server with weights in bfloat16, float16 or float32."
+                )
+            if weight.is_meta:
+                raise LoraError(
+                    f"LoRAs cannot be merged into weights that are not in memory ({name}): "
+                    "run the server with another ZTURBO_PLACEMENT."
+                )
+
+    def _keep(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy weights before their first change: beside them, or to host memory where the GPU is short.
+
+        Of one in 8 bits the original, read again, to host memory.
+        """
+        on_gpu = [weight for weight in weights.values() if weight.is_cuda and not is_quantized(weight)]
+        needed = sum(weight.nbytes for weight in on_gpu) + GPU_RESERVE
+        cramped = bool(on_gpu) and torch.cuda.mem_get_info(on_gpu[0].device)[0] < needed
+        for name, weight in weights.items():
+            if self._originals is not None and is_quantized(weight):
+                self._pristine[name] = self._originals.read(name).to(weight.dtype)
+                continue
+            self._pristine[name] = weight.detach().to("cpu" if cramped else weight.device, copy=True)
+
+    def _restore(self, names: Iterable[str]) -> None:
+        weights = dict(self._transformer.named_parameters())
+        for name in names:
+            store(weights[name], self._pristine[name])
+            del self._pristine[name]
+
+
+def _blame(known: Iterable[tuple[LoraFile, LoraPlan]], opened: Mapping[str, safe_open]) -> str:
+    """Which LoRA made a weight NaN or infinite."""
+    for lora, plan in known:
+        key = first_bad_key(plan.deltas, opened[lora.sha256]) if lora.sha256 in opened else None
+        if key:
+            return f'LoRA "{lora.name}" holds NaN or infinity ("{key}"): download or save it again.'
+    return "The LoRAs at these scales make weights too large for the model's number type: use smaller scales."

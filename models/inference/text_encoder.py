@@ -1,0 +1,75 @@
+"""A prompt as the picture model reads it: its embedding by the text encoder, and its rewriting by the same.
+
+Template and layer are the checkpoint authors' (diffusers' `ZImagePipeline._encode_prompt`). The text encoder
+is a Qwen3, whose embeddings are its language model head too: Magic Prompt needs no further weights.
+"""
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausalLM
+
+from models.prompt.expansion import (
+    MAX_NEW_TOKENS,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    Expansion,
+    declined,
+    judge,
+    messages,
+)
+
+MAX_TOKENS = 512
+"""Prompt tokens that the model reads, chat template included; what comes after is cut off."""
+
+
+@torch.no_grad()
+def encode_prompt(text_encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
+    """The embedding of `prompt`, shape (tokens, hidden size), on the text encoder's device and in its dtype.
+
+    Run at the prompt's own length: the reference pads to 512 tokens and drops the padding's embeddings, which
+    a causal model never lets the prompt's tokens see.
+    """
+    asked = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(
+        asked, tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )
+    tokens = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    output = text_encoder(
+        input_ids=tokens["input_ids"].to(text_encoder.device),
+        output_hidden_states=True,
+        use_cache=False,
+        logits_to_keep=1,
+    )
+    embedding: Tensor = output.hidden_states[-2][0]
+    return embedding
+
+
+@torch.no_grad()
+def expand_prompt(
+    text_encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, seed: int
+) -> Expansion:
+    """Have the text encoder rewrite `prompt` in more detail: the same for the same seed."""
+    if len(tokenizer(prompt)["input_ids"]) > MAX_TOKENS:
+        return declined("it is longer already than what the model reads")
+    text = tokenizer.apply_chat_template(
+        messages(prompt), tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    device = text_encoder.device
+    tokens = tokenizer(text, return_tensors="pt").to(device)
+    sampling = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=MAX_NEW_TOKENS,
+        do_sample=True,
+        temperature=TEMPERATURE,
+        top_p=TOP_P,
+        top_k=TOP_K,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    # `generate` draws from the process's generator, which others may have a use for.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        output: Tensor = text_encoder.generate(**tokens, generation_config=sampling)  # type: ignore[misc, assignment]
+    answer = output[0, tokens["input_ids"].shape[1] :]
+    finished = bool(answer[-1] == tokenizer.eos_token_id)
+    return judge(prompt, str(tokenizer.decode(answer, skip_special_tokens=True)), finished=finished)

@@ -1,0 +1,101 @@
+"""The endpoints that this server answers, by model id."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from models.schema.inputs import ControlNetInput, ControlNetLoraInput, TurboInput, TurboLoraInput
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One model id: what it is called, what it takes and what it gives."""
+
+    model_id: str
+    display_name: str
+    description: str
+    categories: tuple[str, ...]
+    input_model: type[BaseModel]
+    output_schema: dict[str, Any]
+
+
+IMAGE_OUTPUT: dict[str, Any] = {
+    "title": "ImageOutput",
+    "type": "object",
+    "properties": {
+        "image": {
+            "title": "Image",
+            "description": "URL of the picture; it needs no token.",
+            "type": "string",
+            "format": "uri",
+        },
+        "images": {
+            "title": "Images",
+            "description": "Likewise, instead of `image`, when `num_images` is more than 1.",
+            "type": "array",
+            "items": {"type": "string", "format": "uri"},
+        },
+    },
+    "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
+}
+
+_ENDPOINTS = (
+    Endpoint(
+        model_id="tongyi-mai/z-image/turbo/controlnet/lora",
+        display_name="Z-Image Turbo ControlNet LoRA",
+        description=(
+            "Text to image in 8 steps by Z-Image-Turbo, guided by an input image through ControlNet-Union "
+            "(edges, depth, pose) and styled by up to three LoRAs."
+        ),
+        categories=("image-to-image",),
+        input_model=ControlNetLoraInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id="tongyi-mai/z-image/turbo",
+        display_name="Z-Image Turbo",
+        description="Text to image in 8 steps by Z-Image-Turbo.",
+        categories=("text-to-image",),
+        input_model=TurboInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id="tongyi-mai/z-image/turbo/lora",
+        display_name="Z-Image Turbo LoRA",
+        description="Text to image in 8 steps by Z-Image-Turbo, styled by up to three LoRAs.",
+        categories=("text-to-image",),
+        input_model=TurboLoraInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id="tongyi-mai/z-image/turbo/controlnet",
+        display_name="Z-Image Turbo ControlNet",
+        description=(
+            "Text to image in 8 steps by Z-Image-Turbo, guided by an input image through ControlNet-Union."
+        ),
+        categories=("image-to-image",),
+        input_model=ControlNetInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+)
+
+ENDPOINTS: dict[str, Endpoint] = {endpoint.model_id: endpoint for endpoint in _ENDPOINTS}
+
+
+def categories() -> list[str]:
+    return sorted({category for endpoint in ENDPOINTS.values() for category in endpoint.categories})
+
+
+def search(
+    text: str | None = None, category: str | None = None, limit: int = 50, offset: int = 0
+) -> tuple[list[Endpoint], int]:
+    """One page of the endpoints whose id, name or description contains `text`, and how many there are."""
+    wanted = (text or "").casefold()
+    found = [
+        endpoint
+        for endpoint in ENDPOINTS.values()
+        if wanted in f"{endpoint.model_id}\n{endpoint.display_name}\n{endpoint.description}".casefold()
+        and (not category or category in endpoint.categories)
+    ]
+    return found[offset : offset + limit], len(found)

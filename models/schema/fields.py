@@ -1,0 +1,180 @@
+"""The fields of the inputs, each defined once: type, limits, title and description.
+
+The JSON schemas that are made from them drive the playground's form, OpenAPI and the README's table. Nothing
+is fetched here.
+"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from models.job import MAX_SEED, OutputFormat, Preprocess
+from models.sizes import ImageSize, PresetSize
+from models.weights.reference import ReferenceFault, check_url, read_reference
+
+MAX_PROMPT_CHARACTERS = 20_000
+"""The model reads 512 tokens, some 2,000 characters; this leaves room for any prompt and none for abuse."""
+
+MAX_URL_CHARACTERS = 8_192
+MAX_PATH_CHARACTERS = 2_048
+MAX_LORAS = 3
+MAX_IMAGES = 4
+
+STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+"""A bool is no integer, "8" is no number."""
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("text_nul", "must not contain the NUL character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+
+
+def _can_be_fetched(image_url: str) -> str:
+    if image_url[:5].lower() == "data:" or image_url.startswith("/v1/files/"):
+        return image_url
+    if "://" not in image_url:
+        raise PydanticCustomError(
+            "image_url", "must be an https:, http: or data: URL, or a file uploaded to this server"
+        )
+    if len(image_url) > MAX_URL_CHARACTERS:
+        raise PydanticCustomError(
+            "image_url", "must be at most {limit} characters long", {"limit": MAX_URL_CHARACTERS}
+        )
+    try:
+        check_url(image_url)
+    except ReferenceFault as fault:
+        raise PydanticCustomError("image_url", "{reason}", {"reason": str(fault)}) from None
+    return image_url
+
+
+ImageUrl = Annotated[
+    Text,
+    AfterValidator(_can_be_fetched),
+    Field(
+        title="Image",
+        description=(
+            "The image that guides the picture: an https, http or data URL, or a file uploaded here."
+        ),
+        min_length=1,
+        examples=["https://example.com/photo.jpg"],
+    ),
+]
+
+
+class LoraInput(BaseModel):
+    """One entry of `loras`: a LoRA, or a ControlNet-Union checkpoint in its place."""
+
+    model_config = STRICT
+
+    path: Text = Field(
+        title="Path",
+        description=(
+            "A safetensors file: a URL, a hub id (`owner/repo`, `owner/repo/file.safetensors`, "
+            "`owner/repo:file`), or a name in the server's LoRA folder. "
+            "A ControlNet-Union checkpoint selects that ControlNet."
+        ),
+        min_length=1,
+        max_length=MAX_PATH_CHARACTERS,
+        examples=["alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"],
+    )
+    scale: float = Field(
+        1.0,
+        title="Scale",
+        description="Strength of the LoRA; for a ControlNet it multiplies `control_scale`.",
+        ge=0,
+        le=4,
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _path_names_a_file(cls, path: str) -> str:
+        try:
+            read_reference(path)
+        except ReferenceFault as fault:
+            raise PydanticCustomError("lora_path", "{reason}", {"reason": str(fault)}) from None
+        return path
+
+
+Prompt = Annotated[
+    str,
+    Field(
+        title="Prompt",
+        description="What the picture shows. The model reads the first 512 tokens.",
+        min_length=1,
+        max_length=MAX_PROMPT_CHARACTERS,
+        examples=["A lighthouse on a cliff at dusk, oil painting"],
+    ),
+    AfterValidator(_no_nul),
+]
+Loras = Annotated[
+    list[LoraInput],
+    Field(
+        title="LoRAs",
+        description=f"Up to {MAX_LORAS} LoRAs or ControlNet checkpoints; may be empty.",
+        max_length=MAX_LORAS,
+    ),
+]
+SizeField = Annotated[
+    ImageSize,
+    Field(title="Image size", description="Size of the picture; `auto` keeps the shape of the input image."),
+]
+PresetField = Annotated[PresetSize, Field(title="Image size", description="Size of the picture.")]
+ControlScale = Annotated[
+    float,
+    Field(title="Control scale", description="How strongly the input image guides the picture.", ge=0, le=1),
+]
+ControlStart = Annotated[
+    float,
+    Field(title="Control start", description="Fraction of the steps after which control begins.", ge=0, le=1),
+]
+ControlEnd = Annotated[
+    float,
+    Field(
+        title="Control end",
+        description="Fraction of the steps after which control ends; not before `control_start`.",
+        ge=0,
+        le=1,
+        validate_default=True,
+    ),
+]
+PreprocessField = Annotated[
+    Preprocess,
+    Field(
+        title="Preprocess",
+        description="How the control map is made from the image; `none`: the image already is one.",
+    ),
+]
+Steps = Annotated[
+    int, Field(title="Steps", description="Denoising steps; fewer are faster and rougher.", ge=1, le=8)
+]
+Seed = Annotated[
+    int,
+    Field(
+        title="Seed",
+        description="The same request and seed give the same picture; -1 draws one, which the result tells.",
+        ge=-1,
+        le=MAX_SEED,
+    ),
+]
+Images = Annotated[
+    int,
+    Field(
+        title="Pictures",
+        description=("Pictures to make at once; the first has `seed`, the next `seed + 1`, and so on."),
+        ge=1,
+        le=MAX_IMAGES,
+    ),
+]
+Expansion = Annotated[
+    bool,
+    Field(
+        title="Expand the prompt",
+        description="Let the text encoder write a more detailed prompt first; the result tells which.",
+    ),
+]
+Format = Annotated[OutputFormat, Field(title="Output format", description="File format of the picture.")]

@@ -1,0 +1,192 @@
+"""The input of each endpoint, as published; the one place that says what a caller may send."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from models.job import OutputFormat, Preprocess
+from models.schema.fields import (
+    STRICT,
+    ControlEnd,
+    ControlScale,
+    ControlStart,
+    Expansion,
+    Format,
+    Images,
+    ImageUrl,
+    LoraInput,
+    Loras,
+    PreprocessField,
+    PresetField,
+    Prompt,
+    Seed,
+    SizeField,
+    Steps,
+)
+from models.sizes import ImageSize
+
+MAX_NAMED_FIELDS = 20
+"""Unknown fields named one by one in the warnings."""
+
+
+class Windowed(BaseModel):
+    """Of the classes that have a control window."""
+
+    model_config = STRICT
+
+    @field_validator("control_end", check_fields=False)
+    @classmethod
+    def _window_runs_forward(cls, control_end: float, info: ValidationInfo) -> float:
+        control_start = info.data.get("control_start")
+        if control_start is not None and control_start > control_end:
+            raise PydanticCustomError(
+                "control_window",
+                "control_start ({start}) must not be greater than control_end ({end})",
+                {"start": control_start, "end": control_end},
+            )
+        return control_end
+
+
+class TurboInput(BaseModel):
+    """Input of `tongyi-mai/z-image/turbo`: the prompt alone."""
+
+    model_config = STRICT
+
+    prompt: Prompt
+    image_size: PresetField = "square_hd"
+    num_inference_steps: Steps = 8
+    seed: Seed = 0
+    num_images: Images = 1
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = "png"
+
+
+class TurboLoraInput(BaseModel):
+    """Input of `tongyi-mai/z-image/turbo/lora`."""
+
+    model_config = STRICT
+
+    prompt: Prompt
+    loras: Loras
+    image_size: PresetField = "square_hd"
+    num_inference_steps: Steps = 8
+    seed: Seed = 0
+    num_images: Images = 1
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = "png"
+
+
+class ControlNetInput(Windowed):
+    """Input of `tongyi-mai/z-image/turbo/controlnet`."""
+
+    prompt: Prompt
+    image_url: ImageUrl
+    image_size: SizeField = "auto"
+    control_scale: ControlScale = 0.9
+    control_start: ControlStart = 0.0
+    control_end: ControlEnd = 0.4
+    preprocess: PreprocessField = "none"
+    num_inference_steps: Steps = 8
+    seed: Seed = 0
+    num_images: Images = 1
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = "png"
+
+
+class ControlNetLoraInput(Windowed):
+    """Input of `tongyi-mai/z-image/turbo/controlnet/lora`."""
+
+    prompt: Prompt
+    image_url: ImageUrl
+    loras: Loras
+    image_size: SizeField = "auto"
+    control_scale: ControlScale = 0.9
+    control_start: ControlStart = 0.0
+    control_end: ControlEnd = 0.4
+    preprocess: PreprocessField = "none"
+    num_inference_steps: Steps = 8
+    seed: Seed = 0
+    num_images: Images = 1
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = "png"
+
+
+class AnyInput(BaseModel):
+    """What a worker reads: any endpoint's input, already checked, with what it does not have left out."""
+
+    model_config = STRICT
+
+    prompt: str
+    image_url: str | None = None
+    loras: list[LoraInput] = []
+    image_size: str
+    """As `output_size` takes it."""
+    control_scale: float = 0.0
+    control_start: float = 0.0
+    control_end: float = 0.0
+    preprocess: Preprocess = "none"
+    num_inference_steps: int
+    seed: int
+    num_images: int = 1
+    enable_prompt_expansion: bool
+    output_format: OutputFormat
+
+
+class ExpandInput(BaseModel):
+    """Input of `/v1/expand`."""
+
+    model_config = STRICT
+
+    prompt: Prompt
+    seed: Seed = 0
+
+
+class PreprocessInput(BaseModel):
+    """Input of `/v1/preprocess`."""
+
+    model_config = STRICT
+
+    image_url: ImageUrl
+    preprocess: Preprocess = Field("canny", title="Preprocess", description="Kind of the control map.")
+    image_size: ImageSize = Field("auto", title="Image size", description="Size of the picture to be guided.")
+
+
+Input = TypeVar("Input", bound=BaseModel)
+
+
+def read_input(schema: type[Input], body: object) -> tuple[Input, list[str]]:
+    """Check `body`, a parsed JSON value; returns the input and a warning for each field that was ignored.
+
+    Raises pydantic.ValidationError, which lists every fault at once.
+    """
+    checked = schema.model_validate(body)
+    unknown = list(_unknown_fields(schema, body, ""))
+    warnings = [f"Unknown field {name} was ignored." for name in unknown[:MAX_NAMED_FIELDS]]
+    if len(unknown) > MAX_NAMED_FIELDS:
+        warnings.append(f"{len(unknown) - MAX_NAMED_FIELDS} more unknown fields were ignored.")
+    return checked, warnings
+
+
+def _unknown_fields(schema: type[BaseModel], body: Any, where: str) -> Iterator[str]:
+    """Quoted names of the keys of `body`, known to be valid, that the schema does not have."""
+    items = _item_schemas(schema)
+    for name, value in body.items():
+        if name not in items:
+            # A key may be anything at all, also what UTF-8 cannot say.
+            yield ascii(f"{where}{name}"[:80])
+        elif (item_schema := items[name]) and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from _unknown_fields(item_schema, item, f"{where}{name}[{index}].")
+
+
+@cache
+def _item_schemas(schema: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """By field: what its items are, when it is a list of models."""
+    found: dict[str, type[BaseModel] | None] = {}
+    for name, field in schema.model_fields.items():
+        kinds = [kind for kind in get_args(field.annotation) if isinstance(kind, type)]
+        found[name] = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+    return found

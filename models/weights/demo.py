@@ -1,0 +1,35 @@
+"""The demo model: a part of this package, trained by `training/` on simple scenes that it also draws.
+
+`demo_weights/` is laid out as the published weights are, so that every path from loading to decoding is the
+one that they take; its README.md is the model card. Imports no torch.
+"""
+
+import functools
+import json
+import math
+from pathlib import Path
+
+from models.sizes import GRID
+from models.weights.published import Published
+
+FOLDER = Path(__file__).parents[1] / "demo_weights"
+CONTROLNET = FOLDER / "controlnet.safetensors"
+LORAS = FOLDER / "loras"
+_CONTROLNETS = {"alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1": FOLDER / "controlnet-2.1.safetensors"}
+
+
+def controlnet(published: Published) -> Path:
+    """The demo's own branch in the layout of a published one."""
+    return _CONTROLNETS.get(published.repo_id, CONTROLNET)
+
+
+def native_size(width: int, height: int) -> tuple[int, int]:
+    """The size, in the shape of `width` by `height`, of as many pixels as the demo was trained at."""
+    scale = _side() / math.sqrt(width * height)
+    return max(GRID, round(width * scale / GRID) * GRID), max(GRID, round(height * scale / GRID) * GRID)
+
+
+@functools.cache
+def _side() -> int:
+    """Of the square pictures that it was trained on, pixels."""
+    return int(json.loads((FOLDER / "vae" / "config.json").read_bytes())["sample_size"])

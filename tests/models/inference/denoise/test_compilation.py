@@ -1,0 +1,104 @@
+"""Compiled blocks, by PyTorch's tracing alone: its code generator takes minutes on a small machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch._dynamo.utils import counters
+from torch._inductor.runtime.runtime_utils import cache_dir
+
+from models.config import ModelSettings
+from models.errors import ModelError
+from models.inference.denoise.compilation import keep_code_in
+from models.inference.engine import Engine
+from models.job import Job, LoraFile, Picture
+from tests.models.inference.test_engine import settings_for, write_lora
+
+JOB = Job(prompt="a red ball", width=64, height=64, num_inference_steps=2, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def tracing_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("models.inference.denoise.compilation.CAPTION_TOKENS", (32,))
+    torch.compiler.set_default_backend("aot_eager")
+    yield
+    torch.compiler.set_default_backend("inductor")
+    torch.compiler.set_stance("default")
+    torch._dynamo.reset()
+
+
+def compiled(tiny_model: Path, tmp_path: Path) -> Engine:
+    counters.clear()
+    return Engine.load(settings_for(tiny_model, tmp_path, compile="default", compile_sizes="64x64"))
+
+
+def draw(engine: Engine, job: Job) -> Picture:
+    control = np.full((job.height, job.width, 3), 128, np.uint8) if job.controlnet else None
+    return engine.generate(job, control, lambda step: None)[0]
+
+
+def graphs() -> int:
+    """Compiled so far, of one block each."""
+    return int(counters["stats"]["unique_graphs"])
+
+
+def near(one: Picture, other: Picture) -> bool:
+    return int(np.abs(one.image.astype(int) - other.image).max()) <= 1
+
+
+def test_compiled_blocks_make_the_same_picture_and_nothing_is_compiled_after_the_warm_up(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    plain = Engine.load(settings_for(tiny_model, tmp_path / "plain"))
+    engine = compiled(tiny_model, tmp_path / "compiled")
+    warm = graphs()
+    # A layer with and without caption, the branch's refiner, its first control block and those after it.
+    assert warm == 5
+    controlled = JOB.model_copy(
+        update={"controlnet": tiny_model / "controlnet.safetensors", "control_scale": 0.8, "control_end": 0.5}
+    )
+    wide = JOB.model_copy(update={"width": 96})
+    for job in (JOB, controlled, wide):
+        assert near(draw(engine, job), draw(plain, job))
+    assert graphs() == warm
+
+
+def test_lora_changes_a_compiled_picture_and_leaves_no_trace(tiny_model: Path, tmp_path: Path) -> None:
+    plain = Engine.load(settings_for(tiny_model, tmp_path / "plain"))
+    engine = compiled(tiny_model, tmp_path / "compiled")
+    warm, before = graphs(), draw(engine, JOB)
+    lora: LoraFile = write_lora(tmp_path)
+    styled = JOB.model_copy(update={"loras": (lora,)})
+    assert near(draw(engine, styled), draw(plain, styled))
+    assert not near(draw(engine, styled), before)
+    assert np.array_equal(draw(engine, JOB).image, before.image)
+    assert graphs() == warm
+
+
+def test_missing_compiler_is_said_in_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("No working C++ compiler found")
+
+    torch.compiler.set_default_backend(no_compiler)
+    with pytest.raises(ModelError, match=r"cannot be compiled here .*ZTURBO_COMPILE=off"):
+        compiled(tiny_model, tmp_path)
+
+
+def test_code_is_kept_where_the_next_process_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "theirs"))
+    keep_code_in(tmp_path)
+    assert cache_dir() == str(tmp_path / "theirs")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    keep_code_in(tmp_path)
+    assert cache_dir() == str(tmp_path)
+
+
+@pytest.mark.parametrize("sizes", ["large", "1000x1000", "square_hd,,"])
+def test_size_that_cannot_be_compiled_for_is_refused(sizes: str) -> None:
+    with pytest.raises(ValidationError, match="neither a preset"):
+        ModelSettings(compile_sizes=sizes, _env_file=None)

@@ -1,0 +1,100 @@
+"""The demo model draws what it is told: prompt, control and LoRAs, through the engine as a worker calls it.
+
+`python -m benchmarks.demo_quality` measures how well; here a few fixed pictures must come out right.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ZImageTransformer2DModel
+
+from benchmarks.demo_samples import control_samples
+from models.config import ModelSettings
+from models.inference.control.controlnet import load_controlnet
+from models.inference.engine import Engine
+from models.job import Job, LoraFile, Picture, Pixels
+from models.weights import demo
+from models.weights.download import file_sha256
+from training.measures import blueprint_measure, edge_agreement, night_measure
+
+MAX_BYTES = 40_000_000
+SIDE = demo.native_size(1024, 1024)[0]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine.load(ModelSettings(model="demo", device="cpu", _env_file=None))
+
+
+def draw(engine: Engine, prompt: str, control: Pixels | None = None, **fields: Any) -> Picture:
+    job = Job(prompt=prompt, width=SIDE, height=SIDE, **fields)
+    (picture,) = engine.generate(job, control, lambda step: None)
+    return picture
+
+
+def lora(style: str, scale: float = 1.0) -> tuple[LoraFile]:
+    path = demo.LORAS / f"{style}.safetensors"
+    return (LoraFile(name=style, path=path, scale=scale, sha256=file_sha256(path)),)
+
+
+def test_bundle_is_small_and_has_its_card_and_nothing_else() -> None:
+    files = [path for path in demo.FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".jinja", ".md"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "strongest"),
+    [("a red ball on grass", 0), ("a green box on sand", 1), ("a blue heart on wood", 2)],
+)
+def test_colour_that_is_named_is_seen_where_the_thing_is(engine: Engine, prompt: str, strongest: int) -> None:
+    image = draw(engine, f"{prompt} in the middle under a grey sky").image.astype(int)
+    middle = image[SIDE * 7 // 16 : SIDE * 13 // 16, SIDE * 3 // 8 : SIDE * 5 // 8].mean((0, 1))
+    others = np.delete(middle, strongest)
+    assert middle[strongest] > others.max() + 30
+
+
+@pytest.mark.parametrize("file", [demo.CONTROLNET, demo.FOLDER / "controlnet-2.1.safetensors"])
+def test_canny_control_brings_the_edges_nearer_to_the_map(engine: Engine, file: Path) -> None:
+    samples = control_samples("canny", 4, SIDE)
+
+    def agreement(scale: float) -> float:
+        pictures = [
+            draw(engine, sample.prompt, sample.control, controlnet=file, control_scale=scale)
+            for sample in samples
+        ]
+        each = [
+            edge_agreement(made.image, sample.control) for made, sample in zip(pictures, samples, strict=True)
+        ]
+        return float(np.mean(each))
+
+    assert agreement(0.9) > 1.2 * agreement(0.0)
+
+
+@pytest.mark.parametrize(("style", "measure"), [("blueprint", blueprint_measure), ("night", night_measure)])
+def test_lora_moves_the_style_and_scale_0_changes_no_bit(engine: Engine, style: str, measure: Any) -> None:
+    prompt = "a red box on sand under a cloudy sky"
+    plain = draw(engine, prompt)
+    styled = draw(engine, prompt, loras=lora(style))
+    assert measure(styled.image) > measure(plain.image) + 0.15
+    assert (styled.loras[0].matched > 0, styled.loras[0].unmatched) == (True, 0)
+    assert np.array_equal(draw(engine, prompt, loras=lora(style, 0.0)).image, plain.image)
+
+
+def test_magic_prompt_keeps_the_thing_and_adds_where_it_is(engine: Engine) -> None:
+    made = draw(engine, "a red ball", enable_prompt_expansion=True)
+    assert made.expanded_prompt is not None, made.warnings
+    words = made.expanded_prompt.split()
+    assert len(words) > 5
+    assert "red" in words
+    assert {"ball", "sphere"} & set(words)
+
+
+@pytest.mark.parametrize(("file", "variant"), [("controlnet", "1.0"), ("controlnet-2.1", "2.1")])
+def test_control_checkpoints_have_the_published_layouts(file: str, variant: str) -> None:
+    config = ZImageTransformer2DModel.load_config(demo.FOLDER / "transformer")
+    _, layout = load_controlnet(demo.FOLDER / f"{file}.safetensors", config, torch.float32, "cpu")
+    assert layout.variant == variant

@@ -1,0 +1,121 @@
+"""Images that are kept: what the server says decides, each time."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker.inputs.web import Answer, Handler, Web
+from worker.config import WorkerSettings
+from worker.counters import counted
+from worker.errors import FetchError
+from worker.inputs.image_cache import KeptImages
+
+BODY = bytes(range(256)) + b"\n" + bytes(700)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    web = Web()
+    yield web
+    web.close()
+
+
+def images(folder: Path, **options: int) -> KeptImages:
+    return KeptImages(
+        WorkerSettings(
+            _env_file=None, data_dir=folder, allow_hosts="127.0.0.1", max_image_bytes=2000, **options
+        )
+    )
+
+
+def versioned(version: str, body: bytes) -> Answer:
+    """A server that tells a version and knows it again."""
+
+    def answer(call: Handler) -> None:
+        if call.headers["If-None-Match"] == version:
+            call.reply(status=304, Content_Length="")
+        else:
+            call.reply(body, ETag=version)
+
+    return answer
+
+
+def counts() -> tuple[int, int]:
+    return counted().get("cache|image|hit", 0), counted().get("cache|image|miss", 0)
+
+
+def test_unchanged_image_is_taken_from_the_disk(web: Web, tmp_path: Path) -> None:
+    hits, misses = counts()
+    url = web.on("/a.png", versioned('"1"', BODY))
+    assert [images(tmp_path).get(url, "image_url") for _ in range(3)] == [BODY] * 3
+    assert counts() == (hits + 2, misses + 1)
+    assert [call.headers["If-None-Match"] for call in web.seen] == [None, '"1"', '"1"']
+
+
+def test_image_told_by_its_date_alone_is_asked_for_by_it(web: Web, tmp_path: Path) -> None:
+    date = "Sun, 22 Nov 2026 18:00:00 GMT"
+    url = web.on(
+        "/a.png",
+        lambda call: (
+            call.reply(status=304, Content_Length="")
+            if call.headers["If-Modified-Since"] == date
+            else call.reply(BODY, Last_Modified=date)
+        ),
+    )
+    assert [images(tmp_path).get(url, "image_url") for _ in range(2)] == [BODY] * 2
+    assert web.seen[1].headers["If-Modified-Since"] == date
+
+
+def test_changed_image_is_the_new_one(web: Web, tmp_path: Path) -> None:
+    url = web.on("/a.png", versioned('"1"', BODY))
+    images(tmp_path).get(url, "image_url")
+    web.on("/a.png", versioned('"2"', b"another"))
+    assert [images(tmp_path).get(url, "image_url") for _ in range(2)] == [b"another"] * 2
+
+
+def test_image_that_may_not_be_read_any_more_is_refused(web: Web, tmp_path: Path) -> None:
+    url = web.on("/a.png", versioned('"1"', BODY))
+    images(tmp_path).get(url, "image_url")
+    web.on("/a.png", lambda call: call.reply(status=403))
+    with pytest.raises(FetchError, match="answered 403"):
+        images(tmp_path).get(url, "image_url")
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": '"1"', "Cache_Control": "private, no-store"}])
+def test_what_has_no_version_or_may_not_be_stored_is_not_kept(
+    headers: dict[str, str], web: Web, tmp_path: Path
+) -> None:
+    url = web.on("/a.png", lambda call: call.reply(BODY, **headers))
+    assert [images(tmp_path).get(url, "image_url") for _ in range(2)] == [BODY] * 2
+    assert not list(tmp_path.rglob("images/*"))
+
+
+def test_longest_unused_images_go_when_the_disk_is_used_up(web: Web, tmp_path: Path) -> None:
+    kept = images(tmp_path, max_image_cache_bytes=2200)
+    urls = [web.on(f"/{name}", versioned(f'"{name}"', BODY)) for name in "abc"]
+    for url in urls:
+        kept.get(url, "image_url")
+    assert len(list(tmp_path.rglob("images/*"))) == 2
+    kept.get(urls[2], "image_url")
+    assert web.seen[-1].headers["If-None-Match"] == '"c"'
+    kept.get(urls[0], "image_url")
+    assert web.seen[-1].headers["If-None-Match"] is None
+
+
+def test_image_goes_that_was_not_used_for_as_long_as_requests_are_kept(web: Web, tmp_path: Path) -> None:
+    url = web.on("/a.png", versioned('"1"', BODY))
+    kept = images(tmp_path)
+    kept.get(url, "image_url")
+    kept.trim()
+    [path] = tmp_path.rglob("images/*")
+    os.utime(path, (0, 0))
+    kept.trim()
+    assert not path.exists()
+
+
+def test_server_that_says_unchanged_unasked_is_refused(web: Web, tmp_path: Path) -> None:
+    url = web.on("/a.png", lambda call: call.reply(status=304, Content_Length=""))
+    with pytest.raises(FetchError, match="answered 304"):
+        images(tmp_path).get(url, "image_url")

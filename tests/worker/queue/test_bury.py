@@ -1,0 +1,80 @@
+"""The supervisor sees a worker die at once, and says so; nobody waits for its lease."""
+
+import json
+
+import anyio
+import pytest
+import redis
+
+from worker.queue.registry import Registry, WorkerInfo
+from worker.queue.requests import Requests
+from worker.queue.work_queue import Records
+
+pytestmark = pytest.mark.anyio
+
+Sides = tuple[Requests, Records]
+TURN_SECONDS = 0.001
+
+
+async def held_by(sides: Sides, request_id: str, worker_id: str) -> None:
+    requests, records = sides
+    await requests.submit(request_id, "model", {}, "local", [])
+    taken = records.next("io", f"token-{request_id}", worker_id)
+    assert taken is not None
+
+
+async def reap(records: Records) -> tuple[int, int]:
+    await anyio.sleep(2 * TURN_SECONDS)
+    reaped = records.reap(TURN_SECONDS)
+    assert reaped is not None
+    return reaped.handed_back, reaped.failed
+
+
+async def test_requests_of_a_dead_worker_are_handed_back_at_the_next_turn(
+    sides: Sides, records: Records
+) -> None:
+    await held_by(sides, "a", "io-host-77-x")
+    assert await reap(records) == (0, 0)
+    assert sides[1].bury("io", "io-host-77-") == 1
+    assert await reap(records) == (1, 0)
+    again = records.next("io", "another", "io-host-78-y")
+    assert again is not None
+    assert (again.id, again.attempt) == ("a", 2)
+
+
+async def test_requests_of_the_living_stay_where_they_are(sides: Sides, records: Records) -> None:
+    await held_by(sides, "a", "io-host-77-x")
+    await held_by(sides, "b", "io-host-771-x")
+    assert sides[1].bury("io", "io-host-77-") == 1
+    assert await reap(records) == (1, 0)
+    assert records.beat("b", "token-b") == "held"
+
+
+async def test_dead_worker_is_no_longer_among_the_workers(sides: Sides, client: redis.Redis) -> None:
+    requests, records = sides
+    for worker_id in ("gpu-host-77-x", "gpu-host-78-x"):
+        Registry(client, 30).say(WorkerInfo(worker_id, "gpu", "ready"))
+    records.bury("gpu", "gpu-host-77-")
+    assert [worker.id for worker in (await requests.stats()).workers] == ["gpu-host-78-x"]
+
+
+async def test_request_that_killed_a_worker_at_each_attempt_is_failed(sides: Sides, records: Records) -> None:
+    requests, _ = sides
+    await held_by(sides, "a", "io-host-77-x")
+    sides[1].bury("io", "io-host-77-")
+    assert await reap(records) == (1, 0)
+    for pid, outcome in ((78, (1, 0)), (79, (0, 1))):
+        assert records.next("io", f"token-{pid}", f"io-host-{pid}-x") is not None
+        sides[1].bury("io", f"io-host-{pid}-")
+        assert await reap(records) == outcome
+    failed = await requests.get("a")
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error["type"] == "worker_crashed"
+
+
+async def test_what_a_newer_worker_says_besides_is_skipped(requests: Requests, client: redis.Redis) -> None:
+    Registry(client, 30).say(WorkerInfo("gpu-1", "gpu", "ready"))
+    said = json.loads(client.get("zturbo:worker:gpu-1"))  # type: ignore[arg-type]
+    client.set("zturbo:worker:gpu-1", json.dumps(said | {"of_a_newer_version": 1}))
+    assert (await requests.stats()).workers == [WorkerInfo("gpu-1", "gpu", "ready")]

@@ -1,0 +1,58 @@
+"""Bells: what RQ is given, and what it keeps."""
+
+import json
+import zlib
+
+import anyio
+import pytest
+import redis
+
+from tests.worker.runtime.crew import Crew
+from worker.queue.doorbell import BELL_LISTS, QUEUES, Bells, run_next
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(("queue", "bell_list"), list(zip(QUEUES, BELL_LISTS, strict=True)))
+async def test_bell_is_a_constant_name_in_json_on_its_queues_list(
+    redis_url: str, client: redis.Redis, queue: str, bell_list: str
+) -> None:
+    bells = Bells(redis_url)
+    bells.ring(queue, 2)  # type: ignore[arg-type]
+    bells.close()
+    ids = client.lrange(bell_list, 0, -1)
+    assert isinstance(ids, list)
+    assert len(ids) == 2
+    with redis.Redis.from_url(redis_url) as raw:
+        data = raw.hget(f"rq:job:{ids[0]}", "data")
+    assert isinstance(data, bytes)
+    assert json.loads(zlib.decompress(data)) == ["worker.queue.run_next", None, [], {}]
+
+
+async def test_answered_bells_leave_nothing_behind(crew: Crew, client: redis.Redis) -> None:
+    crew.start("io")
+    crew.start("gpu")
+    for number in range(5):
+        await crew.submit(f"r{number}")
+    for number in range(5):
+        assert (await crew.until(f"r{number}")).state == "succeeded"
+    with anyio.fail_after(10):
+        while list(client.scan_iter("rq:job:*")) or list(client.scan_iter("rq:results:*")):  # noqa: ASYNC110
+            await anyio.sleep(0.05)
+    assert client.llen(BELL_LISTS[0]) == client.llen(BELL_LISTS[1]) == 0
+
+
+async def test_lost_bells_are_rung_again(crew: Crew, client: redis.Redis) -> None:
+    crew.start("io")
+    crew.start("gpu")
+    await crew.workers("ready", 2)
+    # As a worker that died between hearing a bell and answering it, or a Redis that lost its last second.
+    crew.requests._bells.ring = lambda *_: None  # type: ignore[method-assign]
+    await crew.submit("a")
+    assert client.llen(BELL_LISTS[0]) == 0
+    assert (await crew.until("a")).state == "succeeded"
+
+
+def test_bell_outside_of_a_worker_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="answer_bells"):
+        run_next()

@@ -1,0 +1,89 @@
+"""How many requests are taken, in all and from one key, and when a refused caller is told to come back."""
+
+import pytest
+import redis
+
+from worker.config import WorkerSettings
+from worker.errors import Refused
+from worker.queue.registry import Registry, WorkerInfo
+from worker.queue.requests import Requests
+
+pytestmark = pytest.mark.anyio
+
+PACE_MS = 8000
+
+
+@pytest.fixture
+def limited(requests: Requests, settings: WorkerSettings, client: redis.Redis) -> Requests:
+    """Pictures that take 8 s each on two GPUs; at most three wait."""
+    client.set("zturbo:pace", PACE_MS)
+    registry = Registry(client, hold_seconds=60)
+    for worker in ("one", "two"):
+        registry.say(WorkerInfo(worker, "gpu", "busy"))
+    requests._settings = settings.model_copy(update={"max_queue": 3})
+    return requests
+
+
+async def submit(requests: Requests, request_id: str, owner: str = "ann") -> int:
+    return (await requests.submit(request_id, "model", {"prompt": "a fox"}, owner, [])).position
+
+
+async def refused(requests: Requests, owner: str = "ann") -> Refused:
+    with pytest.raises(Refused) as caught:
+        await submit(requests, "refused", owner)
+    assert await requests.get("refused") is None
+    assert f"in {caught.value.retry_after} s" in str(caught.value)
+    return caught.value
+
+
+async def test_full_line_tells_how_long_a_place_takes(limited: Requests) -> None:
+    for request_id in "abc":
+        await submit(limited, request_id)
+    refusal = await refused(limited)
+    assert refusal.retry_after == 4
+    assert str(refusal).startswith("3 requests are waiting already")
+    assert await submit(limited, "b") == 1, "a repeated submit is answered all the same"
+
+
+async def test_key_with_nothing_waiting_is_let_into_a_full_line(limited: Requests) -> None:
+    for request_id in "abc":
+        await submit(limited, request_id)
+    assert await submit(limited, "d", "bob") == 1
+    await refused(limited, "bob")
+
+
+async def test_share_of_a_key_is_full_until_its_turns_come(
+    limited: Requests, settings: WorkerSettings
+) -> None:
+    limited._settings = settings.model_copy(update={"max_queue_per_key": 2})
+    await submit(limited, "a")
+    await submit(limited, "b")
+    assert (await refused(limited)).retry_after == 4
+    for owner in ("bob", "cat"):
+        await submit(limited, f"of-{owner}", owner)
+    refusal = await refused(limited)
+    assert refusal.retry_after == 12, "three keys take turns"
+    assert str(refusal).startswith("2 requests of this key are waiting already")
+    await limited.cancel("a")
+    await submit(limited, "c")
+
+
+async def test_rate_of_a_key_is_held(limited: Requests, settings: WorkerSettings) -> None:
+    limited._settings = settings.model_copy(update={"max_submits_per_minute": 4})
+    for request_id in "abcd":
+        await submit(limited, request_id)
+    refusal = await refused(limited)
+    assert 0 < refusal.retry_after <= 15
+    assert str(refusal).startswith("This key may submit 4 requests a minute")
+    await submit(limited, "a")
+    await submit(limited, "e", "bob")
+
+
+async def test_refused_submit_does_not_count_towards_the_rate(
+    limited: Requests, settings: WorkerSettings, client: redis.Redis
+) -> None:
+    limited._settings = settings.model_copy(update={"max_queue_per_key": 1, "max_submits_per_minute": 60})
+    await submit(limited, "a")
+    spent = client.get("zturbo:spent:ann")
+    await refused(limited)
+    assert client.get("zturbo:spent:ann") == spent

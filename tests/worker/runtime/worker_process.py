@@ -1,0 +1,86 @@
+"""What a worker process of a test runs: the real worker with a tiny engine.
+
+The engine draws a grey picture in as many short sleeps as the job has steps. A word in the prompt makes it
+misbehave. Each start and end of a picture is a line in DATA_DIR/engine.log.
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from models.config import ModelSettings
+from models.errors import BadOutput, DeviceBroken, WeightsMissing
+from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.prompt.expansion import Expansion
+from worker.config import WorkerSettings
+from worker.queue.doorbell import Queue
+from worker.runtime.process import run_worker
+
+
+class SleepingEngine:
+    name = "sleeping"
+    device = "none"
+    counts: ClassVar[dict[str, int]] = {}
+
+    def __init__(self, settings: ModelSettings) -> None:
+        if settings.device == "cuda":
+            raise WeightsMissing("There is no such weight; run `zturbo pull`.")
+        self._log = settings.data_dir / "engine.log"
+        self._step_seconds = float(os.environ.get("TEST_STEP_SECONDS", "0.02"))
+
+    def expand(self, prompt: str, seed: int) -> Expansion:
+        return Expansion(prompt=f"{prompt}, asleep")
+
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
+        return source
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+        assert (control is None) == ("no image" in job.prompt)
+        self._note(f"begin {job.seed}")
+        if "explode" in job.prompt:
+            raise RuntimeError("a secret path: /root")
+        if "refuse" in job.prompt:
+            raise BadOutput("The picture is all black.")
+        if "break" in job.prompt:
+            raise DeviceBroken(
+                "The GPU failed and needs a new process: CUDA error: unspecified launch failure"
+            )
+        if "hang" in job.prompt:
+            time.sleep(60)
+        if "die" in job.prompt:
+            os._exit(1)
+        for step in range(1, job.num_inference_steps + 1):
+            time.sleep(self._step_seconds)
+            on_step(Step(step, job.num_inference_steps, lambda: np.zeros((8, 8, 3), np.uint8)))
+        self._note(f"end {job.seed}")
+        shape = (job.height, job.width, 3)
+        control_map = control if "map" in job.prompt else None
+        return tuple(
+            Picture(
+                image=np.full(shape, seed % 256, dtype=np.uint8),
+                model=self.name,
+                seed=seed,
+                prompt=job.prompt,
+                control_image=control_map,
+            )
+            for seed in job.seeds
+        )
+
+    def _note(self, line: str) -> None:
+        with self._log.open("a") as log:
+            log.write(f"{line}\n")
+
+
+def main(kind: Queue, env: dict[str, str], log: Path) -> None:
+    """Ends as the worker ends; what it prints goes to `log`."""
+    os.environ.update(env)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(process)d %(asctime)s %(name)s %(message)s")
+    settings = WorkerSettings(_env_file=None)
+    run_worker(kind, settings, settings.redis_url or "", SleepingEngine)

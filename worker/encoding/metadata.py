@@ -1,0 +1,159 @@
+"""What is said inside a picture's file about how it was made, and how to read it back.
+
+Two texts: `parameters`, the form that other tools read (AUTOMATIC1111's: the prompt, then one line of
+`Name: value` pairs), and `zturbo`, our own JSON object, made by `describe`:
+
+    version, model_id, model       what made it
+    prompt, expanded_prompt        as asked, and as rewritten (null when it was not)
+    seed, num_inference_steps, width, height
+    control                        null without a control branch, else preprocess, control_scale,
+                                   control_start, control_end, controlnet
+    loras                          name, scale, sha256 of each
+    request                        the request body that made it
+
+A control image sent as a data URI is not kept: `request.image_url` is then `sha256:` and the digest of the
+image file. Keys in a URL's query are not kept either.
+"""
+
+import base64
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from models.job import Job, Picture
+from worker.encoding.image_texts import Texts, read_texts
+from worker.errors import ImageError
+
+NOT_KEPT = "sha256:"
+"""Begins `request.image_url` where the image itself came in the request."""
+
+_SECRET_PARAMETER = re.compile(
+    r"(?<=[?&])([^=&#]*(?:token|api_?key|secret|signature|passw|credential|auth)[^=&#]*|key|sig)=[^&#]*",
+    re.IGNORECASE,
+)
+_NEEDS_QUOTES = re.compile(r'[,:\n"]')
+
+
+def describe(model_id: str, body: Mapping[str, Any], job: Job, picture: Picture) -> dict[str, Any]:
+    """Our object for the file of `picture`, which `job` made and `body`, sent to `model_id`, asked for."""
+    return {
+        "version": importlib.metadata.version("zturbo"),
+        "model_id": model_id,
+        "model": picture.model,
+        "prompt": picture.prompt,
+        "expanded_prompt": picture.expanded_prompt,
+        "seed": picture.seed,
+        "num_inference_steps": job.num_inference_steps,
+        "width": job.width,
+        "height": job.height,
+        "control": {
+            "preprocess": body.get("preprocess", job.preprocess),
+            "control_scale": job.control_scale,
+            "control_start": job.control_start,
+            "control_end": job.control_end,
+            "controlnet": picture.controlnet,
+        }
+        if picture.controlnet is not None
+        else None,
+        "loras": [
+            {"name": _without_secrets(lora.name), "scale": lora.scale, "sha256": lora.sha256}
+            for lora in picture.loras
+        ],
+        "request": _keepable(body),
+    }
+
+
+def software(metadata: Mapping[str, Any]) -> str:
+    """What a file's Exif names as the program that wrote it."""
+    return f"zturbo {metadata['version']}"
+
+
+def texts(metadata: Mapping[str, Any]) -> Texts:
+    """What to write into the file."""
+    return {"parameters": parameters(metadata), "zturbo": json.dumps(metadata, ensure_ascii=False)}
+
+
+def parameters(metadata: Mapping[str, Any]) -> str:
+    """The prompt that the model read, and below it one line of settings that other tools can parse."""
+    settings = {
+        "Steps": metadata["num_inference_steps"],
+        "Sampler": "Euler",
+        "CFG scale": 1,
+        "Seed": metadata["seed"],
+        "Size": f"{metadata['width']}x{metadata['height']}",
+        "Model": metadata["model"],
+    }
+    if control := metadata["control"]:
+        settings["ControlNet 0"] = (
+            f"Module: {control['preprocess']}, Model: {control['controlnet']}, "
+            f"Weight: {control['control_scale']:g}, "
+            f"Guidance Start: {control['control_start']:g}, Guidance End: {control['control_end']:g}"
+        )
+    if loras := metadata["loras"]:
+        # Ten digits of the file's sha256 are what model sites know as its short hash.
+        settings["Lora hashes"] = ", ".join(f"{lora['name']}: {lora['sha256'][:10]}" for lora in loras)
+        settings["Lora scales"] = ", ".join(f"{lora['name']}: {lora['scale']:g}" for lora in loras)
+    if metadata["expanded_prompt"] is not None:
+        settings["Original prompt"] = metadata["prompt"]
+    settings["Version"] = software(metadata)
+    prompt = metadata["expanded_prompt"] or metadata["prompt"]
+    return f"{prompt}\n" + ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items())
+
+
+def read_metadata(data: bytes) -> dict[str, Any]:
+    """What an image file says of its making: `parameters` (text) and `zturbo` (our object), if it has them.
+
+    Raises `ImageError` when `data` is no PNG, JPEG or WebP, or its own object cannot be read.
+    """
+    found = read_texts(data)
+    metadata: dict[str, Any] = {**found}
+    if "zturbo" in found:
+        try:
+            metadata["zturbo"] = json.loads(found["zturbo"])
+        except ValueError as fault:
+            raise ImageError("The file's zturbo metadata is broken: it is no JSON.") from fault
+        if not isinstance(metadata["zturbo"], dict):
+            raise ImageError("The file's zturbo metadata is broken: it is no object.")
+    return metadata
+
+
+def request_body(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The request body that makes this picture again, alone, with its own seed; from `read_metadata`.
+
+    Raises `ImageError` when the file was not made here.
+    """
+    try:
+        made = metadata["zturbo"]
+        body = {**made["request"], "seed": made["seed"]}
+        if body.get("num_images", 1) > 1:
+            body["num_images"] = 1
+            if made["expanded_prompt"] is not None:
+                # It was expanded by the first picture's seed.
+                body |= {"prompt": made["expanded_prompt"], "enable_prompt_expansion": False}
+        return body
+    except (KeyError, TypeError) as fault:
+        raise ImageError("The file does not say which request made it.") from fault
+
+
+def _keepable(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request body without the image's bytes and without keys."""
+    kept = dict(body)
+    if image_url := body.get("image_url"):
+        if image_url[:5].lower() == "data:":
+            image = base64.b64decode(image_url.partition(",")[2])
+            image_url = NOT_KEPT + hashlib.sha256(image).hexdigest()
+        kept["image_url"] = _without_secrets(image_url)
+    if "loras" in body:
+        kept["loras"] = [{**lora, "path": _without_secrets(lora["path"])} for lora in body["loras"]]
+    return kept
+
+
+def _without_secrets(text: str) -> str:
+    return _SECRET_PARAMETER.sub(r"\1=withheld", text)
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if _NEEDS_QUOTES.search(value) else value

@@ -1,0 +1,63 @@
+"""The workers that are alive: each says so once a second, and is forgotten soon after it falls silent."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+import redis
+import redis.asyncio
+
+from worker.queue.connection import Scripts
+from worker.queue.doorbell import QUEUES, Queue
+
+WorkerState = Literal["starting", "ready", "busy", "setup_failed", "quarantined"]
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """What one worker says of itself."""
+
+    id: str
+    kind: Queue
+    state: WorkerState
+    model: str | None = None
+    """Name of the loaded model; GPU workers only, as `device`."""
+    device: str | None = None
+    detail: str | None = None
+    """Why the set-up failed, or its GPU is left alone."""
+    memory_used: int | None = None
+    """Bytes in use on its GPU, whoever uses them; CUDA only, as `memory_total`."""
+    memory_total: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    """What its process counted since it began, as worker.counters tells it."""
+
+
+class Registry:
+    """A worker's own entry."""
+
+    def __init__(self, client: redis.Redis, hold_seconds: float) -> None:
+        """`hold_seconds`: how long an entry holds without being said again."""
+        self._client = client
+        self._scripts = Scripts(client)
+        self._hold_ms = int(hold_seconds * 1000)
+
+    def say(self, info: WorkerInfo) -> None:
+        self._scripts.run("register", info.kind, info.id, json.dumps(asdict(info)), self._hold_ms)
+
+    def leave(self, info: WorkerInfo) -> None:
+        self._client.zrem(f"zturbo:workers:{info.kind}", info.id)
+        self._client.delete(f"zturbo:worker:{info.id}")
+
+
+async def read_workers(client: redis.asyncio.Redis) -> list[WorkerInfo]:
+    entries: list[Any] = []
+    for queue in QUEUES:
+        ids: Any = await client.zrange(f"zturbo:workers:{queue}", 0, -1)
+        if ids:
+            entries += await client.mget([f"zturbo:worker:{worker}" for worker in ids])
+    return [_parse(json.loads(entry)) for entry in entries if entry]
+
+
+def _parse(said: dict[str, Any]) -> WorkerInfo:
+    # A newer worker may say more than this code knows.
+    return WorkerInfo(**{each.name: said[each.name] for each in fields(WorkerInfo) if each.name in said})

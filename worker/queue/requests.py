@@ -1,0 +1,307 @@
+"""The API's moves on requests: submit, read, cancel, list, count, delete. All async.
+
+Every method raises `StoreUnavailable` when Redis cannot be reached.
+The workers' moves are in `worker.queue.work_queue`.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import redis.asyncio
+from pydantic_core import to_json
+
+from worker.config import WorkerSettings
+from worker.errors import KeyReused, Refused
+from worker.queue.changes import Changes
+from worker.queue.connection import DEFAULT_REDIS_URL, ReachingStore, Scripts, connect_async
+from worker.queue.doorbell import Bells, Queue
+from worker.queue.registry import WorkerInfo, read_workers
+from worker.queue.work_queue import (
+    ERRANDS,
+    LINE_KEY,
+    PREVIEW_KEY,
+    RECORD_VERSION,
+    REQUEST_ID,
+    REQUEST_KEY,
+    WATCHED_KEY,
+    Record,
+    State,
+    parse,
+)
+from worker.storage import location
+from worker.storage.objects import open_objects
+from worker.storage.workspace import Workspace, holds_picture
+
+log = logging.getLogger(__name__)
+
+Outcome = str
+"""`cancelled` or `not_cancellable`."""
+
+KEY_SECONDS = 86_400
+"""How long an Idempotency-Key stands for the request that it made."""
+
+LIST_BATCH = 100
+"""Records read at once while a list looks for those in one state."""
+LIST_BATCHES = 20
+
+
+MINUTE = 60
+
+
+class CallersKey(NamedTuple):
+    """A caller's own name for a submit: sent again, it gets the same request and no second."""
+
+    key: str
+    digest: str
+    """Of all that the submit says, without white space."""
+
+
+class Taken(NamedTuple):
+    request_id: str
+    position: int
+    """Requests ahead of it."""
+
+
+class Cancellation(NamedTuple):
+    outcome: Outcome
+    state: State
+    """The state afterwards."""
+
+
+class Page(NamedTuple):
+    records: list[Record]
+    cursor: str | None
+    """Give it to the next call; None when there is nothing more."""
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the queues and workers look like now."""
+
+    waiting: dict[Queue, int]
+    """Requests that wait for a worker, by queue."""
+    in_line: int
+    """Requests not yet taken by a GPU worker."""
+    running: int
+    """Requests in a worker's hands, on either queue."""
+    finished_last_minute: int
+    """Requests that came to an end, whichever."""
+    generate_seconds: float | None
+    """Moving average of a generation."""
+    workers: list[WorkerInfo]
+    counts: dict[str, int]
+    """What the scripts counted since ever: `name|label|label` -> how many."""
+
+
+class Requests:
+    """One for a server; `close` it at the end."""
+
+    def __init__(self, client: redis.asyncio.Redis, bells: Bells, settings: WorkerSettings) -> None:
+        self._client = client
+        self._bells = bells
+        self._settings = settings
+        self._scripts = Scripts(client)
+        self._reaching_store = ReachingStore()
+        self._workspace = Workspace(open_objects(settings))
+        self.changes = Changes(client)
+
+    @classmethod
+    def connect(cls, settings: WorkerSettings) -> "Requests":
+        """Nothing is sent to Redis until the first call."""
+        redis_url = settings.redis_url or DEFAULT_REDIS_URL
+        return cls(connect_async(redis_url), Bells(redis_url), settings)
+
+    async def close(self) -> None:
+        await self.changes.close()
+        await self._client.aclose()
+        await asyncio.to_thread(self._bells.close)
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable unless Redis answers and can write its append-only file."""
+        async with self._reaching_store:
+            await self._client.set("zturbo:ping", "1", px=1000)
+
+    async def tell_storage(self) -> None:
+        """Tells workers where this server keeps what they share with it."""
+        place = await asyncio.to_thread(location.describe, self._settings)
+        async with self._reaching_store:
+            await self._client.set(location.KEY, place)
+
+    async def submit(
+        self,
+        request_id: str,
+        model_id: str,
+        input: dict[str, Any],
+        owner: str,
+        warnings: list[str],
+        webhook: dict[str, str] | None = None,
+        key: CallersKey | None = None,
+    ) -> Taken:
+        """Puts a request in line, or finds the one that `key` stands for.
+
+        The same id again changes nothing, so a submit whose answer was lost can be repeated. `input` is JSON
+        as `model_dump(mode="json")` gives it. Raises Refused, KeyReused when the key was used with another
+        digest in the last 24 hours, and StorageError for a full disk.
+        """
+        if not REQUEST_ID.fullmatch(request_id):
+            raise ValueError(f"not a request id: {request_id!r}")
+        slim = input
+        if holds_picture(input):
+            slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
+        fields = ["version", str(RECORD_VERSION), "model_id", model_id]
+        fields += ["input", to_json(slim).decode(), "warnings", to_json(warnings).decode()]
+        fields += ["webhook", json.dumps(webhook)] if webhook else []
+        named = (_owners_key(owner, key.key), key.digest) if key else ("", "")
+        before = (owner, *named, KEY_SECONDS, *self._limits())
+        async with self._reaching_store:
+            outcome, *answer = await self._scripts.run("submit", request_id, *before, *fields)
+        taken = Taken(answer[0], answer[1]) if outcome in ("queued", "already") else None
+        if slim is not input and (taken is None or taken.request_id != request_id):
+            await asyncio.to_thread(self._workspace.remove, request_id)
+        if taken is None:
+            raise self._refusal(outcome, *answer)
+        if answer[2]:
+            await self._ring("io")
+        return taken
+
+    def _limits(self) -> tuple[int, int, int]:
+        settings = self._settings
+        return settings.max_queue, settings.max_queue_per_key or 0, settings.max_submits_per_minute or 0
+
+    def _refusal(self, why: str, seconds: int = 0) -> Refused | KeyReused:
+        if why == "key_reused":
+            return KeyReused("Idempotency-Key: this key was used for another body in the last 24 hours.")
+        most, most_of_key, most_in_minute = self._limits()
+        reason = {
+            "line_full": f"{most} requests are waiting already",
+            "share_full": f"{most_of_key} requests of this key are waiting already",
+            "too_fast": f"This key may submit {most_in_minute} requests a minute",
+        }[why]
+        return Refused(f"{reason}; try again in {seconds} s.", seconds)
+
+    async def due_webhooks(self, limit: int, lease_seconds: float) -> list[str]:
+        """Ids of requests whose caller is to be told now; nobody else gets them for so long."""
+        async with self._reaching_store:
+            ids: list[str] = await self._scripts.run("due", limit, int(lease_seconds * 1000))
+        return ids
+
+    async def delivered(
+        self, request_id: str, number: int, attempt: dict[str, Any], again_in: float | None
+    ) -> None:
+        """Writes what came of attempt `number` (from 1); the next is in so many seconds, if there is one."""
+        pause = "" if again_in is None else int(again_in * 1000)
+        async with self._reaching_store:
+            await self._scripts.run("delivered", request_id, number, json.dumps(attempt), pause)
+
+    async def _ring(self, queue: Queue) -> None:
+        try:
+            await asyncio.to_thread(self._bells.ring, queue)
+        except Exception as error:
+            # The record is written, and the workers ring what is missing within a second.
+            log.warning("no bell for the %s queue: %s", queue, error)
+
+    async def get(self, request_id: str) -> Record | None:
+        """None when the id is unknown, deleted or expired."""
+        records = await self._read([request_id])
+        return records[0] if records else None
+
+    async def watch(self, request_id: str, seconds: float) -> None:
+        """Somebody looks at the request's previews from now on, for so long."""
+        async with self._reaching_store:
+            await self._client.set(WATCHED_KEY + request_id, "1", px=int(seconds * 1000))
+
+    async def preview(self, request_id: str) -> str | None:
+        """What the picture looks like after its last step, a JPEG in base64, if there is one."""
+        async with self._reaching_store:
+            preview: Any = await self._client.get(PREVIEW_KEY + request_id)
+        return preview  # type: ignore[no-any-return]  # a string: answers are decoded
+
+    async def position(self, request_id: str) -> int | None:
+        """Requests ahead of it (0: the next to run); None when it is not in the line."""
+        async with self._reaching_store:
+            rank = await self._client.zrank(LINE_KEY, request_id)
+        return None if rank is None else int(rank)  # type: ignore[arg-type]  # no score was asked for
+
+    async def cancel(self, request_id: str, force: bool = False) -> Cancellation | None:
+        """Cancels what is in the queue, and with `force` also what is in progress. None: unknown id."""
+        async with self._reaching_store:
+            answer = await self._scripts.run("cancel", request_id, "1" if force else "0")
+        return Cancellation(*answer) if answer else None
+
+    async def delete(self, request_id: str) -> bool:
+        """Forgets a finished request; its files are the caller's to delete. False while it is unfinished."""
+        async with self._reaching_store:
+            answer: str = await self._scripts.run("delete", request_id)
+        if answer == "active":
+            return False
+        # One that was cancelled has left its picture there.
+        await asyncio.to_thread(self._workspace.remove, request_id)
+        return True
+
+    async def list_owned(
+        self, owner: str, state: State | None = None, limit: int = 20, cursor: str | None = None
+    ) -> Page:
+        """An owner's requests, newest first. Raises ValueError for a cursor that is none of ours.
+
+        A page may be short although there is more: only so many records are looked through at once.
+        """
+        newest = f"({int(cursor)}" if cursor else "+inf"
+        found: list[Record] = []
+        for _ in range(LIST_BATCHES):
+            async with self._reaching_store:
+                ids: Any = await self._client.zrange(
+                    f"zturbo:owner:{owner}", newest, "-inf", desc=True, byscore=True, offset=0, num=LIST_BATCH
+                )
+            for record in await self._read(ids):
+                newest = f"({record.sequence}"
+                if record.model_id not in ERRANDS and state in (None, record.state):
+                    found.append(record)
+                if len(found) > limit:
+                    return Page(found[:limit], str(found[limit - 1].sequence))
+            if len(ids) < LIST_BATCH:
+                return Page(found, None)
+        return Page(found, newest.removeprefix("("))
+
+    async def _read(self, ids: list[str]) -> list[Record]:
+        async with self._reaching_store:
+            pipe = self._client.pipeline(transaction=True)
+            for request_id in ids:
+                pipe.hgetall(REQUEST_KEY + request_id)
+                pipe.zrank(LINE_KEY, request_id)
+            answers = await pipe.execute()
+        return [
+            parse(fields, self._settings.retention_days, rank)
+            for fields, rank in zip(answers[::2], answers[1::2], strict=True)
+            if fields
+        ]
+
+    async def stats(self) -> Stats:
+        async with self._reaching_store:
+            seconds, _ = await self._client.time()
+            pipe = self._client.pipeline(transaction=True)
+            pipe.zcard("zturbo:waiting:io")
+            pipe.zcard("zturbo:waiting:gpu")
+            pipe.zcard(LINE_KEY)
+            pipe.zcard("zturbo:leases")
+            pipe.zcount("zturbo:done", (seconds - MINUTE) * 1000, "+inf")
+            pipe.get("zturbo:pace")
+            pipe.hgetall("zturbo:metrics")
+            io, gpu, in_line, running, finished, pace, counts = await pipe.execute()
+            workers = await read_workers(self._client)
+        return Stats(
+            waiting={"io": io, "gpu": gpu},
+            in_line=in_line,
+            running=running,
+            finished_last_minute=finished,
+            generate_seconds=int(pace) / 1000 if pace else None,
+            workers=workers,
+            counts={name: int(count) for name, count in counts.items()},
+        )
+
+
+def _owners_key(owner: str, key: str) -> str:
+    return hashlib.sha256(f"{len(owner)}:{owner}{key}".encode()).hexdigest()

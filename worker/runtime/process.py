@@ -1,0 +1,249 @@
+"""One worker process: `run_worker` returns when it was told to stop and its work is done or handed back."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import NoReturn
+
+from redis.exceptions import RedisError
+
+from models.config import ModelSettings
+from models.errors import DeviceBroken, ModelError
+from worker.config import WorkerSettings
+from worker.counters import counted
+from worker.errors import WorkerError
+from worker.host.parent_death import known_pid
+from worker.queue.connection import connect
+from worker.queue.doorbell import Bells, Queue, answer_bells
+from worker.queue.registry import Registry, WorkerInfo, WorkerState
+from worker.queue.work_queue import Records
+from worker.runtime.consumer import DEVICE_BROKEN_STATUS, Life
+from worker.runtime.quarantine import FAILURES, REST_SECONDS, Trial
+from worker.runtime.reconciler import Reconciler
+from worker.runtime.sweeper import Sweeper
+from worker.stages.dispatch import Work
+from worker.stages.picture import Engine
+from worker.storage import location
+from worker.storage.objects import Objects, open_objects
+from worker.storage.pictures import Storage
+
+log = logging.getLogger(__name__)
+
+STORAGE_SECONDS = 600.0
+"""What a worker has in hand waits so long for an S3 store that is away; then its request fails."""
+STORAGE_RETRY_SECONDS = 0.5
+SETUP_RETRY_SECONDS = 30.0
+ONE_STOP_SECONDS = 1.0
+"""Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
+
+LoadEngine = Callable[[ModelSettings], Engine]
+
+
+def _load_engine(settings: ModelSettings) -> Engine:
+    from models.inference.engine import Engine as RealEngine
+
+    return RealEngine.load(settings)
+
+
+def run_worker(
+    kind: Queue, settings: WorkerSettings, redis_url: str, load_engine: LoadEngine = _load_engine
+) -> None:
+    """Works off one queue until SIGTERM or SIGINT; call it on the main thread of a process of its own.
+
+    The first signal lets the stage in hand end, for `drain_seconds` at most; what is not done by then, or at
+    a second signal, goes back to the front of its queue.
+    """
+    WorkerProcess(kind, settings, redis_url, load_engine).run()
+
+
+class WorkerProcess:
+    def __init__(
+        self, kind: Queue, settings: WorkerSettings, redis_url: str, load_engine: LoadEngine
+    ) -> None:
+        self.id = f"{kind}-{socket.gethostname()}-{known_pid()}-{uuid.uuid4().hex[:8]}"
+        self._kind = kind
+        self._settings = settings
+        self._redis_url = redis_url
+        self._load_engine = load_engine
+        self._bells = Bells(redis_url)
+        self._client = connect(redis_url)
+        self._registry = Registry(self._client, hold_seconds=settings.lease_seconds / 2)
+        self._trial = Trial(self._client, settings.device)
+        self._state: WorkerState = "starting"
+        self._detail: str | None = None
+        self._engine: Engine | None = None
+        self._life: Life | None = None
+        self._stopping = threading.Event()
+        self._signalled_at = 0.0
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGINT, _leave)
+        lease_seconds = self._settings.lease_seconds
+        beside: list[Reconciler | Sweeper] = [
+            Reconciler(self._records(), self._registry, self._bells, lease_seconds, self._describe)
+        ]
+        for thread in beside:
+            thread.start()
+        try:
+            objects = self._find_objects()
+            if self._kind == "io":
+                sweeper = Sweeper(self._records(), objects, self._settings)
+                sweeper.start()
+                beside.append(sweeper)
+            if self._kind == "gpu":
+                self._rest_if_it_keeps_failing()
+                self._engine = self._load()
+            records, settings, passed = self._records(), self._settings, self._trial.passed
+            work = Work(records, self._bells, settings, objects, self._engine, self._quit, passed)
+            beats = self._records()
+            self._life = life = Life(self._kind, self.id, records, beats, work, lease_seconds, self._quit)
+            self._state, self._detail = "ready", None
+            log.info("worker %s is ready", self.id)
+            answer_bells(
+                self._kind,
+                self._redis_url,
+                lambda: life.drain(self._stopping),
+                self._stopping,
+                self._on_signal,
+            )
+        finally:
+            for thread in beside:
+                thread.stop()
+            self._sign_off()
+
+    def _records(self) -> Records:
+        """On a client of its own."""
+        return Records(connect(self._redis_url), self._settings)
+
+    def _rest_if_it_keeps_failing(self) -> None:
+        failures = self._trial.begin()
+        if failures < FAILURES:
+            return
+        self._state = "quarantined"
+        self._detail = (
+            f"{self._trial.name}: {failures} workers on it ended one after the other without a picture; it "
+            f"is tried again after {REST_SECONDS:.0f} s, or when this worker is stopped and started."
+        )
+        log.error("%s", self._detail)
+        time.sleep(REST_SECONDS)
+        self._state, self._detail = "starting", None
+
+    def _find_objects(self) -> Objects:
+        """Where this server keeps its bytes, once an API has told and the place answers."""
+        while True:
+            try:
+                if told := self._told():
+                    settings = location.follow(told, self._settings)
+                    Storage(open_objects(settings)).check()
+                    self._state, self._detail = "starting", None
+                    return open_objects(settings, STORAGE_SECONDS)
+                self._detail = "It waits for `zturbo api` to tell where pictures are kept."
+            except (RedisError, WorkerError) as error:
+                if str(error) != self._detail:
+                    log.error("this worker takes no requests yet: %s", error)
+                self._state, self._detail = "setup_failed", str(error)
+            time.sleep(STORAGE_RETRY_SECONDS)
+
+    def _told(self) -> str | None:
+        told: str | None = self._client.get(location.KEY)  # type: ignore[assignment]  # answers are decoded
+        return told
+
+    def _load(self) -> Engine:
+        """The engine; tried again for ever, since what is missing (weights, memory) may come."""
+        while True:
+            try:
+                return self._load_engine(self._settings)
+            except DeviceBroken as error:
+                self._quit(DEVICE_BROKEN_STATUS, str(error))
+            except ModelError as error:
+                self._detail = str(error)
+                log.error("the model cannot be loaded: %s", error)
+            except Exception as error:
+                self._detail = f"{type(error).__name__}: {error}"
+                log.exception("the model cannot be loaded")
+            self._state = "setup_failed"
+            time.sleep(SETUP_RETRY_SECONDS)
+
+    def _describe(self) -> WorkerInfo:
+        used, total = self._memory()
+        return WorkerInfo(
+            id=self.id,
+            kind=self._kind,
+            state="busy" if self._life and self._life.holdings else self._state,
+            model=self._engine.name if self._engine else None,
+            device=self._engine.device if self._engine else None,
+            detail=self._detail,
+            memory_used=used,
+            memory_total=total,
+            counts={**counted(), **(self._engine.counts if self._engine else {})},
+        )
+
+    def _memory(self) -> tuple[int, int] | tuple[None, None]:
+        """Bytes in use and in all on the GPU of a loaded engine."""
+        if self._engine is None or not self._engine.device.startswith("cuda"):
+            return None, None
+        from models.inference.device.devices import used_bytes
+
+        return used_bytes(self._engine.device)
+
+    def _on_signal(self) -> None:
+        now = time.monotonic()
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._give_up_in(self._settings.drain_seconds)
+        elif now - self._signalled_at > ONE_STOP_SECONDS:
+            self._give_up_in(0)
+        self._signalled_at = now
+
+    def _give_up_in(self, seconds: float) -> None:
+        # On a thread: the signal may have come while the main thread holds a lock of redis-py's.
+        timer = threading.Timer(seconds, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _give_up(self) -> None:
+        """Hands back what is in hand and ends the process, wherever its main thread is."""
+        holdings = self._life.holdings.copy() if self._life else {}
+        try:
+            for token, request_id in holdings.items():
+                self._records().release(request_id, token)
+                log.warning("request %s is handed back: this worker stops", request_id)
+            self._sign_off()
+        except RedisError as error:
+            log.warning("nothing could be handed back, its lease will run out: %s", error)
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
+
+    def _quit(self, status: int, reason: str) -> NoReturn:
+        """Ends the process, wherever its threads are; what is in hand counts as tried, and waits again."""
+        log.error("%s This worker ends with status %d, to be started again.", reason, status)
+        try:
+            self._records().bury(self._kind, self.id)
+        except RedisError as error:
+            log.warning("nothing could be handed back, its lease will run out: %s", error)
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(status)
+
+    def _sign_off(self) -> None:
+        if self._kind == "gpu":
+            self._trial.passed()
+        try:
+            self._registry.leave(self._describe())
+        except RedisError as error:
+            log.warning("this worker's entry will run out by itself: %s", error)
+
+
+def _leave(*_: object) -> None:
+    """A signal before there is anything to hand back."""
+    raise SystemExit(0)

@@ -1,0 +1,83 @@
+"""Clears away what is old, now and then: requests whose time is over with all that belongs to them, what dead
+processes left unfinished, and downloads beyond their share of the disk.
+
+A thread of its own, in every io worker: however much there is to delete, no beat waits for it.
+"""
+
+import logging
+import threading
+
+from redis.exceptions import RedisError
+
+from worker.config import WorkerSettings
+from worker.errors import StorageError
+from worker.inputs import weight_transfer
+from worker.inputs.disk_quota import trim
+from worker.inputs.image_cache import KeptImages
+from worker.queue.work_queue import DAY_SECONDS, FINAL_STATES, Records
+from worker.storage import pictures
+from worker.storage.objects import Objects, sweep
+from worker.storage.pictures import Storage
+from worker.storage.workspace import Workspace
+
+SWEEP_SECONDS = 300.0
+EXPIRED_AT_ONCE = 100
+ORPHAN_SECONDS = 3600.0
+"""A picture is older than its record, which is to go first, or with it."""
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Start it once, stop it once. `records` is on a client of its own."""
+
+    def __init__(self, records: Records, objects: Objects, settings: WorkerSettings) -> None:
+        self._records = records
+        self._objects = objects
+        self._storage = Storage(objects)
+        self._settings = settings
+        self._images = KeptImages(settings)
+        self._workspace = Workspace(objects)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._sweep()
+            except (RedisError, StorageError) as error:
+                log.warning("what is old is swept later: %s", error)
+            except Exception:
+                log.exception("the sweeper goes on after an error")
+            self._stopped.wait(SWEEP_SECONDS)
+
+    def _sweep(self) -> None:
+        while expired := self._records.forget_expired(EXPIRED_AT_ONCE):
+            for record in expired:
+                for file_id in record.file_ids:
+                    self._storage.delete(file_id)
+        self._images.trim()
+        trim(self._settings.cache_path, self._settings.max_cache_bytes)
+        # One worker in turn: to list a million pictures in an S3 store takes a thousand calls.
+        if self._records.has_turn("sweep", SWEEP_SECONDS):
+            self._workspace.sweep(self._is_over)
+            for folder in (pictures.FOLDER, weight_transfer.FOLDER):
+                longest = self._settings.retention_days * DAY_SECONDS + ORPHAN_SECONDS
+                sweep(self._objects, folder, longest)
+
+    def _is_over(self, request_id: str) -> bool:
+        record = self._records.get(request_id)
+        if record is None or record.state not in FINAL_STATES:
+            return record is None
+        if record.state != "succeeded" and record.generated:
+            # Its worker may have died between the files and the record.
+            for file_id in record.generated["file_ids"].values():
+                self._storage.delete(file_id)
+        return True
