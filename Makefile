@@ -13,6 +13,9 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
 
+# A server is five processes, the tests start hundreds: without bytecode on the disk each compiles its imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test check format bench requirements openapi env-example readme cli-reference clean
 
@@ -29,7 +32,7 @@ install: $(INSTALLED)
 $(INSTALLED): requirements/dev.txt pyproject.toml | $(BIN)/python
 	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv
 	@echo "Installing into $(VENV); the first time this downloads several GB (torch) …"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --quiet --require-hashes requirements/dev.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --quiet --require-hashes --compile-bytecode requirements/dev.txt
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
