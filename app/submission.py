@@ -10,20 +10,20 @@ import secrets
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
-from pydantic import AfterValidator, BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError
 
-from app.errors import Unavailable, bad_field, bad_input
+from app.errors import BadInput, Unavailable, bad_field, bad_input
 from app.http.body import read_json
 from app.links import links_of
 from models.errors import SizeError
 from models.schema.inputs import Input, read_input
-from models.weights.reference import ReferenceFault, check_url
 from worker import logs
 from worker.errors import FetchError, ImageError
+from worker.inputs.guard import AllowList
 from worker.queue.follow import outcome
 from worker.queue.requests import CallersKey, Requests, Taken
 from worker.queue.work_queue import Record
+from worker.webhooks import judge_url
 
 REQUEST_ID_BYTES = 16
 """128 random bits: nobody guesses another's request."""
@@ -58,18 +58,8 @@ WaitQuery = Annotated[
 ]
 
 
-def _can_be_posted_to(webhook: str | None) -> str | None:
-    try:
-        if webhook:
-            check_url(webhook)
-    except ReferenceFault as fault:
-        raise PydanticCustomError("webhook", "{reason}", {"reason": str(fault)}) from None
-    return webhook
-
-
 WebhookQuery = Annotated[
     str | None,
-    AfterValidator(_can_be_posted_to),
     Query(max_length=MAX_URL_CHARACTERS, description="URL that the result is posted to, signed."),
 ]
 
@@ -105,7 +95,9 @@ class Submission:
         webhook: str | None,
         dialect: str,
     ) -> Taken:
-        """Puts a checked input in line. Raises Refused and KeyReused."""
+        """Puts a checked input in line. Raises Refused, KeyReused, and BadInput for the webhook."""
+        if webhook:
+            self._check_webhook(webhook, "webhook" if dialect == "hosted" else f"{dialect}_webhook")
         body = checked.model_dump(mode="json")
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
@@ -113,6 +105,13 @@ class Submission:
         taken = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told, key)
         logs.request_id.set(taken.request_id)
         return taken
+
+    def _check_webhook(self, url: str, name: str) -> None:
+        try:
+            judge_url(url, name, AllowList.parse(self._call.app.state.settings.allow_hosts))
+        except FetchError as error:
+            fault = {"loc": ["query", name], "msg": str(error), "type": "webhook"}
+            raise BadInput(str(error), detail=[fault]) from None
 
     async def errand(self, kind: str, checked: BaseModel) -> dict[str, Any]:
         """The output of an errand (`worker.queue.work_queue.ERRANDS`), waited for and then forgotten.

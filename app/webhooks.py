@@ -80,19 +80,20 @@ class Webhooks:
             await self._requests.delivered(request_id, number, attempt, pause)
         except StoreUnavailable:
             log.info("a webhook's outcome could not be written; it is sent again")
-        except Exception:
-            log.exception("a webhook failed")
 
     async def _try(self, record: Record, webhook: dict[str, str]) -> dict[str, Any]:
-        body = webhook_body(record, webhook)
-        key = self._secret.derive("webhook", record.owner)
         attempt: dict[str, Any] = {"at": time.time()}
         try:
-            headers = sign(key, record.id, body)
+            body = webhook_body(record, webhook)
+            headers = sign(self._secret.derive("webhook", record.owner), record.id, body)
             send = partial(post, webhook["url"], headers, body, self._allowed)
             attempt["status"] = await to_thread.run_sync(send, abandon_on_cancel=True, limiter=self._threads)
         except FetchError as error:
             attempt["error"] = str(error)
+        except Exception:
+            # Counted as any other attempt, so that it is tried ever less often, and in the end no more.
+            log.exception("a webhook could not be sent")
+            attempt["error"] = "webhook: this server failed to send it; its log says why."
         return attempt
 
 

@@ -12,7 +12,7 @@ import time
 import httpcore
 
 from worker.errors import FetchError
-from worker.inputs.fetch import read_url, tls, unreachable
+from worker.inputs.fetch import DEFAULT_PORTS, host_header, read_url, tls, unreachable
 from worker.inputs.guard import AllowList, Deadline, GuardedBackend, Refused
 
 POST_SECONDS = 15.0
@@ -41,17 +41,24 @@ def sign(key: bytes, request_id: str, body: bytes, now: float | None = None) -> 
     }
 
 
+def judge_url(url: str, field: str, allowed: AllowList) -> None:
+    """Raises FetchError, naming `field`, for a URL that is not posted to whatever a name in it means."""
+    target = read_url(url, field)
+    try:
+        allowed.judge_literal(target.host.decode(), target.port or DEFAULT_PORTS[target.scheme.decode()])
+    except Refused:
+        raise FetchError(unreachable(field)) from None
+
+
 def post(url: str, headers: dict[str, str], body: bytes, allowed: AllowList) -> int:
     """The HTTP status of the answer. Raises FetchError, whose message tells nothing of our own network."""
     backend = GuardedBackend(allowed, Deadline(POST_SECONDS))
     try:
         with httpcore.ConnectionPool(tls(), network_backend=backend) as pool:
             target = read_url(url, "webhook")
-            host = target.host + (b":%d" % target.port if target.port else b"")
-            own = {"Host": host, "User-Agent": b"zturbo", "Content-Type": b"application/json"}
-            with pool.stream(
-                "POST", target, headers=[*own.items(), *headers.items()], content=body
-            ) as answer:
+            own = [host_header(target), (b"User-Agent", b"zturbo"), (b"Content-Type", b"application/json")]
+            signed = [(name.encode(), text.encode()) for name, text in headers.items()]
+            with pool.stream("POST", target, headers=own + signed, content=body) as answer:
                 return answer.status
     except httpcore.TimeoutException:
         raise FetchError("webhook: the server did not answer in time.") from None

@@ -7,7 +7,7 @@ never becomes a path: what is returned here has been matched part by part.
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 SUFFIX = ".safetensors"
 _PART = re.compile(r"\w[\w.\- +()\[\],&]*")
@@ -78,17 +78,23 @@ def is_file_name(text: str) -> bool:
     )
 
 
-def check_url(text: str) -> None:
-    """Raises ReferenceFault unless `text` is an absolute http or https URL."""
+def check_url(text: str) -> SplitResult:
+    """The parts of an absolute http or https URL. Raises ReferenceFault for any other text."""
     try:
         parts = urlsplit(text)
-        host = parts.hostname
+        host, _ = parts.hostname or "", parts.port
+        host.encode("idna")
+        text.encode()
     except ValueError:
-        raise ReferenceFault("is not a URL") from None
+        raise ReferenceFault("is not a URL: its host or its port cannot be") from None
     if parts.scheme not in ("http", "https"):
         raise ReferenceFault("a URL must begin with https:// or http://")
-    if not host or any(character <= " " or character == "\\" for character in text):
+    if parts.username is not None or parts.password is not None:
+        raise ReferenceFault("a URL must have no user name or password in it")
+    # A percent sign gives an IPv6 address a scope, which means something on one machine alone.
+    if not host or "%" in host or any(character <= " " or character in "\\\x7f" for character in text):
         raise ReferenceFault("is not a URL: it has no host, or a space or backslash in it")
+    return parts
 
 
 def _checked_repo_id(text: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -164,22 +165,54 @@ def test_cancelled_request_is_told_too_and_gone_ends_it(calls: httpx.Client, rec
     assert json.loads(receiver.calls[0][1])["status"] == "cancelled"
 
 
+@pytest.mark.parametrize(("path", "name"), [(SUBMIT, "webhook"), (FAL_SUBMIT, "fal_webhook")])
 @pytest.mark.parametrize(
-    "url", ["http://10.0.0.1/done", "http://169.254.169.254/latest", "http://127.0.0.2/"]
+    ("url", "sentence"),
+    [
+        ("http://10.0.0.1/done", "does not fetch from"),
+        ("http://169.254.169.254/latest", "does not fetch from"),
+        ("http://0x7f000002/", "does not fetch from"),
+        ("http://8.8.8.8:8080/", "does not fetch from"),
+        ("ftp://example.com", "a URL must begin with https:// or http://"),
+        ("http://me:secret@example.com/", "no user name or password"),
+        (f"http://[::1%{'a' * 70}]/", "is not a URL"),
+    ],
 )
-def test_our_own_network_is_not_posted_to(calls: httpx.Client, hands: WorkerHands, url: str) -> None:
-    request_id = submit(calls, url)
+def test_what_cannot_be_posted_to_is_a_422(
+    calls: httpx.Client, path: str, name: str, url: str, sentence: str
+) -> None:
+    answer = calls.post(path, json=DOCUMENTED_INPUT, params={name: url})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["query", name]
+    assert answer.json()["message"].startswith(f"{name}: ")
+    assert sentence in answer.json()["message"]
+
+
+def test_name_that_means_our_own_network_is_not_posted_to(
+    calls: httpx.Client, hands: WorkerHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: str, port: int, flags: int = 0) -> list[Any]:
+        if flags:
+            raise socket.gaierror
+        return [ip_address("10.0.0.1")]
+
+    monkeypatch.setattr("worker.inputs.guard._resolve", resolve)
+    request_id = submit(calls, "http://inside.example/done")
     hands.succeed(OUTPUT)
     wait_for(lambda: bool(attempts(calls, request_id)))
     assert "does not fetch from" in attempts(calls, request_id)[0]["error"]
 
 
-@pytest.mark.parametrize(("path", "name"), [(SUBMIT, "webhook"), (FAL_SUBMIT, "fal_webhook")])
-def test_what_is_no_url_is_a_422(calls: httpx.Client, path: str, name: str) -> None:
-    answer = calls.post(path, json=DOCUMENTED_INPUT, params={name: "ftp://example.com"})
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["query", name]
-    assert answer.json()["message"] == f"{name}: a URL must begin with https:// or http://"
+def test_whatever_fails_while_sending_is_an_attempt(
+    calls: httpx.Client, hands: WorkerHands, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.webhooks.sign", lambda *_: 1 / 0)
+    request_id = submit(calls, receiver.url)
+    hands.succeed(OUTPUT)
+    wait_for(lambda: bool(attempts(calls, request_id)))
+    (attempt,) = attempts(calls, request_id)
+    assert "its log says why" in attempt["error"]
+    assert receiver.calls == []
 
 
 def test_pauses_grow_and_end_after_a_day() -> None:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 import httpcore
 
+from models.weights.reference import ReferenceFault, check_url
 from worker.counters import count
 from worker.errors import FetchError
 from worker.inputs.guard import AllowList, Deadline, GuardedBackend, Refused
@@ -92,8 +93,8 @@ def _fetch(
         with httpcore.ConnectionPool(tls(), network_backend=backend) as pool:
             for _ in range(MAX_REDIRECTS + 1):
                 target = read_url(url, field)
-                host = (b"Host", target.host + (b":%d" % target.port if target.port else b""))
-                with pool.stream("GET", target, headers=[host, *HEADERS, *known.conditions()]) as response:
+                headers = [host_header(target), *HEADERS, *known.conditions()]
+                with pool.stream("GET", target, headers=headers) as response:
                     if response.status == HTTPStatus.NOT_MODIFIED and known.conditions():
                         return None
                     if response.status not in REDIRECTS:
@@ -133,30 +134,30 @@ def unreachable(field: str) -> str:
 def read_url(url: str, field: str) -> httpcore.URL:
     """The URL as it is connected to, so that nothing is checked by one parser and used by another."""
     try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").encode("ascii" if ":" in (parts.hostname or "") else "idna")
-        port = parts.port
-    except (ValueError, UnicodeError):
-        raise FetchError(f"{field}: this is not a URL.") from None
-    if parts.scheme not in DEFAULT_PORTS:
-        raise FetchError(f"{field}: only https:// and http:// URLs are fetched.")
-    if parts.username is not None or parts.password is not None:
-        raise FetchError(f"{field}: a URL with a user name or password in it is not fetched.")
-    if not host or any(character <= " " or character in "\\\x7f" for character in url):
-        raise FetchError(f"{field}: this is not a URL.")
+        parts = check_url(url)
+    except ReferenceFault as fault:
+        raise FetchError(f"{field}: {fault}.") from None
+    host = (parts.hostname or "").encode("idna")
     target = quote(parts.path or "/", safe=KEPT_IN_TARGET)
     if parts.query:
         target += "?" + quote(parts.query, safe=KEPT_IN_TARGET)
-    if port == DEFAULT_PORTS[parts.scheme]:
-        port = None
+    port = None if parts.port == DEFAULT_PORTS[parts.scheme] else parts.port
     return httpcore.URL(scheme=parts.scheme.encode(), host=host, port=port, target=target.encode("ascii"))
+
+
+def host_header(target: httpcore.URL) -> tuple[bytes, bytes]:
+    host = b"[%b]" % target.host if b":" in target.host else target.host
+    return b"Host", host + (b":%d" % target.port if target.port else b"")
 
 
 def _next_url(url: str, response: httpcore.Response, field: str) -> str:
     location = _header(response, b"location")
     if not location:
         raise FetchError(f"{field}: the server redirects to nowhere.")
-    following = urljoin(url, location)
+    try:
+        following = urljoin(url, location)
+    except ValueError:
+        raise FetchError(f"{field}: the server redirects to what is not a URL.") from None
     if url.startswith("https:") and not following.startswith("https:"):
         raise FetchError(f"{field}: the URL redirects from https to something less safe.")
     return following

@@ -76,8 +76,25 @@ class AllowList:
                 hosts.add(entry)
         return cls(frozenset(hosts - {""}), tuple(networks))
 
-    def allows(self, host: str, address: Address) -> bool:
-        return host.lower() in self.hosts or any(address in network for network in self.networks)
+    def judge(self, host: str, port: int, addresses: list[Address]) -> None:
+        """Raises Refused unless `host`, which has these addresses, may be talked to on `port`."""
+        listed = [any(address in network for network in self.networks) for address in addresses]
+        if host.lower() in self.hosts or all(listed):
+            return
+        reached = all(ours or is_public(address) for ours, address in zip(listed, addresses, strict=True))
+        if port not in PUBLIC_PORTS or not reached:
+            raise Refused
+
+    def judge_literal(self, host: str, port: int) -> None:
+        """Raises Refused for an address, in any notation, that may not be talked to.
+
+        A name is not looked up: what it means is judged where the socket is opened.
+        """
+        try:
+            addresses = _resolve(host, port, socket.AI_NUMERICHOST)
+        except OSError:
+            return
+        self.judge(host, port, addresses)
 
 
 def is_public(address: Address) -> bool:
@@ -122,9 +139,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         addresses = _resolve(host, port)
-        excepted = all(self._allowed.allows(host, address) for address in addresses)
-        if not excepted and (port not in PUBLIC_PORTS or not all(map(self._may_reach, addresses))):
-            raise Refused
+        self._allowed.judge(host, port, addresses)
         for address in addresses[:-1]:
             try:
                 return self._connect(address, port)
@@ -132,16 +147,13 @@ class GuardedBackend(httpcore.NetworkBackend):
                 continue
         return self._connect(addresses[-1], port)
 
-    def _may_reach(self, address: Address) -> bool:
-        return is_public(address) or any(address in network for network in self._allowed.networks)
-
     def _connect(self, address: Address, port: int) -> httpcore.NetworkStream:
         stream = self._sockets.connect_tcp(str(address), port, self._deadline.left(CONNECT_SECONDS))
         return _TimedStream(stream, self._deadline)
 
 
-def _resolve(host: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def _resolve(host: str, port: int, flags: int = 0) -> list[Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     # An IPv6 answer may carry a scope ("fe80::1%eth0"), which is judged as the address it is.
     return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
 
