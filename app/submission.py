@@ -113,8 +113,8 @@ class Submission:
             fault = {"loc": ["query", name], "msg": str(error), "type": "webhook"}
             raise BadInput(str(error), detail=[fault]) from None
 
-    async def errand(self, kind: str, checked: BaseModel) -> dict[str, Any]:
-        """The output of an errand (`worker.queue.work_queue.ERRANDS`), waited for and then forgotten.
+    async def run(self, model_id: str, checked: BaseModel) -> dict[str, Any]:
+        """The output of a task that makes no picture (EXPAND, CONTROL_MAP), waited for and then forgotten.
 
         Raises Refused, BadInput when the caller's image is no good, and Unavailable when it fails otherwise
         or takes longer than that.
@@ -122,7 +122,7 @@ class Submission:
         seconds = PREFERRED_WAIT_SECONDS if self.wait is None else self.wait
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         logs.request_id.set(request_id)
-        await self._requests.submit(request_id, kind, checked.model_dump(mode="json"), self._owner, [])
+        await self._requests.submit(request_id, model_id, checked.model_dump(mode="json"), self._owner, [])
         try:
             record = await self.outcome(request_id, seconds)
         finally:

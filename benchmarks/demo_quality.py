@@ -89,7 +89,7 @@ class Model:
             prompt=prompt, width=self.size, height=self.size, seed=seed, control_scale=scale,
             controlnet=self.bundle / f"{controlnet}.safetensors" if scale else None, loras=loras,
         )  # fmt: skip
-        return self.engine.generate(job, control, lambda _: None)[0].image
+        return self.engine.generate(job, control, lambda _: None).images[0]
 
 
 def measure_prompts(

@@ -4,13 +4,13 @@ Knows nothing of torch, HTTP or Redis.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from models.window import has_controlled_step
 
@@ -99,19 +99,35 @@ class AppliedLora(BaseModel):
     format: str
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One generated picture and what made it."""
+class Facts(BaseModel):
+    """Everything about the pictures of one job but their pixels."""
 
-    image: Pixels
+    model_config = ConfigDict(frozen=True)
+
     model: str
-    seed: int
+    seeds: tuple[int, ...]
+    """One for each picture."""
     prompt: str
     expanded_prompt: str | None = None
-    control_image: Pixels | None = None
-    """The control map as the model saw it; None when no control branch ran."""
     controlnet: str | None = None
+    """Name of the control branch; None when none ran."""
     loras: tuple[AppliedLora, ...] = ()
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = {}
     """Seconds by stage: encode, preprocess, control, denoise, decode."""
     warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_one_seed(cls, data: Any) -> Any:
+        """Records of version 1 knew one picture, and its `seed`."""
+        return {"seeds": [data["seed"]], **data} if "seed" in data else data
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a job came to: a picture for each of `facts.seeds`."""
+
+    images: tuple[Pixels, ...]
+    control_image: Pixels | None
+    """The control map as the model saw it; None when no control branch ran."""
+    facts: Facts

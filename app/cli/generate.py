@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from app.config import Settings
     from models.inference.engine import Engine
-    from models.job import Job, Picture, Step
+    from models.job import Generated, Job, Step
     from models.schema.inputs import ControlNetLoraInput
 
 EXIT_BY_CODE = {
@@ -65,11 +65,11 @@ def generate(
         engine = None
         for place, request in enumerate(requests, 1):
             with RequestProgress(f"{place} of {len(requests)}, " if len(requests) > 1 else "") as progress:
-                engine, job, pictures = _make(request, settings, engine, progress)
-            saved = [_save(request, job, picture, settings, out or Path()) for picture in pictures]
-            for warning in pictures[0].warnings:
+                engine, job, made = _make(request, settings, engine, progress)
+            saved = _save(request, job, made, settings, out or Path())
+            for warning in made.facts.warnings:
                 typer.secho(warning, err=True, fg="yellow")
-            print_answer(_told(saved, pictures), as_json, "\n".join(map(str, saved)))
+            print_answer(_told(saved, made), as_json, "\n".join(map(str, saved)))
             if open_it:
                 show(saved)
     except (ModelError, WorkerError) as error:
@@ -98,7 +98,7 @@ def _check(body: dict[str, Any]) -> "ControlNetLoraInput":
 
 def _make(
     request: "ControlNetLoraInput", settings: "Settings", engine: "Engine | None", progress: RequestProgress
-) -> "tuple[Engine, Job, tuple[Picture, ...]]":
+) -> "tuple[Engine, Job, Generated]":
     """The pictures of a request by `engine`, which is loaded once the request is known to be good.
 
     Raises WorkerError and ModelError.
@@ -130,35 +130,32 @@ def _make(
 
 
 def _save(
-    checked: "ControlNetLoraInput", job: "Job", picture: "Picture", settings: "Settings", out: Path
-) -> Path:
-    """Writes the picture at `out`. Raises OSError."""
+    checked: "ControlNetLoraInput", job: "Job", made: "Generated", settings: "Settings", out: Path
+) -> list[Path]:
+    """Writes the pictures at `out`. Raises OSError."""
     from worker.encoding.encode import encode
     from worker.encoding.metadata import describe
     from worker.storage.objects import write_whole
 
     body = checked.model_dump(mode="json")
-    metadata = describe(DEFAULT_MODEL_ID, body, job, picture) if settings.embed_metadata else None
-    encoded = encode(picture.image, checked.output_format, metadata)
-    saved = destination(out, f"zturbo-{picture.seed}.{encoded.extension}")
-    write_whole(saved, encoded.data)
+    saved = []
+    for image, seed in zip(made.images, made.facts.seeds, strict=True):
+        metadata = (
+            describe(DEFAULT_MODEL_ID, body, job, made.facts, seed) if settings.embed_metadata else None
+        )
+        encoded = encode(image, checked.output_format, metadata)
+        saved.append(destination(out, f"zturbo-{seed}.{encoded.extension}"))
+        write_whole(saved[-1], encoded.data)
     return saved
 
 
-def _told(saved: "Sequence[Path]", pictures: "Sequence[Picture]") -> dict[str, Any]:
+def _told(saved: "Sequence[Path]", made: "Generated") -> dict[str, Any]:
     """What a result body says of the pictures, without a server's URLs."""
-    picture = pictures[0]
-    height, width = picture.image.shape[:2]
+    height, width = made.images[0].shape[:2]
     return {
         "saved": [str(path) for path in saved],
         "width": width,
         "height": height,
-        "model": picture.model,
-        "seed": picture.seed,
-        "seeds": [each.seed for each in pictures],
-        "expanded_prompt": picture.expanded_prompt,
-        "controlnet": picture.controlnet,
-        "loras": [lora.model_dump() for lora in picture.loras],
-        "timings": picture.timings,
-        "warnings": list(picture.warnings),
+        "seed": made.facts.seeds[0],
+        **made.facts.model_dump(mode="json", exclude={"prompt"}),
     }

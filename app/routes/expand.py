@@ -17,4 +17,4 @@ async def expand_prompt(submission: SubmissionDep) -> ExpandBody:
     It waits in line for a GPU worker, for `wait` seconds at most, 60 unless said.
     """
     asked, _ = await submission.read(ExpandInput)
-    return ExpandBody(**await submission.errand(EXPAND, asked))
+    return ExpandBody(**await submission.run(EXPAND, asked))

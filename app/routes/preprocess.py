@@ -33,7 +33,7 @@ async def make_control_map(submission: SubmissionDep, settings: SettingsDep, sto
     """
     asked, _ = await submission.read(PreprocessInput)
     if asked.preprocess in ("depth", "pose"):
-        made = (await submission.errand(CONTROL_MAP, asked))["control_image"]
+        made = (await submission.run(CONTROL_MAP, asked))["control_image"]
     else:
         made = await to_thread.run_sync(_make_map, asked, settings, storage, limiter=MAPPING)
     return MapBody(control_image=file_url(made, submission.links), width=made["width"], height=made["height"])
@@ -42,7 +42,8 @@ async def make_control_map(submission: SubmissionDep, settings: SettingsDep, sto
 def _make_map(asked: PreprocessInput, settings: Settings, storage: Storage) -> dict[str, Any]:
     """Makes and keeps a map that needs no GPU; its file."""
     # Imported now: OpenCV would slow the start of every command.
-    from worker.stages.picture import control_source, keep_control
+    from worker.stages.control_map import control_source
+    from worker.stages.output import keep_control
 
     try:
         return keep_control(control_source(asked, settings, storage), new_file_id(), storage)

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput
-from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion, declined
 from worker.config import WorkerSettings
 from worker.queue.connection import DEFAULT_REDIS_URL
@@ -36,14 +36,14 @@ class SleepingEngine:
     def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
         return source
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         for step in range(1, job.num_inference_steps + 1):
             time.sleep(STEP_SECONDS)
             on_step(Step(step, job.num_inference_steps))
         if job.prompt == FAILS:
             raise BadOutput("The picture is all black.")
         image = np.full((job.height, job.width, 3), job.seed % 256, dtype=np.uint8)
-        return (Picture(image=image, model=self.name, seed=job.seed, prompt=job.prompt),)
+        return Generated((image,), None, Facts(model=self.name, seeds=job.seeds, prompt=job.prompt))
 
 
 if __name__ == "__main__":

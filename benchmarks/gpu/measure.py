@@ -78,7 +78,7 @@ def measure_pictures(engine: Engine, job: Job, runs: int) -> dict[str, Any]:
     stages: list[dict[str, float]] = []
 
     def draw() -> None:
-        stages.append(engine.generate(job, control, lambda step: None)[0].timings)
+        stages.append(engine.generate(job, control, lambda step: None).facts.timings)
 
     with counted_forwards() as counts:
         draw()

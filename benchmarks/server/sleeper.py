@@ -14,7 +14,7 @@ from skimage import data
 
 from benchmarks.chaos.worker import SleepingEngine
 from models.config import ModelSettings
-from models.job import Job, OnStep, Picture, Pixels, Step
+from models.job import Facts, Generated, Job, OnStep, Pixels, Step
 from worker.config import WorkerSettings
 from worker.queue.connection import DEFAULT_REDIS_URL
 from worker.runtime.process import run_worker
@@ -38,7 +38,7 @@ class PhotoEngine(SleepingEngine):
         self._log = settings.data_dir / LOG
         self._photo = photo()
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         steps, begun = job.num_inference_steps, time.monotonic()
         self._note("begin", job.seed)
         for step in range(1, steps + 1):
@@ -46,7 +46,7 @@ class PhotoEngine(SleepingEngine):
             time.sleep(max(0, begun + step * PICTURE_SECONDS / steps - time.monotonic()))
             on_step(Step(step, steps))
         self._note("end", job.seed)
-        return (Picture(image=self._photo, model=self.name, seed=job.seed, prompt=job.prompt),)
+        return Generated((self._photo,), None, Facts(model=self.name, seeds=job.seeds, prompt=job.prompt))
 
     def _note(self, what: str, seed: int) -> None:
         with self._log.open("a") as log:

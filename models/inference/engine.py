@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
 from models.inference.lru import Reuse
-from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
 from models.weights.resolve import REAL, model_choice, resolve_controlnet, resolve_model
 
@@ -66,7 +66,7 @@ class Engine:
         counted = {f"oom|{rung}": times for rung, times in self._rig.shortages.items()}
         return counted | {f"cache|{lookup}": times for lookup, times in self._reuse.lookups.items()}
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
 
         Raises `ModelError`. What `on_step` raises passes through, and leaves the engine ready for the next.
@@ -104,7 +104,7 @@ class Engine:
         with torch.no_grad(), telling_broken_device():
             return self._fit(job, self._control_map, job, source)
 
-    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         timings, warnings = dict[str, float](), list(job.warnings)
         placement = self._rig.placement
         loras = self._fit(job, self._loras.apply, job.loras)
@@ -131,21 +131,17 @@ class Engine:
                 f"The memory of {self.device} ran out; from now on this server works slower, with less: "
                 f"{self._rig.placement.mode}, decoding in tiles."
             )
-        return tuple(
-            Picture(
-                image=image,
-                model=self.name,
-                seed=seed,
-                prompt=job.prompt,
-                expanded_prompt=expanded,
-                control_image=control_image,
-                controlnet=job.controlnet_name if control_image is not None else None,
-                loras=loras,
-                timings=timings,
-                warnings=tuple(warnings),
-            )
-            for seed, image in zip(job.seeds, images, strict=True)
+        facts = Facts(
+            model=self.name,
+            seeds=job.seeds,
+            prompt=job.prompt,
+            expanded_prompt=expanded,
+            controlnet=job.controlnet_name if control_image is not None else None,
+            loras=loras,
+            timings=timings,
+            warnings=tuple(warnings),
         )
+        return Generated(tuple(images), control_image, facts)
 
     def _fit(self, job: Job, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """A part of the pictures, with less memory if need be."""

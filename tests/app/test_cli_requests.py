@@ -27,7 +27,7 @@ from app.cli.progress import RequestProgress, describe
 from app.client import Client
 from app.config import Settings
 from app.main import create_app
-from models.job import Job, Picture
+from models.job import Facts, Job
 from models.schema.inputs import ControlNetLoraInput
 from tests.support.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
 from tests.support.processes import wait_for
@@ -91,9 +91,10 @@ def write_picture(folder: Path, output_format: str, body: dict[str, Any]) -> Pat
     """A file as the finish stage writes it, with the seed that was drawn."""
     pixels = np.zeros((16, 16, 3), np.uint8)
     job = Job(prompt=body["prompt"], width=16, height=16, num_inference_steps=8, seed=1234)
-    made = Picture(image=pixels, model="demo", seed=1234, prompt=job.prompt)
+    facts = Facts(model="demo", seeds=job.seeds, prompt=job.prompt)
+    metadata = describe_picture("some/model", body, job, facts, job.seed)
     file = folder / f"made.{output_format}"
-    file.write_bytes(encode(pixels, output_format, describe_picture("some/model", body, job, made)).data)
+    file.write_bytes(encode(pixels, output_format, metadata).data)
     return file
 
 

@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from models.job import Job, Picture
+from models.job import Facts, Job
 from worker.encoding.image_texts import Texts, read_texts
 from worker.errors import ImageError
 
@@ -37,15 +37,15 @@ _SECRET_PARAMETER = re.compile(
 _NEEDS_QUOTES = re.compile(r'[,:\n"]')
 
 
-def describe(model_id: str, body: Mapping[str, Any], job: Job, picture: Picture) -> dict[str, Any]:
-    """Our object for the file of `picture`, which `job` made and `body`, sent to `model_id`, asked for."""
+def describe(model_id: str, body: Mapping[str, Any], job: Job, facts: Facts, seed: int) -> dict[str, Any]:
+    """Our object for the file of the picture of `seed`; `body`, sent to `model_id`, asked for it."""
     return {
         "version": importlib.metadata.version("zturbo"),
         "model_id": model_id,
-        "model": picture.model,
-        "prompt": picture.prompt,
-        "expanded_prompt": picture.expanded_prompt,
-        "seed": picture.seed,
+        "model": facts.model,
+        "prompt": facts.prompt,
+        "expanded_prompt": facts.expanded_prompt,
+        "seed": seed,
         "num_inference_steps": job.num_inference_steps,
         "width": job.width,
         "height": job.height,
@@ -54,13 +54,13 @@ def describe(model_id: str, body: Mapping[str, Any], job: Job, picture: Picture)
             "control_scale": job.control_scale,
             "control_start": job.control_start,
             "control_end": job.control_end,
-            "controlnet": picture.controlnet,
+            "controlnet": facts.controlnet,
         }
-        if picture.controlnet is not None
+        if facts.controlnet is not None
         else None,
         "loras": [
             {"name": _without_secrets(lora.name), "scale": lora.scale, "sha256": lora.sha256}
-            for lora in picture.loras
+            for lora in facts.loras
         ],
         "request": _keepable(body),
     }

@@ -21,7 +21,6 @@ from worker.queue.connection import DEFAULT_REDIS_URL, ReachingStore, Scripts, c
 from worker.queue.doorbell import Bells, Queue
 from worker.queue.registry import WorkerInfo, read_workers
 from worker.queue.work_queue import (
-    ERRANDS,
     LINE_KEY,
     PREVIEW_KEY,
     RECORD_VERSION,
@@ -258,7 +257,7 @@ class Requests:
                 )
             for record in await self._read(ids):
                 newest = f"({record.sequence}"
-                if record.model_id not in ERRANDS and state in (None, record.state):
+                if record.kind == "picture" and state in (None, record.state):
                     found.append(record)
                 if len(found) > limit:
                     return Page(found[:limit], str(found[limit - 1].sequence))

@@ -27,8 +27,11 @@ Standing = Literal["held", "passed", "cancelled", "fenced"]
 
 EXPAND = "zturbo/expand"
 CONTROL_MAP = "zturbo/preprocess"
-ERRANDS: frozenset[str] = frozenset({EXPAND, CONTROL_MAP})
 """In place of a model id: a caller waits for it, and no picture comes of it. In no list, soon forgotten."""
+
+TaskKind = Literal["picture", "control_map", "expansion"]
+"""What a worker does for a request."""
+_KINDS: dict[str, TaskKind] = {EXPAND: "expansion", CONTROL_MAP: "control_map"}
 
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -84,6 +87,10 @@ class Record:
     """`url`, and the `base` and `dialect` of what is sent there."""
     deliveries: tuple[dict[str, Any], ...] = ()
     """Each attempt to send it: `at` (Unix seconds), and `status` (HTTP) or `error`."""
+
+    @property
+    def kind(self) -> TaskKind:
+        return _KINDS.get(self.model_id, "picture")
 
     @property
     def gpu_seconds(self) -> float | None:

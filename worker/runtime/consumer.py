@@ -12,19 +12,24 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from contextvars import copy_context
-from functools import partial
-from typing import NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
 from models.errors import Cancelled, DeviceBroken, ModelError
+from models.job import Step
 from worker.errors import LeaseLost, WorkerError
 from worker.logs import about
+from worker.queue.affinity import NO_WEIGHTS
 from worker.queue.connection import is_away
-from worker.queue.doorbell import Queue
+from worker.queue.doorbell import Bells, Queue
 from worker.queue.lease import Lease
-from worker.queue.work_queue import Record, Records
-from worker.stages.dispatch import Keep, Work, Write
+from worker.queue.work_queue import Record, Records, Stage
+from worker.runtime.quarantine import Trial
+from worker.runtime.watchdog import Watchdog
+from worker.stages.dispatch import task_of
+from worker.stages.task import Advance, Engine, Finish, Task, Tools
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +42,42 @@ AWAY_PAUSE_SECONDS = 0.5
 
 DEVICE_BROKEN_STATUS = 70
 """What a worker process ends with whose device only a new process can use."""
+STALLED_STATUS = 71
+"""What a worker process ends with when its device hangs."""
 
 HAND_OVER_SECONDS = 5.0
 """A picture that a device made before it broke has so long to be kept."""
 
 
-class Life:
+@dataclass(frozen=True)
+class Failure:
+    """The request has failed, for a reason that its caller may read."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The request is no longer this worker's, so that nothing of it is written."""
+
+    standing: str
+    """`cancelled`, or `fenced`: another worker has the request or it is over."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A request in this worker's hands."""
+
+    record: Record
+    token: str
+    task: Task[Any]
+    lease: Lease
+    taken_at: float
+    """Monotonic seconds."""
+
+
+class Consumer:
     """What one worker does with the requests of its queue."""
 
     def __init__(
@@ -51,11 +86,13 @@ class Life:
         worker_id: str,
         records: Records,
         beats: Records,
-        work: Work,
-        lease_seconds: float,
+        bells: Bells,
+        tools: Tools,
+        engine: Engine | None,
+        trial: Trial,
         quit: Callable[[int, str], NoReturn],
     ) -> None:
-        """`beats` is on a client of its own, for the lease's thread.
+        """`beats` is on a client of its own, for the lease's thread; `engine` is for the gpu queue.
 
         `quit` gives up what is in hand and ends the process with a status, for a reason; it may be called
         on any thread.
@@ -66,9 +103,12 @@ class Life:
         self._worker_id = worker_id
         self._records = records
         self._beats = beats
-        self._lease_seconds = lease_seconds
+        self._bells = bells
+        self._tools = tools
+        self._engine = engine
+        self._trial = trial
         self._quit = quit
-        self._work = work
+        self._loaded = NO_WEIGHTS
         self._token = _new_token()
         self._thread = ThreadPoolExecutor(1, "hand-over")
         self._handing_over: Future[None] | None = None
@@ -85,7 +125,7 @@ class Life:
     def _take(self, stopping: threading.Event) -> bool:
         """One request; False when none waits."""
         # The token is kept when this raises: what a lost reply handed out is then asked for again.
-        record = self._records.next(self._queue, self._token, self._worker_id, self._work.held)
+        record = self._records.next(self._queue, self._token, self._worker_id, self._loaded)
         token, self._token = self._token, _new_token()
         if record is None:
             return False
@@ -94,47 +134,64 @@ class Life:
             hold.callback(self.holdings.pop, token)
             if stopping.is_set():
                 self._records.release(record.id, token)
+                return True
+            taken_at = time.monotonic()
+            lease = Lease(self._beats, record.id, token, self._tools.settings.lease_seconds)
+            hold.enter_context(lease)
+            held = Held(record, token, task_of(record, token, self._tools), lease, taken_at)
+            if self._queue == "io":
+                self._see_through(held)
             else:
-                self._see_through(record, token, hold)
+                made = self._generate(held)
+                self._wait_for_hand_over()
+                self._hand_over(held, made, hold.pop_all())
         return True
 
-    def _see_through(self, record: Record, token: str, hold: ExitStack) -> None:
-        started = time.monotonic()
-        lease = hold.enter_context(Lease(self._beats, record.id, token, self._lease_seconds))
+    def _see_through(self, held: Held) -> None:
+        """A stage of the io queue, and its outcome written down."""
+        task = held.task
+        if held.record.stage == "prepare":
+            outcome = self._attempt(held, lambda: task.prepare(held.lease.check))
+        else:
+            outcome = self._attempt(held, task.finish)
+        self._write(held, outcome)
 
-        def end(work: Callable[[], Write]) -> None:
-            try:
-                outcome, write = self._outcome(work, record, token, lease)
-                _once_redis_answers(write)
-            except LeaseLost as error:
-                outcome = error.standing
-            took = {"seconds": round(time.monotonic() - started, 3), "attempt": record.attempt}
-            # What went wrong is in the record: the sentence may quote what the caller wrote.
-            log.info("stage ended", extra={"stage": record.stage, "outcome": outcome, **took})
+    def _generate(self, held: Held) -> Any:
+        """What the device makes of the task, or why it made nothing."""
+        assert self._engine is not None  # noqa: S101 - only the gpu queue comes here
+        engine, silence = self._engine, self._tools.settings.stall_seconds
+        reason = f"Request {held.record.id} has made no step for {silence:g} s."
 
-        if self._queue == "io":
-            end(lambda: self._work.on_cpu(record, token, lease))
-            return
-        keep = self._on_device(record, token, lease)
-        self._wait_for_hand_over()
-        held = hold.pop_all()
+        def generate() -> Any:
+            if weights := held.task.weights:
+                self._loaded = self._loaded.after(weights)
+            with Watchdog(silence, lambda: self._quit(STALLED_STATUS, reason)) as watchdog:
 
-        def hand_over() -> None:
-            with held:
-                end(keep)
+                def on_step(step: Step) -> None:
+                    watchdog.heard()
+                    held.lease.on_step(step)
 
-        self._handing_over = self._thread.submit(copy_context().run, hand_over)
+                return held.task.generate(engine, held.lease.check, on_step)
 
-    def _on_device(self, record: Record, token: str, lease: Lease) -> Keep:
-        """Lets the device work; what goes wrong is raised when that is to be kept."""
         try:
-            return self._work.on_device(record, token, lease)
+            return self._attempt(held, generate)
         except DeviceBroken as error:
             if self._handing_over:
                 wait([self._handing_over], HAND_OVER_SECONDS)
             self._quit(DEVICE_BROKEN_STATUS, str(error))
-        except Exception as error:
-            return partial(_raise, error)
+
+    def _hand_over(self, held: Held, made: Any, hold: ExitStack) -> None:
+        """Keeps what the device made and writes it down, on another thread; then lets go of the request."""
+
+        def hand_over() -> None:
+            with hold:
+                if isinstance(made, Failure | Lost):
+                    self._write(held, made)
+                else:
+                    self._trial.passed()
+                    self._write(held, self._attempt(held, lambda: held.task.keep(made)))
+
+        self._handing_over = self._thread.submit(copy_context().run, hand_over)
 
     def _wait_for_hand_over(self) -> None:
         """Raises what it raised."""
@@ -142,33 +199,61 @@ class Life:
         if ended:
             ended.result()
 
-    def _outcome(
-        self, work: Callable[[], Write], record: Record, token: str, lease: Lease
-    ) -> tuple[str, Write]:
-        """Does the work; returns how it ended, `done` or an error's code, and the move that writes it."""
+    def _attempt(self, held: Held, work: Callable[[], T]) -> T | Failure | Lost:
+        """Does the work; what it raises is an outcome too. Raises DeviceBroken alone."""
+        record = held.record
         try:
-            return "done", work()
+            return work()
+        except DeviceBroken:
+            raise
         except Cancelled as error:
-            if lease.lost:
-                raise LeaseLost(f"Request {record.id}: {error}", lease.lost) from error
-            return error.code, self._failure(record, token, error.code, str(error))
+            return Lost(held.lease.lost) if held.lease.lost else Failure(error.code, str(error))
         except (ModelError, WorkerError) as error:
-            return error.code, self._failure(record, token, error.code, str(error))
+            return Failure(error.code, str(error))
         except Exception:
             log.exception("request %s failed in %s", record.id, record.stage)
             message = f"Something broke on this server; its log tells more under request {record.id}."
-            return "internal_error", self._failure(record, token, "internal_error", message)
+            return Failure("internal_error", message)
 
-    def _failure(self, record: Record, token: str, code: str, message: str) -> Write:
-        def fail() -> None:
-            self._records.fail(record.id, token, code, message)
-            self._work.forget(record.id)
+    def _write(self, held: Held, outcome: Advance | Finish | Failure | Lost) -> None:
+        """Writes the outcome in the record, once Redis answers, and how it ended in the log."""
+        record, token = held.record, held.token
+        try:
+            match outcome:
+                case Advance(stage, made, weights):
+                    bells = _once_redis_answers(
+                        lambda: self._records.advance(record.id, token, stage, made, weights)
+                    )
+                    self._ring(stage, bells)
+                    ended = "done"
+                case Finish(output):
+                    _once_redis_answers(lambda: self._records.finish(record.id, token, output))
+                    self._tools.workspace.remove(record.id)
+                    ended = "done"
+                case Failure(code, message):
+                    _once_redis_answers(lambda: self._records.fail(record.id, token, code, message))
+                    self._tools.workspace.remove(record.id)
+                    ended = code
+                case Lost(standing):
+                    ended = standing
+        except LeaseLost as error:
+            ended = error.standing
+            # Fenced, another worker's record may name the files; cancelled, none will.
+            if ended == "cancelled" and isinstance(outcome, Finish):
+                for file_id in record.generated.get("file_ids", {}).values():
+                    self._tools.storage.delete(file_id)
+        seconds = round(time.monotonic() - held.taken_at, 3)
+        # What went wrong is in the record: the sentence may quote what the caller wrote.
+        extra = {"stage": record.stage, "outcome": ended, "seconds": seconds, "attempt": record.attempt}
+        log.info("stage ended", extra=extra)
 
-        return fail
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
+    def _ring(self, stage: Stage, bells: int) -> None:
+        queue: Queue = "gpu" if stage == "generate" else "io"
+        try:
+            self._bells.ring(queue, bells)
+        except RedisError as error:
+            # The reconciler rings what is missing within a second.
+            log.warning("no bell for the %s queue: %s", queue, error)
 
 
 def _new_token() -> str:

@@ -23,12 +23,11 @@ from worker.queue.connection import connect
 from worker.queue.doorbell import Bells, Queue, answer_bells
 from worker.queue.registry import Registry, WorkerInfo, WorkerState
 from worker.queue.work_queue import Records
-from worker.runtime.consumer import DEVICE_BROKEN_STATUS, Life
+from worker.runtime.consumer import DEVICE_BROKEN_STATUS, Consumer
 from worker.runtime.quarantine import FAILURES, REST_SECONDS, Trial
 from worker.runtime.reconciler import Reconciler
 from worker.runtime.sweeper import Sweeper
-from worker.stages.dispatch import Work
-from worker.stages.picture import Engine
+from worker.stages.task import Engine, Tools
 from worker.storage import location
 from worker.storage.objects import Objects, open_objects
 from worker.storage.pictures import Storage
@@ -78,7 +77,7 @@ class WorkerProcess:
         self._state: WorkerState = "starting"
         self._detail: str | None = None
         self._engine: Engine | None = None
-        self._life: Life | None = None
+        self._consumer: Consumer | None = None
         self._stopping = threading.Event()
         self._signalled_at = 0.0
 
@@ -100,16 +99,23 @@ class WorkerProcess:
             if self._kind == "gpu":
                 self._rest_if_it_keeps_failing()
                 self._engine = self._load()
-            records, settings, passed = self._records(), self._settings, self._trial.passed
-            work = Work(records, self._bells, settings, objects, self._engine, self._quit, passed)
-            beats = self._records()
-            self._life = life = Life(self._kind, self.id, records, beats, work, lease_seconds, self._quit)
+            self._consumer = consumer = Consumer(
+                self._kind,
+                self.id,
+                self._records(),
+                self._records(),
+                self._bells,
+                Tools(self._settings, objects),
+                self._engine,
+                self._trial,
+                self._quit,
+            )
             self._state, self._detail = "ready", None
             log.info("worker %s is ready", self.id)
             answer_bells(
                 self._kind,
                 self._redis_url,
-                lambda: life.drain(self._stopping),
+                lambda: consumer.drain(self._stopping),
                 self._stopping,
                 self._on_signal,
             )
@@ -176,7 +182,7 @@ class WorkerProcess:
         return WorkerInfo(
             id=self.id,
             kind=self._kind,
-            state="busy" if self._life and self._life.holdings else self._state,
+            state="busy" if self._consumer and self._consumer.holdings else self._state,
             model=self._engine.name if self._engine else None,
             device=self._engine.device if self._engine else None,
             detail=self._detail,
@@ -210,7 +216,7 @@ class WorkerProcess:
 
     def _give_up(self) -> None:
         """Hands back what is in hand and ends the process, wherever its main thread is."""
-        holdings = self._life.holdings.copy() if self._life else {}
+        holdings = self._consumer.holdings.copy() if self._consumer else {}
         try:
             for token, request_id in holdings.items():
                 self._records().release(request_id, token)

@@ -1,49 +1,86 @@
-"""The three stages of a request as plain functions: prepare, generate, finish. No Redis, no record.
-
-`prepare` may wait for the network for minutes and needs no torch; `generate` needs a loaded engine and does
-nothing but the picture; `finish` encodes and keeps it. Each can be done again from the same input.
-"""
+"""A picture, or several: what is done for a request to one of the endpoints, from its body to its files."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from models.canny import canny, fit
 from models.errors import ControlNetError
-from models.job import Job, OnStep, OutputFormat, Picture, Pixels, Preprocess
-from models.prompt.expansion import Expansion
+from models.job import Facts, Generated, Job, OnStep, Pixels
 from models.prompt.server import expand_by_server
 from models.schema.inputs import AnyInput, ControlNetLoraInput
 from models.weights.resolve import resolve_controlnet
 from models.window import has_controlled_step
 from worker.config import WorkerSettings
-from worker.encoding.encode import encode
 from worker.encoding.metadata import describe
-from worker.inputs.decode import read_image
-from worker.inputs.input_image import read_source
 from worker.inputs.lora_entries import ControlNet, resolve_entries
+from worker.queue.affinity import Weights, needed_by
+from worker.stages.control_map import control_source
+from worker.stages.output import image_stems, keep_control, keep_image
 from worker.stages.size import drawn_size, size_warning
-from worker.storage.pictures import Storage
+from worker.stages.task import Advance, Engine, Finish, KeepGoing, Task
+from worker.storage.pictures import Storage, new_file_id
 
 DRAWN_SEEDS = 2**32
 """A seed that is drawn stays readable, and exact in every JSON reader."""
 
 
-class Engine(Protocol):
-    """What is asked of a loaded model; `models.inference.engine.Engine` is the real one."""
-
-    name: str
-    device: str
+class PictureTask(Task[Generated]):
+    """A request for pictures."""
 
     @property
-    def counts(self) -> Mapping[str, int]:
-        """What happened since it was loaded, as worker.counters tells it."""
+    def weights(self) -> Weights:
+        return needed_by(self._job, self._tools.settings.controlnet)
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]: ...
+    @property
+    def _job(self) -> Job:
+        """The job as the prepare stage left it."""
+        return Job.model_validate(self.record.prepared["job"])
 
-    def expand(self, prompt: str, seed: int) -> Expansion: ...
+    def prepare(self, keep_going: KeepGoing) -> Advance:
+        tools = self._tools
+        body = tools.workspace.whole_input(self.record.id, self.record.input)
+        job, control = prepare(AnyInput.model_validate(body), tools.settings, tools.storage, keep_going)
+        made = {
+            "job": job.model_dump(mode="json"),
+            "sent": tools.adapters.send(job),
+            "control": None if control is None else self._save(control, "image"),
+        }
+        return Advance("generate", made, needed_by(job, tools.settings.controlnet))
 
-    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels: ...
+    def generate(self, engine: Engine, keep_going: KeepGoing, on_step: OnStep) -> Generated:
+        prepared = self.record.prepared
+        job = self._tools.adapters.receive(self._job, prepared.get("sent", {}), keep_going)
+        control = self._load(name) if (name := prepared["control"]) else None
+        return engine.generate(job, control, on_step)
+
+    def keep(self, made: Generated) -> Advance:
+        stems = image_stems(len(made.images))
+        kept: dict[str, Any] = made.facts.model_dump(mode="json")
+        # Drawn before the finish stage, so that one which is done twice leaves its files once.
+        kept["file_ids"] = {stem: new_file_id() for stem in (*stems, "control_image")}
+        for stem, image in zip(stems, made.images, strict=True):
+            kept[stem] = self._save(image, stem)
+        if made.control_image is not None:
+            kept["control_image"] = self._save(made.control_image, "control")
+        return Advance("finish", kept)
+
+    def finish(self) -> Finish:
+        tools, kept = self._tools, self.record.generated
+        facts = Facts.model_validate(kept)
+        images = tuple(self._load(kept[stem]) for stem in image_stems(len(facts.seeds)))
+        control_image = self._load(kept["control_image"]) if "control_image" in kept else None
+        made = Generated(images, control_image, facts)
+        body = tools.workspace.whole_input(self.record.id, self.record.input)
+        file_ids = kept["file_ids"]
+        return Finish(
+            finish(self.record.model_id, body, self._job, made, file_ids, tools.settings, tools.storage)
+        )
+
+    def _save(self, pixels: Pixels, part: str) -> str:
+        return self._tools.workspace.save(self.record.id, self._token, pixels, part)
+
+    def _load(self, name: str) -> Pixels:
+        return self._tools.workspace.load(self.record.id, name)
 
 
 def _go_on() -> None:
@@ -54,12 +91,11 @@ def prepare(
     request: AnyInput | ControlNetLoraInput,
     settings: WorkerSettings,
     storage: Storage,
-    keep_going: Callable[[], None] = _go_on,
+    keep_going: KeepGoing = _go_on,
 ) -> tuple[Job, Pixels | None]:
     """Everything named is fetched and checked: the job, and the control pixels at the output's size.
 
-    There are none for a request without an image. `keep_going` is called now and then while something is
-    fetched; what it raises stops the stage. Raises WorkerError and ModelError.
+    There are no pixels for a request without an image. Raises WorkerError, ModelError and as `keep_going`.
     """
     control = None
     if request.image_url is None:
@@ -108,34 +144,11 @@ def prepare(
     return job, control
 
 
-class ControlInput(Protocol):
-    """The fields of an input that tell what guides the picture."""
-
-    @property
-    def image_url(self) -> str | None: ...
-
-    @property
-    def preprocess(self) -> Preprocess: ...
-
-    @property
-    def image_size(self) -> str: ...
-
-
-def control_source(asked: ControlInput, settings: WorkerSettings, storage: Storage) -> Pixels:
-    """The image at the output's size, for canny its map; for depth and pose the engine makes the map of it.
-
-    Raises FetchError, ImageError and SizeError.
-    """
-    source = read_image(read_source(asked.image_url or "", "image_url", settings, storage), "image_url")
-    width, height = drawn_size(asked.image_size, (source.shape[1], source.shape[0]), settings)
-    return (canny if asked.preprocess == "canny" else fit)(source, width, height)
-
-
 def finish(
     model_id: str,
     body: Mapping[str, Any],
     job: Job,
-    pictures: Sequence[Picture],
+    made: Generated,
     file_ids: Mapping[str, str],
     settings: WorkerSettings,
     storage: Storage,
@@ -144,55 +157,17 @@ def finish(
 
     `file_ids` go by `image_stems` and `control_image`: done again, the same bytes go to the same files.
     """
-    images = []
-    for stem, picture in zip(image_stems(len(pictures)), pictures, strict=True):
-        metadata = describe(model_id, body, job, picture) if settings.embed_metadata else None
-        images.append(_keep(stem, picture.image, body["output_format"], metadata, file_ids[stem], storage))
+    facts, images = made.facts, []
+    for stem, image, seed in zip(image_stems(len(made.images)), made.images, facts.seeds, strict=True):
+        metadata = describe(model_id, body, job, facts, seed) if settings.embed_metadata else None
+        images.append(keep_image(stem, image, body["output_format"], metadata, file_ids[stem], storage))
     output: dict[str, Any] = {"image": images[0]}
     if len(images) > 1:
-        output |= {"images": images, "seeds": [picture.seed for picture in pictures]}
-    picture = pictures[0]
-    if picture.control_image is not None:
-        output["control_image"] = keep_control(picture.control_image, file_ids["control_image"], storage)
+        output |= {"images": images, "seeds": list(facts.seeds)}
+    if made.control_image is not None:
+        output["control_image"] = keep_control(made.control_image, file_ids["control_image"], storage)
     return output | {
-        "seed": picture.seed,
-        "prompt": picture.prompt,
-        "expanded_prompt": picture.expanded_prompt,
-        "model": picture.model,
-        "controlnet": picture.controlnet,
-        "loras": [lora.model_dump() for lora in picture.loras],
-        "warnings": list(picture.warnings),
-        "timings": {stage: round(seconds, 3) for stage, seconds in picture.timings.items()},
-    }
-
-
-def image_stems(pictures: int) -> list[str]:
-    """What each of so many pictures is called: in its record, and its file without the ending."""
-    return ["image"] if pictures == 1 else [f"image-{place}" for place in range(1, pictures + 1)]
-
-
-def keep_control(pixels: Pixels, file_id: str, storage: Storage) -> dict[str, Any]:
-    """Keeps a control map, without loss; what is to be known of its file. Raises StorageError."""
-    return _keep("control", pixels, "png", None, file_id, storage)
-
-
-def _keep(
-    stem: str,
-    pixels: Pixels,
-    output_format: OutputFormat,
-    metadata: Mapping[str, Any] | None,
-    file_id: str,
-    storage: Storage,
-) -> dict[str, Any]:
-    encoded = encode(pixels, output_format, metadata)
-    name = f"{stem}.{encoded.extension}"
-    storage.put(file_id, name, encoded.data)
-    height, width = pixels.shape[:2]
-    return {
-        "file_id": file_id,
-        "name": name,
-        "content_type": encoded.content_type,
-        "width": width,
-        "height": height,
-        "size": len(encoded.data),
+        "seed": facts.seeds[0],
+        **facts.model_dump(mode="json", exclude={"seeds", "timings"}),
+        "timings": {stage: round(seconds, 3) for stage, seconds in facts.timings.items()},
     }

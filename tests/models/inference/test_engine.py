@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from models.config import ModelSettings
 from models.errors import Cancelled, CheckpointError, ControlNetError, OutOfMemory
 from models.inference.engine import Engine
-from models.job import Job, LoraFile, Picture, Pixels, Step
+from models.job import Generated, Job, LoraFile, Pixels, Step
 from models.prompt.expansion import Expansion
 
 SIZE = 128
@@ -59,14 +59,13 @@ def job(tiny_model: Path) -> Job:
     )
 
 
-def generate(engine: Engine, job: Job, control: Pixels | None = None) -> Picture:
-    [picture] = engine.generate(job, control, lambda step: None)
-    return picture
+def generate(engine: Engine, job: Job, control: Pixels | None = None) -> Generated:
+    return engine.generate(job, control, lambda step: None)
 
 
-def difference(one: Picture, other: Picture) -> float:
+def difference(one: Generated, other: Generated) -> float:
     """Mean difference of two pictures in levels of 255."""
-    return float(np.abs(one.image.astype(int) - other.image).mean())
+    return float(np.abs(one.images[0].astype(int) - other.images[0]).mean())
 
 
 def write_lora(folder: Path) -> LoraFile:
@@ -85,12 +84,16 @@ def test_picture_has_the_size_asked_for_and_says_what_made_it(
     engine: Engine, job: Job, control: Pixels
 ) -> None:
     picture = generate(engine, job.model_copy(update={"width": 160}), np.resize(control, (SIZE, 160, 3)))
-    assert picture.image.shape == (SIZE, 160, 3)
-    assert picture.image.dtype == np.uint8
-    assert picture.model == engine.name == "tiny"
-    assert (picture.seed, picture.prompt, picture.controlnet) == (1, job.prompt, "its own")
+    assert picture.images[0].shape == (SIZE, 160, 3)
+    assert picture.images[0].dtype == np.uint8
+    assert picture.facts.model == engine.name == "tiny"
+    assert (picture.facts.seeds[0], picture.facts.prompt, picture.facts.controlnet) == (
+        1,
+        job.prompt,
+        "its own",
+    )
     assert picture.control_image is not None
-    assert set(picture.timings) == {"encode", "preprocess", "control", "denoise", "decode"}
+    assert set(picture.facts.timings) == {"encode", "preprocess", "control", "denoise", "decode"}
 
 
 def test_same_job_gives_the_same_bytes_also_in_another_engine(
@@ -98,9 +101,9 @@ def test_same_job_gives_the_same_bytes_also_in_another_engine(
 ) -> None:
     first = generate(engine, job, control)
     generate(engine, job.model_copy(update={"prompt": "something else", "seed": 9}), control)
-    assert np.array_equal(generate(engine, job, control).image, first.image)
+    assert np.array_equal(generate(engine, job, control).images[0], first.images[0])
     another = Engine.load(settings_for(tiny_model, tmp_path))
-    assert np.array_equal(generate(another, job, control).image, first.image)
+    assert np.array_equal(generate(another, job, control).images[0], first.images[0])
 
 
 @pytest.mark.parametrize(
@@ -126,8 +129,8 @@ def test_lora_changes_the_picture_is_counted_and_leaves_no_trace(
     plain = generate(engine, job, control)
     styled = generate(engine, job.model_copy(update={"loras": (write_lora(tmp_path),)}), control)
     assert difference(plain, styled) > 1
-    assert [(lora.name, lora.matched, lora.unmatched) for lora in styled.loras] == [("style", 8, 0)]
-    assert np.array_equal(generate(engine, job, control).image, plain.image)
+    assert [(lora.name, lora.matched, lora.unmatched) for lora in styled.facts.loras] == [("style", 8, 0)]
+    assert np.array_equal(generate(engine, job, control).images[0], plain.images[0])
 
 
 @pytest.mark.parametrize(
@@ -145,10 +148,10 @@ def test_no_branch_runs_where_there_is_nothing_to_control(
 ) -> None:
     picture = generate(engine, job.model_copy(update=change), control)
     assert picture.control_image is None
-    assert picture.controlnet is None
-    assert "control" not in picture.timings
+    assert picture.facts.controlnet is None
+    assert "control" not in picture.facts.timings
     uncontrolled = generate(engine, job.model_copy(update={"control_scale": 0.0}))
-    assert np.array_equal(picture.image, uncontrolled.image)
+    assert np.array_equal(picture.images[0], uncontrolled.images[0])
 
 
 def test_steps_are_reported_and_a_cancelled_one_is_the_last(
@@ -165,7 +168,7 @@ def test_steps_are_reported_and_a_cancelled_one_is_the_last(
     with pytest.raises(Cancelled):
         engine.generate(job, control, stop_after_two)
     assert [step[:2] for step in steps] == [(1, 4), (2, 4)]
-    assert np.array_equal(generate(engine, job, control).image, before.image)
+    assert np.array_equal(generate(engine, job, control).images[0], before.images[0])
 
 
 def test_previews_come_nearer_to_the_picture_and_do_not_change_it(
@@ -177,11 +180,11 @@ def test_previews_come_nearer_to_the_picture_and_do_not_change_it(
         assert step.preview is not None
         previews.append(step.preview())
 
-    [looked] = engine.generate(job, control, look)
+    looked = engine.generate(job, control, look)
     assert [picture.shape for picture in previews] == [(SIZE // 8, SIZE // 8, 3)] * 4
     distances = [np.abs(picture.astype(int) - previews[-1]).mean() for picture in previews]
     assert distances[0] > distances[2] > 0
-    assert np.array_equal(looked.image, generate(engine, job, control).image)
+    assert np.array_equal(looked.images[0], generate(engine, job, control).images[0])
 
 
 def test_pictures_of_one_job_are_what_each_is_alone(engine: Engine, job: Job, control: Pixels) -> None:
@@ -191,22 +194,22 @@ def test_pictures_of_one_job_are_what_each_is_alone(engine: Engine, job: Job, co
         assert step.preview is not None
         previews.append(step.preview())
 
-    pictures = engine.generate(job.model_copy(update={"num_images": 3}), control, look)
-    assert [picture.seed for picture in pictures] == [1, 2, 3]
-    for picture in pictures:
-        alone = generate(engine, job.model_copy(update={"seed": picture.seed}), control)
+    made = engine.generate(job.model_copy(update={"num_images": 3}), control, look)
+    assert made.facts.seeds == (1, 2, 3)
+    alone = [generate(engine, job.model_copy(update={"seed": seed}), control) for seed in made.facts.seeds]
+    for image, by_itself in zip(made.images, alone, strict=True):
         # A batch adds up in another order: a level of 255 here and there, no more.
-        np.testing.assert_allclose(picture.image.astype(int), alone.image, atol=1)
-    assert difference(pictures[0], pictures[1]) > 1
+        np.testing.assert_allclose(image.astype(int), by_itself.images[0], atol=1)
+    assert difference(alone[0], alone[1]) > 1
     assert [preview.shape for preview in previews] == [(SIZE // 8, 3 * SIZE // 8, 3)] * 4
 
 
 def test_expansion_that_is_no_use_falls_back_to_the_prompt_with_a_warning(engine: Engine, job: Job) -> None:
     plain = generate(engine, job)
     asked = generate(engine, job.model_copy(update={"enable_prompt_expansion": True}))
-    assert asked.expanded_prompt is None
-    assert len(asked.warnings) == 1
-    assert np.array_equal(asked.image, plain.image)
+    assert asked.facts.expanded_prompt is None
+    assert len(asked.facts.warnings) == 1
+    assert np.array_equal(asked.images[0], plain.images[0])
 
 
 def test_prompt_alone_is_expanded_as_that_of_a_picture(
@@ -218,8 +221,8 @@ def test_prompt_alone_is_expanded_as_that_of_a_picture(
         lambda prompt, answer, finished: Expansion(prompt=answer or "?"),
     )
     asked = generate(engine, job.model_copy(update={"enable_prompt_expansion": True}))
-    assert engine.expand(job.prompt, job.seed) == Expansion(prompt=asked.expanded_prompt)
-    assert engine.expand(job.prompt, job.seed + 1).prompt != asked.expanded_prompt
+    assert engine.expand(job.prompt, job.seed) == Expansion(prompt=asked.facts.expanded_prompt)
+    assert engine.expand(job.prompt, job.seed + 1).prompt != asked.facts.expanded_prompt
 
 
 def test_control_map_alone_is_the_one_that_guides_a_picture(
@@ -238,8 +241,8 @@ def test_control_map_alone_is_the_one_that_guides_a_picture(
 def test_prompt_expanded_elsewhere_is_the_one_drawn(engine: Engine, job: Job) -> None:
     expanded = generate(engine, job.model_copy(update={"expanded_prompt": "a blue cat"}))
     direct = generate(engine, job.model_copy(update={"prompt": "a blue cat"}))
-    assert np.array_equal(expanded.image, direct.image)
-    assert (expanded.prompt, expanded.expanded_prompt) == (job.prompt, "a blue cat")
+    assert np.array_equal(expanded.images[0], direct.images[0])
+    assert (expanded.facts.prompt, expanded.facts.expanded_prompt) == (job.prompt, "a blue cat")
 
 
 def test_another_controlnet_is_loaded_on_demand_and_a_changed_file_again(
@@ -250,7 +253,7 @@ def test_another_controlnet_is_loaded_on_demand_and_a_changed_file_again(
     other = job.model_copy(update={"controlnet": path})
     save_file(weights, path)
     plain = generate(engine, job, control)
-    assert np.array_equal(generate(engine, other, control).image, plain.image)
+    assert np.array_equal(generate(engine, other, control).images[0], plain.images[0])
     save_file({name: tensor * 1.5 for name, tensor in weights.items()}, path)
     assert difference(generate(engine, other, control), plain) > 1
 
@@ -262,7 +265,7 @@ def test_broken_controlnet_is_an_error_and_the_next_job_runs(
     path.write_bytes(b"nothing")
     with pytest.raises(ControlNetError, match=r"broken\.safetensors"):
         generate(engine, job.model_copy(update={"controlnet": path}), control)
-    assert generate(engine, job, control).controlnet is not None
+    assert generate(engine, job, control).facts.controlnet is not None
 
 
 def test_memory_that_runs_out_is_said_in_a_sentence(
@@ -276,7 +279,7 @@ def test_memory_that_runs_out_is_said_in_a_sentence(
         short.setattr("models.inference.denoise.pipeline.denoise", run_out)
         with pytest.raises(OutOfMemory, match=r"128x128 does not fit the memory of cpu"):
             generate(engine, job)
-    assert generate(engine, job).image.any(), "the next one runs"
+    assert generate(engine, job).images[0].any(), "the next one runs"
 
 
 @pytest.mark.parametrize("placement", ["text-encoder-offload", "model-offload", "block-offload"])
@@ -286,7 +289,9 @@ def test_every_placement_makes_the_same_picture_with_and_without_a_lora(
     other = Engine.load(settings_for(tiny_model, tmp_path, placement=placement))
     styled = job.model_copy(update={"loras": (write_lora(tmp_path),)})
     for each in (job, styled, job):
-        assert np.array_equal(generate(other, each, control).image, generate(engine, each, control).image)
+        assert np.array_equal(
+            generate(other, each, control).images[0], generate(engine, each, control).images[0]
+        )
 
 
 @pytest.fixture
@@ -301,7 +306,7 @@ def test_folder_is_a_model_of_its_own_name(folder: Path, tmp_path: Path, job: Jo
         data_dir=tmp_path, model=str(folder), controlnet=str(folder / "controlnet.safetensors"), device="cpu"
     )
     engine = Engine.load(settings)
-    assert generate(engine, job).model == "copy"
+    assert generate(engine, job).facts.model == "copy"
 
 
 def test_model_with_a_tensor_missing_is_refused_with_its_name(folder: Path, tmp_path: Path) -> None:

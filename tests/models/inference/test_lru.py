@@ -71,7 +71,7 @@ def test_picture_is_the_same_with_and_without_what_is_kept_and_a_lora_makes_no_d
 
     def draw(engine: Engine) -> list[Pixels]:
         jobs = ((job, source), (other, source), (styled, source), (job, source[::-1].copy()), (job, source))
-        return [engine.generate(each, control, lambda step: None)[0].image for each, control in jobs]
+        return [engine.generate(each, control, lambda step: None).images[0] for each, control in jobs]
 
     keeping = Engine.load(settings_for(tiny_model, tmp_path / "keeping"))
     kept = draw(keeping)

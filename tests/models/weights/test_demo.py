@@ -15,7 +15,7 @@ from benchmarks.demo_samples import control_samples
 from models.config import ModelSettings
 from models.inference.control.controlnet import load_controlnet
 from models.inference.engine import Engine
-from models.job import Job, LoraFile, Picture, Pixels
+from models.job import Generated, Job, LoraFile, Pixels
 from models.weights import demo
 from models.weights.download import file_sha256
 from training.measures import blueprint_measure, edge_agreement, night_measure
@@ -29,10 +29,9 @@ def engine() -> Engine:
     return Engine.load(ModelSettings(model="demo", device="cpu", _env_file=None))
 
 
-def draw(engine: Engine, prompt: str, control: Pixels | None = None, **fields: Any) -> Picture:
+def draw(engine: Engine, prompt: str, control: Pixels | None = None, **fields: Any) -> Generated:
     job = Job(prompt=prompt, width=SIDE, height=SIDE, **fields)
-    (picture,) = engine.generate(job, control, lambda step: None)
-    return picture
+    return engine.generate(job, control, lambda step: None)
 
 
 def lora(style: str, scale: float = 1.0) -> tuple[LoraFile]:
@@ -51,7 +50,7 @@ def test_bundle_is_small_and_has_its_card_and_nothing_else() -> None:
     [("a red ball on grass", 0), ("a green box on sand", 1), ("a blue heart on wood", 2)],
 )
 def test_colour_that_is_named_is_seen_where_the_thing_is(engine: Engine, prompt: str, strongest: int) -> None:
-    image = draw(engine, f"{prompt} in the middle under a grey sky").image.astype(int)
+    image = draw(engine, f"{prompt} in the middle under a grey sky").images[0].astype(int)
     middle = image[SIDE * 7 // 16 : SIDE * 13 // 16, SIDE * 3 // 8 : SIDE * 5 // 8].mean((0, 1))
     others = np.delete(middle, strongest)
     assert middle[strongest] > others.max() + 30
@@ -62,13 +61,10 @@ def test_canny_control_brings_the_edges_nearer_to_the_map(engine: Engine, file: 
     samples = control_samples("canny", 4, SIDE)
 
     def agreement(scale: float) -> float:
-        pictures = [
-            draw(engine, sample.prompt, sample.control, controlnet=file, control_scale=scale)
-            for sample in samples
-        ]
-        each = [
-            edge_agreement(made.image, sample.control) for made, sample in zip(pictures, samples, strict=True)
-        ]
+        each = []
+        for sample in samples:
+            made = draw(engine, sample.prompt, sample.control, controlnet=file, control_scale=scale)
+            each.append(edge_agreement(made.images[0], sample.control))
         return float(np.mean(each))
 
     assert agreement(0.9) > 1.2 * agreement(0.0)
@@ -79,15 +75,15 @@ def test_lora_moves_the_style_and_scale_0_changes_no_bit(engine: Engine, style: 
     prompt = "a red box on sand under a cloudy sky"
     plain = draw(engine, prompt)
     styled = draw(engine, prompt, loras=lora(style))
-    assert measure(styled.image) > measure(plain.image) + 0.15
-    assert (styled.loras[0].matched > 0, styled.loras[0].unmatched) == (True, 0)
-    assert np.array_equal(draw(engine, prompt, loras=lora(style, 0.0)).image, plain.image)
+    assert measure(styled.images[0]) > measure(plain.images[0]) + 0.15
+    assert (styled.facts.loras[0].matched > 0, styled.facts.loras[0].unmatched) == (True, 0)
+    assert np.array_equal(draw(engine, prompt, loras=lora(style, 0.0)).images[0], plain.images[0])
 
 
 def test_magic_prompt_keeps_the_thing_and_adds_where_it_is(engine: Engine) -> None:
     made = draw(engine, "a red ball", enable_prompt_expansion=True)
-    assert made.expanded_prompt is not None, made.warnings
-    words = made.expanded_prompt.split()
+    assert made.facts.expanded_prompt is not None, made.facts.warnings
+    words = made.facts.expanded_prompt.split()
     assert len(words) > 5
     assert "red" in words
     assert {"ball", "sphere"} & set(words)

@@ -7,11 +7,10 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from models.job import AppliedLora, Job, Picture
+from models.job import AppliedLora, Facts, Job
 from worker.encoding.metadata import describe, parameters, read_metadata, request_body
 from worker.errors import ImageError
 
@@ -50,16 +49,15 @@ def described(body: dict = BODY, **changes: object) -> dict:
         controlnet=Path("union.safetensors"),
     )
     values: dict = {
-        "image": np.zeros((1024, 768, 3), np.uint8),
         "model": "Tongyi-MAI/Z-Image-Turbo",
-        "seed": 5,
+        "seeds": (5,),
         "prompt": body["prompt"],
         "controlnet": "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union",
         "loras": (
             AppliedLora(name="me/style", scale=0.5, sha256="ab" * 32, matched=10, unmatched=0, format="peft"),
         ),
     }
-    return describe(MODEL_ID, body, job, Picture(**{**values, **changes}))
+    return describe(MODEL_ID, body, job, Facts(**{**values, **changes}), 5)
 
 
 def test_says_what_made_the_picture():

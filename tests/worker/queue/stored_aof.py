@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 
 from app.config import Settings
 from app.main import create_app
-from models.job import Picture
+from models.job import Facts
 from tests.support.http_api import SUBMIT, in_process
 from tests.support.processes import wait_for
 from tests.support.redis_server import RedisServer
 from tests.worker.runtime.crew import IMAGE, Crew
-from worker.handover import facts_of
 from worker.queue.connection import connect
 from worker.queue.work_queue import Records
+from worker.storage.pictures import new_file_id
 
 ALONE = "/v1/models/tongyi-mai/z-image/turbo"
 """A model that takes no image, so that a request of it needs no file between its stages."""
@@ -74,10 +73,9 @@ async def make(url: str, data_dir: Path) -> dict[str, str]:
         taken = records.next("gpu", "token", "gpu-1")
         assert taken is not None
         assert taken.id == made["finishing"]
-        picture = Picture(
-            image=np.zeros((512, 512, 3), np.uint8), model="sleeping", seed=0, prompt="no image"
-        )
-        records.advance(taken.id, "token", "finish", facts_of([picture]) | {"image": "token.image.npy"})
+        facts = Facts(model="sleeping", seeds=(0,), prompt="no image").model_dump(mode="json")
+        kept = {"image": "token.image.npy", "file_ids": {"image": new_file_id()}}
+        records.advance(taken.id, "token", "finish", facts | kept)
         gpu = crew.start("gpu", TEST_STEP_SECONDS="60")
         await crew.until(made["running"], "in_progress")
         end(gpu)

@@ -14,8 +14,9 @@ from worker.queue.connection import connect
 from worker.queue.doorbell import Bells, Queue
 from worker.queue.requests import CallersKey, Requests
 from worker.queue.work_queue import Records
-from worker.runtime.consumer import Life
-from worker.stages.dispatch import Work
+from worker.runtime.consumer import Consumer
+from worker.runtime.quarantine import Trial
+from worker.stages.task import Tools
 from worker.storage.objects import open_objects
 
 pytestmark = pytest.mark.anyio
@@ -39,9 +40,9 @@ def work(settings: WorkerSettings, *queues: Queue) -> None:
         bells, objects = Bells(url), open_objects(settings)
         with connect(url) as one, connect(url) as other:
             records, beats = Records(one, settings), Records(other, settings)
-            stages = Work(records, bells, settings, objects, GreyEngine(), never, bool)
-            life = Life(queue, "w", records, beats, stages, settings.lease_seconds, never)
-            life.drain(threading.Event())
+            tools, trial = Tools(settings, objects), Trial(other, "none")
+            consumer = Consumer(queue, "w", records, beats, bells, tools, GreyEngine(), trial, never)
+            consumer.drain(threading.Event())
             # A lease is left without waiting for the answer to its last beat; its client is closed here.
             for thread in threading.enumerate():
                 if thread.name == "lease":

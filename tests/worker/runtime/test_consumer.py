@@ -1,4 +1,4 @@
-"""One worker's life in this process, where a test can reach between a stage's work and its record."""
+"""One worker's consumer in this process, where a test can reach between a stage's work and its record."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 import redis
 from PIL import Image
 
-from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
 from tests.support.prompt_server import PromptServer, completion
 from tests.worker.runtime.crew import IMAGE, MODEL
@@ -20,9 +20,9 @@ from worker.errors import StorageError
 from worker.queue.connection import Scripts, connect
 from worker.queue.doorbell import Bells, Queue
 from worker.queue.work_queue import CONTROL_MAP, EXPAND, Record, Records
-from worker.runtime.consumer import Life
-from worker.stages.dispatch import Work
-from worker.stages.picture import Engine
+from worker.runtime.consumer import Consumer
+from worker.runtime.quarantine import Trial
+from worker.stages.task import Engine, Tools
 from worker.storage.objects import FolderObjects, Objects
 
 BODY: dict[str, Any] = {
@@ -43,12 +43,10 @@ class GreyEngine:
     def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
         return 255 - source
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         on_step(Step(1, 1))
-        return tuple(
-            Picture(image=np.full((16, 16, 3), 9, np.uint8), model=self.name, seed=seed, prompt=job.prompt)
-            for seed in job.seeds
-        )
+        images = tuple(np.full((16, 16, 3), 9, np.uint8) for _ in job.seeds)
+        return Generated(images, None, Facts(model=self.name, seeds=job.seeds, prompt=job.prompt))
 
 
 def never(status: int, reason: str) -> NoReturn:
@@ -99,7 +97,7 @@ class CountingEngine(GreyEngine):
     def __init__(self, begun: Semaphore) -> None:
         self._begun = begun
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         self._begun.release()
         return super().generate(job, control, on_step)
 
@@ -135,11 +133,20 @@ def live(records: Records, submit: Callable[[str], None], settings: WorkerSettin
 
     def work(*queues: Queue, objects: Objects, engine: Engine | None = None) -> Record:
         for queue in queues:
-            beats = Records(connect(settings.redis_url or ""), settings)
-            stages = Work(records, bells, settings, objects, engine or GreyEngine(), never, bool)
-            life = Life(queue, "w", records, beats, stages, settings.lease_seconds, never)
-            life.drain(Event())
-            assert life.holdings == {}
+            own = connect(settings.redis_url or "")
+            consumer = Consumer(
+                queue,
+                "w",
+                records,
+                Records(own, settings),
+                bells,
+                Tools(settings, objects),
+                engine or GreyEngine(),
+                Trial(own, "none"),
+                never,
+            )
+            consumer.drain(Event())
+            assert consumer.holdings == {}
         record = records.get("a")
         assert record is not None
         return record

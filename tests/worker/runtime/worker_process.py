@@ -14,7 +14,7 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput, DeviceBroken, WeightsMissing
-from models.job import Job, OnStep, Picture, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
 from worker.queue.doorbell import Queue
@@ -38,7 +38,7 @@ class SleepingEngine:
     def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
         return source
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> tuple[Picture, ...]:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         assert (control is None) == ("no image" in job.prompt)
         self._note(f"begin {job.seed}")
         if "explode" in job.prompt:
@@ -59,16 +59,8 @@ class SleepingEngine:
         self._note(f"end {job.seed}")
         shape = (job.height, job.width, 3)
         control_map = control if "map" in job.prompt else None
-        return tuple(
-            Picture(
-                image=np.full(shape, seed % 256, dtype=np.uint8),
-                model=self.name,
-                seed=seed,
-                prompt=job.prompt,
-                control_image=control_map,
-            )
-            for seed in job.seeds
-        )
+        images = tuple(np.full(shape, seed % 256, dtype=np.uint8) for seed in job.seeds)
+        return Generated(images, control_map, Facts(model=self.name, seeds=job.seeds, prompt=job.prompt))
 
     def _note(self, line: str) -> None:
         with self._log.open("a") as log:

@@ -12,7 +12,7 @@ from PIL import Image
 from models.canny import canny
 from models.config import DEFAULT_CONTROLNET
 from models.errors import ControlNetError, SizeError
-from models.job import Picture
+from models.job import Facts, Generated
 from models.schema.inputs import AnyInput, ControlNetLoraInput
 from models.weights import demo
 from tests.support.prompt_server import PromptServer, completion
@@ -175,8 +175,9 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     request = asked(output_format=output_format, seed=5)
     job, _ = prepare(request, settings, storage)
     image = np.full((job.height, job.width, 3), 99, np.uint8)
-    picture = Picture(image=image, model="demo", seed=5, prompt="a fox", timings={"denoise": 0.5})
-    output = finish(MODEL, request.model_dump(mode="json"), job, [picture], FILE_IDS, settings, storage)
+    facts = Facts(model="demo", seeds=(5,), prompt="a fox", timings={"denoise": 0.5})
+    made = Generated((image,), None, facts)
+    output = finish(MODEL, request.model_dump(mode="json"), job, made, FILE_IDS, settings, storage)
     facts = output["image"]
     data = storage.read(facts["file_id"], facts["name"])
     assert data is not None
@@ -194,9 +195,9 @@ def test_each_of_several_pictures_is_a_file_that_says_its_own_seed(
     request = asked(num_images=2, seed=5)
     job, control = prepare(request, settings, storage)
     assert job.seeds == (5, 6)
-    pictures = [Picture(image=control, model="demo", seed=seed, prompt="a fox") for seed in job.seeds]
+    made = Generated((control, control), None, Facts(model="demo", seeds=job.seeds, prompt="a fox"))
     file_ids = {"image-1": "1" * 32, "image-2": "2" * 32, "control_image": "3" * 32}
-    output = finish(MODEL, request.model_dump(mode="json"), job, pictures, file_ids, settings, storage)
+    output = finish(MODEL, request.model_dump(mode="json"), job, made, file_ids, settings, storage)
     assert [image["file_id"] for image in output["images"]] == ["1" * 32, "2" * 32]
     assert (output["seed"], output["seeds"]) == (5, [5, 6])
     for image, seed in zip(output["images"], job.seeds, strict=True):
@@ -214,8 +215,8 @@ def test_metadata_can_be_left_out(settings: WorkerSettings, storage: Storage) ->
     bare = settings.model_copy(update={"embed_metadata": False})
     request = asked()
     job, control = prepare(request, bare, storage)
-    picture = Picture(image=control, model="demo", seed=0, prompt="a fox")
-    output = finish(MODEL, request.model_dump(mode="json"), job, [picture], FILE_IDS, bare, storage)
+    made = Generated((control,), None, Facts(model="demo", seeds=(0,), prompt="a fox"))
+    output = finish(MODEL, request.model_dump(mode="json"), job, made, FILE_IDS, bare, storage)
     data = storage.read(output["image"]["file_id"], output["image"]["name"])
     assert data is not None
     assert b"a fox" not in data

@@ -14,7 +14,7 @@ from models.config import ModelSettings
 from models.errors import ModelError
 from models.inference.denoise.compilation import keep_code_in
 from models.inference.engine import Engine
-from models.job import Job, LoraFile, Picture
+from models.job import Generated, Job, LoraFile
 from tests.models.inference.test_engine import settings_for, write_lora
 
 JOB = Job(prompt="a red ball", width=64, height=64, num_inference_steps=2, seed=1)
@@ -35,9 +35,9 @@ def compiled(tiny_model: Path, tmp_path: Path) -> Engine:
     return Engine.load(settings_for(tiny_model, tmp_path, compile="default", compile_sizes="64x64"))
 
 
-def draw(engine: Engine, job: Job) -> Picture:
+def draw(engine: Engine, job: Job) -> Generated:
     control = np.full((job.height, job.width, 3), 128, np.uint8) if job.controlnet else None
-    return engine.generate(job, control, lambda step: None)[0]
+    return engine.generate(job, control, lambda step: None)
 
 
 def graphs() -> int:
@@ -45,8 +45,8 @@ def graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-def near(one: Picture, other: Picture) -> bool:
-    return int(np.abs(one.image.astype(int) - other.image).max()) <= 1
+def near(one: Generated, other: Generated) -> bool:
+    return int(np.abs(one.images[0].astype(int) - other.images[0]).max()) <= 1
 
 
 def test_compiled_blocks_make_the_same_picture_and_nothing_is_compiled_after_the_warm_up(
@@ -74,7 +74,7 @@ def test_lora_changes_a_compiled_picture_and_leaves_no_trace(tiny_model: Path, t
     styled = JOB.model_copy(update={"loras": (lora,)})
     assert near(draw(engine, styled), draw(plain, styled))
     assert not near(draw(engine, styled), before)
-    assert np.array_equal(draw(engine, JOB).image, before.image)
+    assert np.array_equal(draw(engine, JOB).images[0], before.images[0])
     assert graphs() == warm
 
 

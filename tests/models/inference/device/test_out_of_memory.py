@@ -31,7 +31,7 @@ def engine(tiny_model: Path, tmp_path: Path) -> Engine:
 
 
 def picture(engine: Engine) -> Pixels:
-    return engine.generate(JOB, None, lambda step: None)[0].image
+    return engine.generate(JOB, None, lambda step: None).images[0]
 
 
 def failing(times: int, error: Exception, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,9 +55,9 @@ def test_freed_cache_is_tried_first_and_changes_nothing_else(
 ) -> None:
     expected = picture(engine)
     monkeypatch.setattr(AutoencoderKL, "decode", failing(1, out_of_memory(), AutoencoderKL.decode))
-    [again] = engine.generate(JOB, None, lambda step: None)
-    np.testing.assert_array_equal(again.image, expected)
-    assert again.warnings == ()
+    again = engine.generate(JOB, None, lambda step: None)
+    np.testing.assert_array_equal(again.images[0], expected)
+    assert again.facts.warnings == ()
 
 
 def test_then_the_picture_is_decoded_in_tiles_without_denoising_again(
@@ -65,9 +65,9 @@ def test_then_the_picture_is_decoded_in_tiles_without_denoising_again(
 ) -> None:
     steps: list[int] = []
     monkeypatch.setattr(AutoencoderKL, "decode", failing(2, out_of_memory(), AutoencoderKL.decode))
-    [tiled] = engine.generate(JOB, None, lambda step: steps.append(step.step))
+    tiled = engine.generate(JOB, None, lambda step: steps.append(step.step))
     assert steps == [1, 2]
-    assert "decoding in tiles" in tiled.warnings[0]
+    assert "decoding in tiles" in tiled.facts.warnings[0]
     assert picture(engine).any()
 
 
@@ -88,9 +88,9 @@ def test_batch_is_split_before_anything_is_given_up(engine: Engine, monkeypatch:
     split = engine.generate(three, None, lambda step: steps.append(step[:2]))
     assert sizes == [3, 2, 1]
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    for one, other in zip(split, expected, strict=True):
-        assert (one.seed, one.warnings) == (other.seed, ())
-        np.testing.assert_allclose(one.image.astype(int), other.image, atol=1)
+    assert (split.facts.seeds, split.facts.warnings) == (expected.facts.seeds, ())
+    for one, other in zip(split.images, expected.images, strict=True):
+        np.testing.assert_allclose(one.astype(int), other, atol=1)
 
 
 def test_then_the_weights_move_out_and_the_picture_stays_the_same(
@@ -104,9 +104,9 @@ def test_then_the_weights_move_out_and_the_picture_stays_the_same(
         with monkeypatch.context() as short:
             # The freed cache does not help either.
             short.setattr(DENOISE, failing(2, out_of_memory(), _denoise()))
-            [made] = engine.generate(JOB, None, lambda step: None)
-        assert mode in made.warnings[0]
-        np.testing.assert_array_equal(made.image, expected)
+            made = engine.generate(JOB, None, lambda step: None)
+        assert mode in made.facts.warnings[0]
+        np.testing.assert_array_equal(made.images[0], expected)
         np.testing.assert_array_equal(picture(engine), expected)
 
 

@@ -13,7 +13,7 @@ from models.inference.device.quantization import is_quantized, quantize_blocks, 
 from models.inference.engine import Engine
 from models.inference.loading.components import load_transformer, stored_transformer
 from models.inference.lora.stack import LoraStack
-from models.job import Job, LoraFile, Picture
+from models.job import Generated, Job, LoraFile
 from tests.models.inference.test_engine import settings_for, write_lora
 
 CPU = torch.device("cpu")
@@ -33,9 +33,9 @@ def stack(whole: torch.nn.Module, tiny_model: Path, tmp_path: Path) -> LoraStack
     return LoraStack(quantize_blocks(whole), stored)
 
 
-def draw(engine: Engine, job: Job = JOB) -> Picture:
+def draw(engine: Engine, job: Job = JOB) -> Generated:
     control = np.full((job.height, job.width, 3), 128, np.uint8) if job.controlnet else None
-    return engine.generate(job, control, lambda step: None)[0]
+    return engine.generate(job, control, lambda step: None)
 
 
 def stored_in(model: torch.nn.Module) -> list[Tensor]:
@@ -75,7 +75,7 @@ def test_quantized_engine_draws_nearly_the_same_picture_with_and_without_control
         update={"controlnet": tiny_model / "controlnet.safetensors", "control_scale": 0.8}
     )
     for job in (JOB, controlled):
-        one, other = draw(plain, job).image.astype(int), draw(engine, job).image
+        one, other = draw(plain, job).images[0].astype(int), draw(engine, job).images[0]
         assert 0 < np.abs(one - other).mean() < 3
 
 

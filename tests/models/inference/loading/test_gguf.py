@@ -110,7 +110,7 @@ def test_a_server_runs_on_a_gguf_transformer_with_loras_as_on_any_other(
     pictures = []
     for transformer in (None, path):
         settings = settings_for(tiny_model, tmp_path / f"data-{transformer is None}", transformer=transformer)
-        pictures.append(Engine.load(settings).generate(job, None, lambda step: None)[0].image)
+        pictures.append(Engine.load(settings).generate(job, None, lambda step: None).images[0])
     assert np.array_equal(*pictures)
 
 

@@ -1,0 +1,109 @@
+"""What a worker needs to know of a task: its stages, as plain values in and plain values out.
+
+A stage reads its record and returns an `Advance` or a `Finish`; `worker.runtime.consumer` alone writes them
+down. No stage talks to Redis. Each can be done again from its record: another worker may have died over it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from models.job import Generated, Job, OnStep, Pixels, Preprocess
+from models.prompt.expansion import Expansion
+from worker.config import WorkerSettings
+from worker.inputs.weight_transfer import Adapters
+from worker.queue.affinity import Weights
+from worker.queue.work_queue import Record, Stage
+from worker.storage.objects import Objects
+from worker.storage.pictures import Storage
+from worker.storage.workspace import Workspace
+
+KeepGoing = Callable[[], None]
+"""Called now and then while something takes long; what it raises stops the stage."""
+
+
+class Engine(Protocol):
+    """What is asked of a loaded model; `models.inference.engine.Engine` is the real one."""
+
+    name: str
+    device: str
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What happened since it was loaded, by names that `worker.counters` explains."""
+
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated: ...
+
+    def expand(self, prompt: str, seed: int) -> Expansion: ...
+
+    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels: ...
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The request goes on to `stage`, with what the present one made (JSON) and the weights needed there."""
+
+    stage: Stage
+    made: dict[str, Any]
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The request has succeeded; `output` (JSON) is what its record tells of it."""
+
+    output: dict[str, Any]
+
+
+Outcome = Advance | Finish
+
+
+class Tools:
+    """What the stages of one worker work with."""
+
+    def __init__(self, settings: WorkerSettings, objects: Objects) -> None:
+        self.settings = settings
+        self.storage = Storage(objects)
+        self.workspace = Workspace(objects)
+        self.adapters = Adapters(objects, settings)
+
+
+T = TypeVar("T")
+"""What the device makes of a task."""
+
+
+class Task(ABC, Generic[T]):
+    """One request, at the stage that its record names. Each stage raises ModelError, WorkerError and what its
+    `keep_going` or `on_step` raises.
+
+    On the gpu queue there are two parts: `generate` for the device, and `keep`, which may wait for a disk
+    while the device does the next task already.
+    """
+
+    def __init__(self, record: Record, token: str, tools: Tools) -> None:
+        """`token` is that of the worker's hold on the request; it names what the worker writes."""
+        self.record = record
+        self._token = token
+        self._tools = tools
+
+    @property
+    def weights(self) -> Weights | None:
+        """What `generate` loads beside the model; None when it loads nothing."""
+        return None
+
+    @abstractmethod
+    def prepare(self, keep_going: KeepGoing) -> Outcome:
+        """Fetches and checks all that was asked for. It may wait for the network for minutes."""
+
+    @abstractmethod
+    def generate(self, engine: Engine, keep_going: KeepGoing, on_step: OnStep) -> T:
+        """What needs the device, and nothing else. Raises DeviceBroken too."""
+
+    @abstractmethod
+    def keep(self, made: T) -> Outcome:
+        """Keeps what the device made where the next stage finds it."""
+
+    @abstractmethod
+    def finish(self) -> Outcome:
+        """Encodes and stores what was made."""
