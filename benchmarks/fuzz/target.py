@@ -20,7 +20,7 @@ LONGEST_SECONDS = 25
 """For one input: a picture of the largest size takes seven on a busy core."""
 MEMORY_MB = 3000
 LEAKS = (" at 0x", "<_io", "Traceback", "PIL", "/tmp")  # noqa: S108
-HEIC = Path(__file__).parents[2] / "tests" / "worker" / "pictures"
+HEIC = Path(__file__).parents[2] / "tests" / "worker" / "inputs" / "pictures"
 
 
 def picture(data: bytes) -> None:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-import worker
+import worker.queue
 from app.config import Settings
 from app.metrics import BOUNDS, COUNTERS, HISTOGRAMS, exposition
 from tests.support.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT, WorkerHands
@@ -21,7 +21,7 @@ from worker.queue.requests import Stats
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
 DOCUMENT = (ROOT / "docs" / "monitoring.md").read_text()
-LUA = {path.stem: path.read_text() for path in Path(worker.__path__[0], "lua").glob("*.lua")}
+LUA = {path.stem: path.read_text() for path in Path(worker.queue.__path__[0], "lua").glob("*.lua")}
 
 GPU = WorkerInfo(
     *("gpu-1", "gpu", "ready"),

@@ -53,7 +53,7 @@ async def test_jpeg_with_further_pictures_behind_it_is_kept_as_one(http: httpx.A
 
 
 async def test_heic_is_kept_as_such(http: httpx.AsyncClient) -> None:
-    data = (Path(__file__).parents[1] / "worker" / "pictures" / "corner.heic").read_bytes()
+    data = (Path(__file__).parents[1] / "worker" / "inputs" / "pictures" / "corner.heic").read_bytes()
     kept = (await upload(http, data)).json()
     file = await http.get(kept["url"])
     assert (file.content, file.headers["content-type"]) == (data, "image/heif")
