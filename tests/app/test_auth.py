@@ -201,9 +201,16 @@ async def test_page_of_another_origin_is_refused_without_keys(open_app: FastAPI,
 
 
 @pytest.mark.anyio
-async def test_own_page_is_served_without_keys(open_app: FastAPI) -> None:
-    async with in_process(open_app, headers={"Origin": "http://localhost:8000"}) as http:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_own_page_is_served_without_keys(open_app: FastAPI, scheme: str) -> None:
+    own = f"{scheme}://localhost:8000"
+    async with in_process(open_app, base_url=own, headers={"Origin": own}) as http:
         assert (await http.post(SUBMIT, json=DOCUMENTED_INPUT)).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_page_without_tls_is_another_origin_than_the_server_with_it(open_app: FastAPI) -> None:
+    await refused(open_app, base_url="https://localhost:8000", headers={"Origin": "http://localhost:8000"})
 
 
 @pytest.mark.anyio

@@ -4,10 +4,12 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.config import Settings
 from app.errors import ConfigError
-from app.http.trusted_proxy import read_networks
+from app.http.trusted_proxy import TrustedProxy, read_networks
 from app.main import create_app
 from tests.support.http_api import in_process
 
@@ -88,6 +90,34 @@ async def test_proxy_of_strangers_does_not_open_a_server_without_keys(
         answer: httpx.Response = await http.get("/v1/models", headers={"X-Forwarded-For": forwarded_for})
     assert answer.status_code == status
     await app.state.requests.close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "client"),
+    [
+        ("10.1.2.3", "203.0.113.7", "203.0.113.7"),
+        ("10.1.2.3", "127.0.0.1, 203.0.113.7, 10.1.0.1", "203.0.113.7"),
+        ("10.1.2.3", "10.1.0.2, 10.1.0.1", "10.1.0.2"),
+        ("10.1.2.3", "203.0.113.7, unknown", "unknown"),
+        ("10.1.2.3", "", "10.1.2.3"),
+        ("10.2.0.1", "203.0.113.7", "10.2.0.1"),
+        ("127.0.0.1", "203.0.113.7", "127.0.0.1"),
+    ],
+)
+async def test_caller_is_the_nearest_address_that_is_no_trusted_proxy(
+    peer: str, forwarded_for: str, client: str
+) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["client"][0])
+        await Response()(scope, receive, send)
+
+    proxied = TrustedProxy(app, read_networks("10.1.0.1/16"))
+    transport = httpx.ASGITransport(proxied, client=(peer, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://inside") as http:
+        await http.get("/", headers={"X-Forwarded-For": forwarded_for})
+    assert seen == [client]
 
 
 async def test_proxy_list_that_is_none_is_refused() -> None:

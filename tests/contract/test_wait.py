@@ -22,10 +22,20 @@ async def work(hands: WorkerHands, requests: Requests) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [{"params": {"wait": "10"}}, {"headers": {"Prefer": "respond-async, wait=10"}}]
+    ("how", "seconds"),
+    [
+        ({"params": {"wait": "10"}}, 10),
+        ({"headers": {"Prefer": "respond-async, wait=10"}}, 10),
+        ({"headers": {"Prefer": "wait"}}, 60),
+        ({"headers": {"Prefer": "wait=301"}}, 300),
+    ],
 )
 async def test_held_submit_answers_with_the_result(
-    http: httpx.AsyncClient, hands: WorkerHands, requests: Requests, how: dict[str, dict[str, str]]
+    http: httpx.AsyncClient,
+    hands: WorkerHands,
+    requests: Requests,
+    how: dict[str, dict[str, str]],
+    seconds: int,
 ) -> None:
     answers: list[httpx.Response] = []
 
@@ -39,7 +49,7 @@ async def test_held_submit_answers_with_the_result(
 
     (answer,) = answers
     assert answer.status_code == 200
-    assert answer.headers["preference-applied"] == "wait=10"
+    assert answer.headers["preference-applied"] == f"wait={seconds}"
     body = answer.json()
     assert (body["status"], body["seed"]) == ("succeeded", 7)
     result = (await http.get(body["result_url"])).json()

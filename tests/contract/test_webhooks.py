@@ -21,6 +21,7 @@ from app.main import create_app
 from app.webhooks import AT_ONCE
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
 from tests.support.processes import wait_for
+from worker.queue.requests import Requests
 from worker.storage.workspace import INLINE_CHARACTERS
 from worker.webhooks import POST_SECONDS, next_pause, sign
 
@@ -157,12 +158,48 @@ def test_anything_but_a_2xx_is_tried_again(
     assert json.loads(receiver.calls[1][1])["status"] == "failed"
 
 
-def test_cancelled_request_is_told_too_and_gone_ends_it(calls: httpx.Client, receiver: Receiver) -> None:
+def test_cancelled_request_is_told_too_and_gone_ends_it(
+    calls: httpx.Client, receiver: Receiver, hands: WorkerHands
+) -> None:
     receiver.statuses = [410]
     request_id = submit(calls, receiver.url)
     calls.post(f"/v1/requests/{request_id}/cancel")
     wait_for(lambda: bool(attempts(calls, request_id)))
     assert json.loads(receiver.calls[0][1])["status"] == "cancelled"
+    assert hands.client.zcard("zturbo:webhooks") == 0
+
+
+@pytest.fixture
+async def due(requests: Requests, hands: WorkerHands) -> Requests:
+    """A server that sends nothing by itself, with the webhook of request `a` due."""
+    await requests.submit("a", "model", {}, "local", [], {"url": "http://x/", "base": "", "dialect": ""})
+    hands.fail("fetch_failed", "image_url: nobody is there.")
+    return requests
+
+
+@pytest.mark.anyio
+async def test_webhook_that_one_process_sends_is_due_to_no_other_until_its_lease_is_over(
+    due: Requests,
+) -> None:
+    assert await due.due_webhooks(1, lease_seconds=0) == ["a"]
+    assert await due.due_webhooks(1, lease_seconds=60) == ["a"]
+    assert await due.due_webhooks(1, lease_seconds=60) == []
+
+
+@pytest.mark.anyio
+async def test_webhook_of_a_deleted_request_is_not_due(due: Requests) -> None:
+    assert await due.delete("a")
+    assert await due.due_webhooks(1, lease_seconds=60) == []
+
+
+@pytest.mark.anyio
+async def test_outcome_of_a_webhook_whose_request_was_deleted_meanwhile_leaves_nothing(
+    due: Requests, hands: WorkerHands
+) -> None:
+    await due.due_webhooks(1, lease_seconds=60)
+    await due.delete("a")
+    await due.delivered("a", 1, {"at": 0, "status": 500}, 5)
+    assert hands.client.exists("zturbo:webhooks", "zturbo:req:a") == 0
 
 
 @pytest.mark.parametrize(("path", "name"), [(SUBMIT, "webhook"), (FAL_SUBMIT, "fal_webhook")])

@@ -19,7 +19,6 @@ from worker.errors import FetchError
 from worker.inputs.guard import AllowList, Deadline, GuardedBackend, Refused
 
 MAX_REDIRECTS = 3
-CHUNK_BYTES = 65_536
 REDIRECTS = (301, 302, 303, 307, 308)
 DEFAULT_PORTS = {"http": 80, "https": 443}
 KEPT_IN_TARGET = "%/:=&?~#+!$,;'@()*[]"

@@ -8,7 +8,7 @@ redirects nor a name that changes its address get around it. Ranges are listed r
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -108,12 +108,13 @@ def is_public(address: Address) -> bool:
 class Deadline:
     """The end of all waiting on one fetch."""
 
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._end = clock() + seconds
 
     def left(self, at_most: float) -> float:
         """Seconds that one wait may take. Raises httpcore.ReadTimeout when none is left."""
-        left = self._end - time.monotonic()
+        left = self._end - self._clock()
         if left <= 0:
             raise httpcore.ReadTimeout("deadline")
         return min(left, at_most)

@@ -5,19 +5,21 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.worker.inputs.web import Handler, Web
+from tests.worker.inputs.web import Clock, Handler, Web
 from worker.errors import FetchError
 from worker.inputs.fetch import Limits, fetch
-from worker.inputs.guard import AllowList
+from worker.inputs.guard import AllowList, Deadline
 
 LOOPBACK = "127.0.0.1"
+READ_BYTES = 65_536
+"""What one read of httpcore takes at most."""
 
 
 @pytest.fixture
@@ -162,25 +164,36 @@ def test_compressed_body_is_refused(web: Web) -> None:
     assert "compresses" in refusal(url)
 
 
-def test_slow_body_does_not_stretch_the_deadline(web: Web) -> None:
-    def drip(call: Handler) -> None:
-        call.reply(Content_Length="1000")
-        for _ in range(100):
-            call.wfile.write(b"x")
-            call.wfile.flush()
-            time.sleep(0.05)
-
-    assert "in time" in refusal(web.on("/", drip), seconds=0.4)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the deadline of a fetch goes by."""
+    clock = Clock()
+    monkeypatch.setattr("worker.inputs.fetch.Deadline", partial(Deadline, clock=clock))
+    return clock
 
 
-def test_slow_headers_do_not_stretch_the_deadline(web: Web) -> None:
-    def drip(call: Handler) -> None:
-        for _ in range(100):
-            call.wfile.write(b"X")
-            call.wfile.flush()
-            time.sleep(0.05)
+def test_slow_body_does_not_stretch_the_deadline(web: Web, clock: Clock) -> None:
+    body = bytes(10 * READ_BYTES)
+    url = web.on("/", lambda call: call.reply(body))
+    received = 0
 
-    assert "in time" in refusal(web.on("/", drip), seconds=0.4)
+    def slow(chunk: bytes) -> None:
+        nonlocal received
+        received += len(chunk)
+        clock.now += 3
+
+    with pytest.raises(FetchError, match="in time"):
+        fetch(url, "image_url", Limits(len(body), 10), AllowList.parse(LOOPBACK), slow)
+    assert 0 < received <= 4 * READ_BYTES
+
+
+def test_slow_headers_do_not_stretch_the_deadline(web: Web, clock: Clock) -> None:
+    def late(call: Handler) -> None:
+        clock.now += 11
+        # More than what one read takes, so that there is another.
+        call.reply(b"pixels", **{f"X-{number}": "x" * 1000 for number in range(80)})
+
+    assert "in time" in refusal(web.on("/", late), seconds=10)
 
 
 def test_body_that_is_cut_off_is_an_error(web: Web) -> None:

@@ -1,15 +1,24 @@
 """Which machines a caller's URL may make this server talk to."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from ssl import create_default_context
 from typing import Any
 
 import httpcore
 import pytest
 
-from tests.worker.inputs.web import Web
-from worker.inputs.guard import AllowList, Deadline, GuardedBackend, Refused, is_public
+from tests.worker.inputs.web import Clock, Web
+from worker.inputs.guard import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    AllowList,
+    Deadline,
+    GuardedBackend,
+    Refused,
+    is_public,
+)
 
 PRIVATE = """
     0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 127.0.0.1 127.255.255.254 168.63.129.16 169.254.169.254 172.16.0.1
@@ -98,6 +107,22 @@ def test_name_is_resolved_once_and_the_judged_address_is_used(
     assert connected == ["93.184.216.34", "2606:4700::1111"]
 
 
+@pytest.mark.parametrize(
+    ("addresses", "port"),
+    [
+        (["127.0.0.1", "10.0.0.1"], 80),
+        (["10.0.0.1", "127.0.0.1"], 80),
+        (["127.0.0.1", "93.184.216.34"], 8080),
+    ],
+)
+def test_one_excepted_answer_excepts_no_other(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str], port: int
+) -> None:
+    answers(monkeypatch, addresses)
+    with pytest.raises(Refused):
+        connect("mixed.test", port, "127.0.0.0/8")
+
+
 @pytest.mark.parametrize("port", [22, 25, 6379, 8080])
 def test_public_hosts_are_reached_on_web_ports_only(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     answers(monkeypatch, ["93.184.216.34"])
@@ -105,7 +130,9 @@ def test_public_hosts_are_reached_on_web_ports_only(monkeypatch: pytest.MonkeyPa
         connect("public.test", port)
 
 
-@pytest.mark.parametrize("allow", ["127.0.0.1", "127.0.0.0/8", "pictures.test", "other, PICTURES.test ,x"])
+@pytest.mark.parametrize(
+    "allow", ["127.0.0.1", "127.0.0.0/8", "127.0.0.9/8", "pictures.test", "other, PICTURES.test ,x"]
+)
 def test_operators_exceptions_hold_on_any_port(monkeypatch: pytest.MonkeyPatch, web: Web, allow: str) -> None:
     answers(monkeypatch, ["127.0.0.1"])
     connect("pictures.test", web.port, allow)
@@ -118,3 +145,61 @@ def test_exception_for_another_host_does_not_help(
     answers(monkeypatch, ["127.0.0.1"])
     with pytest.raises(Refused):
         connect("pictures.test", web.port, allow)
+
+
+class NotedStream(httpcore.NetworkStream):
+    """A connection on which nothing is sent; notes how long each call may take."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float | None] = []
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.timeouts.append(timeout)
+        return b""
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.timeouts.append(timeout)
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        self.timeouts.append(timeout)
+        return self
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("call", "longest"),
+    [
+        (lambda stream: stream.read(1), READ_SECONDS),
+        (lambda stream: stream.write(b"x"), READ_SECONDS),
+        (lambda stream: stream.start_tls(create_default_context()), CONNECT_SECONDS),
+    ],
+)
+def test_no_wait_on_a_connection_outlives_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+    tls: bool,
+    call: Callable[[httpcore.NetworkStream], object],
+    longest: float,
+) -> None:
+    clock, noted = Clock(), NotedStream()
+
+    def connect_tcp(self: object, host: str, port: int, timeout: float) -> httpcore.NetworkStream:
+        noted.timeouts.append(timeout)
+        return noted
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
+    backend = GuardedBackend(AllowList.parse("127.0.0.1"), Deadline(30, clock))
+    stream = backend.connect_tcp("127.0.0.1", 80)
+    if tls:
+        stream = stream.start_tls(create_default_context())
+    call(stream)
+    clock.now += 29.5
+    call(stream)
+    backend.connect_tcp("127.0.0.1", 80)
+    assert noted.timeouts == [CONNECT_SECONDS] * (1 + tls) + [longest, 0.5, 0.5]
+    clock.now += 0.5
+    for late in (call, lambda _: backend.connect_tcp("127.0.0.1", 80)):
+        with pytest.raises(httpcore.ReadTimeout):
+            late(stream)
+    assert len(noted.timeouts) == 4 + tls

@@ -1,4 +1,4 @@
-"""A web server on loopback that answers as a test tells it."""
+"""A web server on loopback that answers as a test tells it, and a clock for deadlines."""
 
 import ssl
 import threading
@@ -7,6 +7,16 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+
+class Clock:
+    """A clock that stands until a test moves it; in seconds, as `time.monotonic`."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
 
 Answer = Callable[["Handler"], None]
 

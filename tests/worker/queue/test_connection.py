@@ -57,6 +57,15 @@ async def test_server_without_room_for_more_counts_as_away(requests: Requests, c
         client.config_set("maxmemory", "0")
 
 
+async def test_server_that_became_a_replica_counts_as_away(requests: Requests, client: redis.Redis) -> None:
+    client.replicaof("127.0.0.1", 1)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await requests.submit("a", "model", {}, "local", [])
+    finally:
+        client.replicaof("NO", "ONE")
+
+
 async def test_full_disk_counts_as_away_and_a_fault_of_ours_does_not() -> None:
     assert is_away(ResponseError("MISCONF Errors writing to the AOF file: No space left on device"))
     with pytest.raises(ResponseError):

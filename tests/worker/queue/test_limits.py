@@ -79,6 +79,15 @@ async def test_rate_of_a_key_is_held(limited: Requests, settings: WorkerSettings
     await submit(limited, "e", "bob")
 
 
+async def test_rate_of_a_key_is_forgotten_once_it_has_no_effect(
+    limited: Requests, settings: WorkerSettings, client: redis.Redis
+) -> None:
+    limited._settings = settings.model_copy(update={"max_submits_per_minute": 4})
+    for number, request_id in enumerate("ab", 1):
+        await submit(limited, request_id)
+        assert 15_000 * (number - 1) < client.pttl("zturbo:spent:ann") <= 15_000 * number
+
+
 async def test_refused_submit_does_not_count_towards_the_rate(
     limited: Requests, settings: WorkerSettings, client: redis.Redis
 ) -> None:

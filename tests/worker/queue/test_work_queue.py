@@ -209,6 +209,25 @@ async def test_released_request_is_first_again_with_the_same_attempt(sides: Side
     assert (again.id, again.attempt) == ("a", 1)
 
 
+@pytest.mark.parametrize("end", ["finish", "fail", "cancel", "release"])
+async def test_preview_goes_when_the_work_it_shows_is_over(sides: Sides, end: str) -> None:
+    requests, records = sides
+    await to_gpu(sides, "a")
+    take(records, "gpu", "t1")
+    records.beat("a", "t1", 1, 8, b"jpeg")
+    assert await requests.preview("a") == "anBlZw=="
+    match end:
+        case "finish":
+            records.finish("a", "t1", {})
+        case "fail":
+            records.fail("a", "t1", "internal_error", "It broke.")
+        case "cancel":
+            await requests.cancel("a", force=True)
+        case "release":
+            records.release("a", "t1")
+    assert await requests.preview("a") is None
+
+
 @pytest.mark.parametrize("stage", ["waiting", "preparing", "prepared"])
 async def test_request_in_the_queue_is_cancelled_at_once(sides: Sides, stage: str) -> None:
     requests, records = sides

@@ -22,6 +22,7 @@ from worker.queue.doorbell import Bells, Queue
 from worker.queue.work_queue import CONTROL_MAP, EXPAND, Record, Records
 from worker.runtime.consumer import Consumer
 from worker.runtime.quarantine import Trial
+from worker.runtime.sweeper import Sweeper
 from worker.stages.task import Engine, Tools
 from worker.storage.objects import FolderObjects, Objects
 
@@ -181,6 +182,70 @@ def test_request_cancelled_while_its_picture_is_written_leaves_no_file(
     objects = InterruptedObjects(settings.data_dir, lambda: scripts.run("cancel", "a", "1"))
     record = live("io", "gpu", "io", objects=objects)
     assert (record.state, record.output, files(settings)) == ("cancelled", None, [])
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_worker_that_lost_its_request_deletes_nothing_of_it(
+    live: Callable[..., Record], records: Records, scripts: Scripts, settings: WorkerSettings, breaks: bool
+) -> None:
+    def lose() -> None:
+        scripts.run("bury", "io", "w")
+        records.reap(0.001)
+        assert records.next("io", "successor", "w2") is not None
+        if breaks:
+            raise StorageError("The disk is full.")
+
+    record = live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, lose))
+    assert (record.state, record.attempt) == ("in_progress", 2)
+    assert len(files(settings)) == 1
+    assert len(list((settings.data_dir / "work" / "a").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "left"), [("cancelled", 0), ("failed", 0), ("succeeded", 1), ("in_progress", 1)]
+)
+def test_files_of_a_request_without_a_result_are_swept_when_its_worker_died(
+    live: Callable[..., Record],
+    records: Records,
+    scripts: Scripts,
+    settings: WorkerSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    end: str,
+    left: int,
+) -> None:
+    def die() -> None:
+        match end:
+            case "cancelled":
+                scripts.run("cancel", "a", "1")
+            case "failed" | "succeeded":
+                token = records._client.hget("zturbo:req:a", "token")
+                scripts.run("close", "a", token, end, "error", '{"type": "worker_crashed", "message": ""}')
+        raise Died
+
+    objects = InterruptedObjects(settings.data_dir, die)
+    with pytest.raises(Died):
+        live("io", "gpu", "io", objects=objects)
+    record = records.get("a")
+    assert record is not None
+    assert record.state == end
+    assert (len(files(settings)), (settings.data_dir / "work" / "a").exists()) == (1, True)
+    monkeypatch.setattr("worker.storage.workspace.YOUNG_SECONDS", -1)
+    Sweeper(records, objects, settings)._sweep()
+    assert len(files(settings)) == left
+    assert (settings.data_dir / "work" / "a").exists() == (end == "in_progress")
+
+
+def test_files_of_a_request_whose_time_is_over_are_swept(
+    live: Callable[..., Record], records: Records, settings: WorkerSettings, client: redis.Redis
+) -> None:
+    objects = FolderObjects(settings.data_dir)
+    live("io", "gpu", "io", objects=objects)
+    sweeper = Sweeper(records, objects, settings)
+    sweeper._sweep()
+    assert len(files(settings)) == 1
+    client.zadd("zturbo:done", {"a": 0})
+    sweeper._sweep()
+    assert (records.get("a"), files(settings)) == (None, [])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A device that runs out of memory, or fails for good, in the middle of a picture."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from diffusers import AutoencoderKL
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, OutOfMemory
-from models.inference.device.out_of_memory import is_out_of_memory
+from models.inference.device.out_of_memory import fit_batch, is_out_of_memory
 from models.inference.device.placement import Placement, smaller
 from models.inference.engine import Engine
 from models.job import Job, Pixels
@@ -58,6 +60,30 @@ def test_freed_cache_is_tried_first_and_changes_nothing_else(
     again = engine.generate(JOB, None, lambda step: None)
     np.testing.assert_array_equal(again.images[0], expected)
     assert again.facts.warnings == ()
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_what_the_failed_try_held_is_free_before_the_next(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, pictures: int
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def work(_: int) -> None:
+        assert all(tensor() is None for tensor in held)
+        if len(held) == 2:
+            return
+        plain = torch.zeros(1)
+        reaches_itself = torch.zeros(1)
+        reaches_itself.itself = reaches_itself
+        held.extend(weakref.ref(tensor) for tensor in (plain, reaches_itself))
+        raise out_of_memory()
+
+    gc.disable()
+    try:
+        fit_batch(engine._rig, "It does not fit.", pictures, work)
+    finally:
+        gc.enable()
+    assert len(held) == 2
 
 
 def test_then_the_picture_is_decoded_in_tiles_without_denoising_again(
