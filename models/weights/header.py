@@ -73,6 +73,11 @@ def read_header(path: Path) -> Header:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _fault(path, "has metadata that is not text")
+    try:
+        "".join((*header, *metadata, *metadata.values())).encode()
+    except UnicodeEncodeError:
+        # As the format's own reader does; no answer of ours could hold such a text.
+        raise _fault(path, "has half a character in its names or metadata") from None
     if len(header) > MAX_TENSORS:
         raise _fault(path, f"holds {len(header):,} tensors; at most {MAX_TENSORS:,} are read")
     return Header(_tensors(path, header, size - 8 - length), metadata)

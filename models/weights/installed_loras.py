@@ -1,10 +1,12 @@
 """LoRAs on this machine, in the LoRA folder, the hub's cache and the demo model: by their headers alone."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from models.config import ModelSettings
 from models.errors import CheckpointError
@@ -15,6 +17,9 @@ from models.weights.resolve import DEMO, model_choice
 MOST_WORDS = 10
 MAX_TEXT_CHARACTERS = 200
 """Of what a file says of itself."""
+
+KEPT_FILES = 4096
+"""What this many files say is kept in memory, so that a file is read again only when it has changed."""
 
 _DOWN = re.compile(r"\blora[._]?(A|down)\b")
 
@@ -31,6 +36,14 @@ class Shelved:
     """Bytes."""
     rank: int | None
     """Of its largest matrices; None for a format without ranks, such as LoKr."""
+    base_model: str | None
+    trigger_words: tuple[str, ...]
+
+
+class _Said(NamedTuple):
+    """What the file of a LoRA says of itself; the fields are those of `Shelved`."""
+
+    rank: int | None
     base_model: str | None
     trigger_words: tuple[str, ...]
 
@@ -68,12 +81,25 @@ def _in_hub_cache() -> Iterator[tuple[str, str, Path]]:
 
 def _look(path: str, source: str, file: Path) -> Shelved | None:
     try:
-        header, size = read_header(file), file.stat().st_size
-    except (CheckpointError, OSError):
+        # A name that is no text can stand in no answer, and in no request.
+        path.encode()
+        stat = file.stat()
+    except (OSError, UnicodeEncodeError):
+        return None
+    said = _read(file, stat.st_size, stat.st_mtime_ns)
+    return Shelved(path, source, stat.st_size, *said) if said else None
+
+
+@functools.lru_cache(maxsize=KEPT_FILES)
+def _read(file: Path, size: int, mtime_ns: int) -> _Said | None:
+    """None for a file that is no LoRA, or broken."""
+    try:
+        header = read_header(file)
+    except CheckpointError:
         return None
     if kind(header) != "lora":
         return None
-    return Shelved(path, source, size, _rank(header), _base_model(header.metadata), _words(header.metadata))
+    return _Said(_rank(header), _base_model(header.metadata), _words(header.metadata))
 
 
 def _rank(header: Header) -> int | None:
@@ -101,7 +127,7 @@ def _words(metadata: Mapping[str, str]) -> tuple[str, ...]:
         for tags in folders.values():
             for tag, count in tags.items():
                 counts[tag.strip()] = counts.get(tag.strip(), 0) + int(count)
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return ()
     often = sorted(counts, key=lambda tag: -counts[tag])[:MOST_WORDS]
     return tuple(tag[:MAX_TEXT_CHARACTERS] for tag in often)

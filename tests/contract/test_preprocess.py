@@ -14,6 +14,7 @@ from anyio.to_thread import run_sync
 from PIL import Image
 
 from app.config import Settings
+from models.weights.header import Header, read_header
 from tests.contract.test_upload import upload
 from tests.support.http_api import WorkerHands
 from tests.support.processes import wait_for
@@ -176,6 +177,51 @@ async def test_loras_are_listed_with_what_their_files_say(
         (folder / "Ink.safetensors").stat().st_size,
     )
     assert (ann["base_model"], ann["trigger_words"]) == ("zimage", ["ann", "woman"])
+
+
+@pytest.mark.parametrize("count", ["1e999", "-1e999", "NaN", '"many"', "null", "[1]"])
+async def test_lora_with_senseless_metadata_hides_no_other(
+    http: httpx.AsyncClient, settings: Settings, count: str
+) -> None:
+    write_lora(settings.loras_path / "a.safetensors", {"ss_tag_frequency": f'{{"cats": {{"cat": {count}}}}}'})
+    write_lora(settings.loras_path / "b.safetensors", {"trigger_words": "fox"})
+    answer = await http.get("/v1/loras")
+    assert answer.status_code == 200, answer.text
+    assert [lora["trigger_words"] for lora in answer.json()["loras"]] == [[], ["fox"]]
+
+
+async def test_file_whose_name_or_text_is_no_unicode_is_left_out(
+    http: httpx.AsyncClient, settings: Settings
+) -> None:
+    write_lora(settings.loras_path / "good.safetensors", {})
+    write_lora(settings.loras_path / "half.safetensors", {"base_model": "\ud83d"})
+    write_lora(settings.loras_path / "name-\udcff.safetensors", {})
+    answer = await http.get("/v1/loras")
+    assert answer.status_code == 200, answer.text
+    assert [lora["path"] for lora in answer.json()["loras"]] == ["good.safetensors"]
+
+
+async def test_header_of_a_lora_is_read_again_only_when_the_file_has_changed(
+    http: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.weights import installed_loras
+
+    read: list[str] = []
+
+    def noted(path: Path) -> Header:
+        read.append(path.name)
+        return read_header(path)
+
+    monkeypatch.setattr(installed_loras, "read_header", noted)
+    file = settings.loras_path / "a.safetensors"
+    write_lora(file, {"trigger_words": "fox"})
+    for _ in range(3):
+        await http.get("/v1/loras")
+    assert read == ["a.safetensors"]
+    write_lora(file, {"trigger_words": "the fox"})
+    (lora,) = (await http.get("/v1/loras")).json()["loras"]
+    assert lora["trigger_words"] == ["the fox"]
+    assert len(read) == 2
 
 
 async def test_no_lora_at_all_is_an_empty_list(http: httpx.AsyncClient) -> None:
