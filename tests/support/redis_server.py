@@ -1,5 +1,6 @@
 """A real Redis (or Valkey) for tests, on a Unix socket in a folder of its own."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -18,12 +19,18 @@ class ServerEnded(Exception):
 class RedisServer:
     """One server process. It keeps its data over `kill` and `start`, as a production server does."""
 
-    def __init__(self, *options: str, password: str | None = None, aof: Path | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        password: str | None = None,
+        aof: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
         """`options` go on the server's command line; `aof`: an append-only file to begin with.
 
         Raises ServerEnded where the server does not take them.
         """
-        self._options, self._password = options, password
+        self._options, self._password, self._env = options, password, {**os.environ, **(env or {})}
         # Not pytest's own folder: a socket's path may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="zturbo-test-redis-"))
         if aof is not None:
@@ -41,7 +48,9 @@ class RedisServer:
         ]
         log = self.folder / "log"
         with log.open("wb") as output:
-            self._process = process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            self._process = process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=self._env
+            )
         try:
             wait_for(lambda: self._answers() or process.poll() is not None)
             if process.poll() is not None:

@@ -8,7 +8,7 @@ import redis
 import redis.asyncio
 
 from worker.queue.connection import Scripts
-from worker.queue.doorbell import QUEUES, Queue
+from worker.queue.doorbell import Queue
 
 WorkerState = Literal["starting", "ready", "busy", "setup_failed", "quarantined"]
 
@@ -50,12 +50,8 @@ class Registry:
 
 
 async def read_workers(client: redis.asyncio.Redis) -> list[WorkerInfo]:
-    entries: list[Any] = []
-    for queue in QUEUES:
-        ids: Any = await client.zrange(f"zturbo:workers:{queue}", 0, -1)
-        if ids:
-            entries += await client.mget([f"zturbo:worker:{worker}" for worker in ids])
-    return [_parse(json.loads(entry)) for entry in entries if entry]
+    entries: list[str] = await Scripts(client).run("workers")
+    return [_parse(json.loads(entry)) for entry in entries]
 
 
 def _parse(said: dict[str, Any]) -> WorkerInfo:

@@ -272,7 +272,7 @@ class Records:
 
     def has_turn(self, task: str, seconds: float) -> bool:
         """Whether this process is the one to do what needs doing once in so long."""
-        return bool(self._client.set(f"zturbo:turn:{task}", 1, nx=True, px=int(seconds * 1000)))
+        return bool(self._scripts.run("turn", task, int(seconds * 1000)))
 
     def forget_expired(self, limit: int) -> list[Record]:
         """Deletes records whose time is over, so many at most; their files are the caller's to delete."""

@@ -16,7 +16,8 @@ local WORKERS = 'zturbo:workers:'   -- sorted set by queue: worker ids, by the e
 local WORKER = 'zturbo:worker:'     -- string: what one worker says of itself, JSON
 local SEQUENCE = 'zturbo:sequence'  -- counter of submissions
 local PACE = 'zturbo:pace'          -- string: moving average of a generation (ms)
-local TURN = 'zturbo:turn'          -- string: set while one worker process has this tick's reaping
+local CLOCK = 'zturbo:clock'        -- string: Redis's time at the latest move, and `now` of then (ms)
+local TURN = 'zturbo:turn'          -- string: until when one worker process has this tick's reaping (ms)
 local REAPED = 'zturbo:reaped'      -- string: time of the last reaping (ms)
 local QUIET = 'zturbo:quiet'        -- string: no lease is taken away before this time (ms)
 local CHANGED = 'zturbo:changed'     -- channel: id of a request whose state changed, and with it perhaps the line
@@ -31,9 +32,34 @@ local QUEUE = {prepare = 'io', generate = 'gpu', finish = 'io'}
 local PLACES = 65536                -- places in a round, more than there are owners; enough bits are left for rounds
 local BEHIND_FINISH = 1e12          -- more than two places in the line are ever apart
 
-local function now()
+local LONGEST_GAP = 86400000        -- ms; nothing is ever due later than this, so a longer gap counts as one
+
+-- What callers are told, and what a date decides: Unix time (ms), which an administrator or NTP may set at any moment.
+local function date()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The time for leases, turns, rates and everything else that is due after so long (ms). It goes on as the date does,
+-- but it stands still where the date is set back.
+local function read_clock(today)
+    local last, steady = string.match(redis.call('GET', CLOCK) or '', '^(%d+) (%d+)$')
+    if not last then return today end
+    return steady + math.min(math.max(today - last, 0), LONGEST_GAP)
+end
+
+local function now()
+    local today = date()
+    local steady = read_clock(today)
+    redis.call('SET', CLOCK, today .. ' ' .. steady)
+    return steady
+end
+
+-- What is to be done once in so long (ms) is done by whoever takes the turn first.
+local function takes_turn(key, at, ms)
+    if at < tonumber(redis.call('GET', key) or 0) then return false end
+    redis.call('SET', key, at + ms, 'PX', ms)
+    return true
 end
 
 -- Told by /metrics; names and labels are those of app/metrics.py.
@@ -122,10 +148,11 @@ local function close(id, state, at)
     drop_lease(id, at)
     redis.call('ZREM', WAITING .. QUEUE[request[1]], id)
     leave_line(id, request[2])
-    redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', at)
+    local today = date()
+    redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', today)
     local error = state == 'failed' and cjson.decode(redis.call('HGET', REQUEST .. id, 'error')).type or ''
     count(1, 'requests', state, error)
-    redis.call('ZADD', DONE, at, id)
+    redis.call('ZADD', DONE, today, id)
     redis.call('DEL', PREVIEW .. id)
     if redis.call('HEXISTS', REQUEST .. id, 'webhook') == 1 then redis.call('ZADD', WEBHOOKS, at, id) end
     redis.call('PUBLISH', CHANGED, id)

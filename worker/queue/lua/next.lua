@@ -71,8 +71,9 @@ redis.call('SET', TOKEN .. token, id, 'PX', lease)
 redis.call('ZADD', LEASES, at + lease, id)
 local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner', 'created_at')
 if request[1] == 'generate' then
-    if attempt == 1 then observe(at - request[3], 'queue_seconds') end
-    redis.call('HSET', REQUEST .. id, 'state', 'in_progress', 'started_at', at)
+    local today = date()
+    if attempt == 1 then observe(math.max(0, today - request[3]), 'queue_seconds') end
+    redis.call('HSET', REQUEST .. id, 'state', 'in_progress', 'started_at', today)
     local round = math.floor(place_of(id) / PLACES)
     if round > tonumber(redis.call('GET', ROUND) or 0) then redis.call('SET', ROUND, round) end
     leave_line(id, request[2])

@@ -1,12 +1,12 @@
 -- ARGV: lease (ms), most attempts, length of a turn (ms).
 -- Returns {requests handed back, requests failed, bells missing on io, on gpu}; {} when another process has the turn.
-local lease, most_attempts, turn = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local lease, most_attempts, turn = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
 
-if not redis.call('SET', TURN, 1, 'NX', 'PX', turn) then return {} end
+if not takes_turn(TURN, at, turn) then return {} end
 
--- Nobody reaped for a while: Redis was away, or every worker. Leases may have run out with nobody at fault,
--- so their holders get one lease to be heard again.
+-- Nobody reaped for a while: Redis was away, or every worker, or the date was set forward. Leases may have run out with
+-- nobody at fault, so their holders get one lease to be heard again, except those that are known to be dead.
 local last = tonumber(redis.call('GET', REAPED) or at)
 redis.call('SET', REAPED, at)
 if at - last > lease / 3 then redis.call('SET', QUIET, at + lease) end
@@ -21,20 +21,19 @@ local function give_up(id, attempts, stage)
 end
 
 local handed_back, failed = 0, 0
-if at >= tonumber(redis.call('GET', QUIET) or 0) then
-    local lost = redis.call('ZRANGEBYSCORE', LEASES, '-inf', at, 'LIMIT', 0, 100, 'WITHSCORES')
-    for place = 1, #lost, 2 do
-        local id = lost[place]
-        local request = redis.call('HMGET', REQUEST .. id, 'attempt', 'stage')
-        local attempts = tonumber(request[1])
-        count(1, 'attempts', request[2], lost[place + 1] == '0' and 'worker_died' or 'lease_expired')
-        if attempts >= most_attempts then
-            give_up(id, attempts, request[2])
-            failed = failed + 1
-        else
-            hand_back(id, at)
-            handed_back = handed_back + 1
-        end
+local ended = at >= tonumber(redis.call('GET', QUIET) or 0) and at or 0
+local lost = redis.call('ZRANGEBYSCORE', LEASES, '-inf', ended, 'LIMIT', 0, 100, 'WITHSCORES')
+for place = 1, #lost, 2 do
+    local id = lost[place]
+    local request = redis.call('HMGET', REQUEST .. id, 'attempt', 'stage')
+    local attempts = tonumber(request[1])
+    count(1, 'attempts', request[2], lost[place + 1] == '0' and 'worker_died' or 'lease_expired')
+    if attempts >= most_attempts then
+        give_up(id, attempts, request[2])
+        failed = failed + 1
+    else
+        hand_back(id, at)
+        handed_back = handed_back + 1
     end
 end
 local io, gpu = bells_missing('io', at), bells_missing('gpu', at)

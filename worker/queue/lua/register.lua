@@ -2,6 +2,9 @@
 local queue, worker, info, hold = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local at = now()
 
-redis.call('ZREMRANGEBYSCORE', WORKERS .. queue, '-inf', at)
+for _, silent in ipairs(redis.call('ZRANGEBYSCORE', WORKERS .. queue, '-inf', at)) do
+    redis.call('ZREM', WORKERS .. queue, silent)
+    redis.call('DEL', WORKER .. silent)
+end
 redis.call('ZADD', WORKERS .. queue, at + hold, worker)
 redis.call('SET', WORKER .. worker, info, 'PX', hold)

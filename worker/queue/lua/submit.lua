@@ -49,7 +49,7 @@ count(1, 'submits', 'queued')
 local sequence = redis.call('INCR', SEQUENCE)
 local place = draw_place(owner, sequence)
 redis.call('HSET', REQUEST .. id, 'id', id, 'owner', owner, 'state', 'in_queue', 'stage', 'prepare',
-    'sequence', sequence, 'place', place, 'attempt', 0, 'step', 0, 'created_at', at, unpack(ARGV, 9))
+    'sequence', sequence, 'place', place, 'attempt', 0, 'step', 0, 'created_at', date(), unpack(ARGV, 9))
 if key ~= '' then redis.call('SET', IDEMPOTENCY .. key, id .. ' ' .. body, 'EX', ARGV[5]) end
 redis.call('ZADD', OWNER .. owner, sequence, id)
 join_line(id, owner, place)
