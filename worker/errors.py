@@ -57,7 +57,7 @@ class LeaseLost(WorkerError):
     def __init__(self, message: str, standing: str) -> None:
         super().__init__(message)
         self.standing = standing
-        """`cancelled`, or `fenced`: another worker has the request or it is over."""
+        """`gone`, `cancelled`, or `fenced`: another worker has the request or it is over."""
 
 
 class StoreUnavailable(WorkerError):

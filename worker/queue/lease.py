@@ -23,7 +23,7 @@ class Lease:
     """Beats until it is left. `records` must not share its connection with the thread that works."""
 
     def __init__(self, records: Records, request_id: str, token: str, lease_seconds: float) -> None:
-        self.lost: Literal["cancelled", "fenced"] | None = None
+        self.lost: Literal["gone", "cancelled", "fenced"] | None = None
         """Why the request is no longer ours, once that is known."""
         self._records = records
         self._request_id = request_id
@@ -74,7 +74,7 @@ class Lease:
             except RedisError as error:
                 log.warning("no beat: %s", error)
                 continue
-            if standing in ("cancelled", "fenced"):
+            if standing in ("gone", "cancelled", "fenced"):
                 self.lost = standing
                 return
             self._look()

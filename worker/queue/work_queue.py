@@ -23,7 +23,7 @@ State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 """`in_queue` until a GPU worker takes the request; `in_progress` from then on, the finish stage included."""
 
 Stage = Literal["prepare", "generate", "finish"]
-Standing = Literal["held", "passed", "cancelled", "fenced"]
+Standing = Literal["held", "passed", "gone", "cancelled", "fenced"]
 
 EXPAND = "zturbo/expand"
 CONTROL_MAP = "zturbo/preprocess"
@@ -114,7 +114,12 @@ class Record:
 
     @property
     def file_ids(self) -> tuple[str, ...]:
-        """Files that the request made; those of its input may serve other requests too."""
+        """Files that the request made; those of its input may serve other requests too.
+
+        Without an output, those that a worker may have written before the request ended otherwise.
+        """
+        if self.output is None:
+            return tuple(self.generated.get("file_ids", {}).values())
         made = [*self.images, (self.output or {}).get("control_image")]
         return tuple(file["file_id"] for file in made if file)
 

@@ -62,7 +62,7 @@ class Lost:
     """The request is no longer this worker's, so that nothing of it is written."""
 
     standing: str
-    """`cancelled`, or `fenced`: another worker has the request or it is over."""
+    """`gone`, `cancelled`, or `fenced`: another worker has the request or it is over."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,9 @@ class Consumer:
                     ended = standing
         except LeaseLost as error:
             ended = error.standing
-            # Fenced, another worker's record may name the files; cancelled, none will.
-            if ended == "cancelled" and isinstance(outcome, Finish):
-                for file_id in record.generated.get("file_ids", {}).values():
+            # Fenced, another worker's record may name the files; otherwise none will.
+            if ended in ("cancelled", "gone"):
+                for file_id in record.file_ids:
                     self._tools.storage.delete(file_id)
         seconds = round(time.monotonic() - held.taken_at, 3)
         # What went wrong is in the record: the sentence may quote what the caller wrote.

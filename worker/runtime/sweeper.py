@@ -76,8 +76,8 @@ class Sweeper:
         record = self._records.get(request_id)
         if record is None or record.state not in FINAL_STATES:
             return record is None
-        if record.state != "succeeded" and record.generated:
+        if record.state != "succeeded":
             # Its worker may have died between the files and the record.
-            for file_id in record.generated["file_ids"].values():
+            for file_id in record.file_ids:
                 self._storage.delete(file_id)
         return True

@@ -287,7 +287,7 @@ class Moves(RuleBasedStateMachine):
 
     def _standing(self, token: str, move: str) -> str:
         request = self.model.get(self.held[token][0])
-        return request.standing(token, move) if request else "fenced"
+        return request.standing(token, move) if request else "gone"
 
     def _allowed(self, standing: str, move: Any) -> bool:
         """Makes the move, which must be refused unless the token stands so; True when it counts."""

@@ -149,7 +149,7 @@ def live(records: Records, submit: Callable[[str], None], settings: WorkerSettin
             consumer.drain(Event())
             assert consumer.holdings == {}
         record = records.get("a")
-        assert record is not None
+        assert record is not None, "there is no record"
         return record
 
     return work
@@ -246,6 +246,33 @@ def test_files_of_a_request_whose_time_is_over_are_swept(
     client.zadd("zturbo:done", {"a": 0})
     sweeper._sweep()
     assert (records.get("a"), files(settings)) == (None, [])
+
+
+def test_request_deleted_while_its_picture_is_written_leaves_no_file(
+    live: Callable[..., Record], scripts: Scripts, settings: WorkerSettings
+) -> None:
+    def cancel_and_delete() -> None:
+        scripts.run("cancel", "a", "1")
+        assert scripts.run("delete", "a") == "deleted"
+
+    with pytest.raises(AssertionError, match="no record"):
+        live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, cancel_and_delete))
+    assert files(settings) == []
+
+
+def test_files_of_a_cancelled_request_are_known_although_its_worker_died(
+    live: Callable[..., Record], records: Records, scripts: Scripts, settings: WorkerSettings
+) -> None:
+    def die() -> None:
+        raise Died
+
+    with pytest.raises(Died):
+        live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, die))
+    scripts.run("cancel", "a", "1")
+    record = records.get("a")
+    (left,) = files(settings)
+    assert record is not None
+    assert left.parent.name in record.file_ids
 
 
 @pytest.mark.parametrize(

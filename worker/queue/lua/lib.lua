@@ -159,11 +159,13 @@ local function close(id, state, at)
 end
 
 -- What a worker with this token may do: 'held' (it is the one), 'passed' (this very move was made already;
--- the client sent it again because the reply was lost), else why not: 'cancelled' or 'fenced'.
+-- the client sent it again because the reply was lost), else why not: 'gone' (there is no such request any more),
+-- 'cancelled', or 'fenced' (another worker has it, or it is over).
 local function standing(id, token, move)
     local request = redis.call('HMGET', REQUEST .. id, 'token', 'passed', 'state')
     if request[1] == token then return 'held' end
     if request[2] == token .. ':' .. move then return 'passed' end
+    if not request[3] then return 'gone' end
     if request[3] == 'cancelled' then return 'cancelled' end
     return 'fenced'
 end
