@@ -147,7 +147,7 @@ def _worker_fault(settings: "Settings") -> str | None:
     async def here() -> list[WorkerInfo]:
         async with connect_async(settings.redis_url or DEFAULT_REDIS_URL) as client:
             workers = await read_workers(client)
-        return [worker for worker in workers if f"-{socket.gethostname()}-" in worker.id]
+        return [worker for worker in workers if worker.host == socket.gethostname()]
 
     try:
         workers = asyncio.run(here())

@@ -31,6 +31,11 @@ class WorkerInfo:
     counts: dict[str, int] = field(default_factory=dict)
     """What its process counted since it began, as worker.counters tells it."""
 
+    @property
+    def host(self) -> str:
+        """Name of its machine, which may have dashes: an id is `kind-host-pid-random`."""
+        return self.id.partition("-")[2].rsplit("-", 2)[0]
+
 
 class Registry:
     """A worker's own entry."""

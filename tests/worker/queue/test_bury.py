@@ -50,6 +50,17 @@ async def test_requests_of_the_living_stay_where_they_are(sides: Sides, records:
     assert records.beat("b", "token-b") == "held"
 
 
+async def test_workers_of_a_host_whose_name_goes_on_are_not_taken_for_dead(
+    sides: Sides, records: Records, client: redis.Redis
+) -> None:
+    living = "io-box-7-99-x"
+    await held_by(sides, "a", living)
+    Registry(client, 30).say(WorkerInfo(living, "io", "busy"))
+    assert sides[1].bury("io", "io-box-7-") == 0
+    assert await reap(records) == (0, 0)
+    assert [worker.id for worker in (await sides[0].stats()).workers] == [living]
+
+
 async def test_dead_worker_is_no_longer_among_the_workers(sides: Sides, client: redis.Redis) -> None:
     requests, records = sides
     for worker_id in ("gpu-host-77-x", "gpu-host-78-x"):
