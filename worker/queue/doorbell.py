@@ -1,15 +1,16 @@
 """The only module that talks to RQ: bells, and the worker that answers them.
 
-An RQ job here is only a doorbell: it says `run_next`, with no argument, and a worker that hears it drains its
-queue of waiting requests. A bell too many costs ten milliseconds; a lost one is rung again by the reconciler.
+An RQ job here is only a doorbell: whoever hears one drains its queue of waiting requests, whatever the job
+says. A bell too many costs ten milliseconds; a lost one is rung again by the reconciler.
 So nothing depends on RQ's own promises about jobs, which do not hold for a process that keeps a model loaded.
 """
 
+import json
 import logging
 import signal
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Literal
 
@@ -43,8 +44,28 @@ PAUSE_SECONDS = 0.5
 """Wait before RQ's loop is started again after it gave up."""
 
 
+JOB_NAME = "worker.queue.run_next"
+"""What the job of a bell names. Workers of older versions import it; today's do not look."""
+
+JOB_DATA = json.dumps([JOB_NAME, None, [], {}]).encode()
+JOB_FIELDS = {b"created_at", b"enqueued_at", b"origin", b"status", b"timeout", b"result_ttl", b"failure_ttl"}
+"""What is read of a bell's job; by its other fields RQ would call functions, and post to URLs."""
+
+
+class _Bell(Job):
+    """A job on our lists: it rings, and does nothing else that its hash in Redis may say."""
+
+    def restore(self, raw_data: Mapping[bytes, bytes]) -> None:
+        kept = {name: value for name, value in raw_data.items() if name in JOB_FIELDS}
+        super().restore({**kept, b"data": JOB_DATA})
+
+    def perform(self) -> None:
+        assert _drain is not None  # noqa: S101 - only `answer_bells` performs jobs
+        _drain()
+
+
 def _bell_queue(queue: Queue, client: redis.Redis) -> BellQueue:
-    return BellQueue(f"zturbo-{queue}", connection=client, serializer=JSONSerializer)
+    return BellQueue(f"zturbo-{queue}", connection=client, serializer=JSONSerializer, job_class=_Bell)
 
 
 class Bells:
@@ -57,7 +78,7 @@ class Bells:
         bells = _bell_queue(queue, self._client)
         for _ in range(times):
             bells.enqueue(
-                "worker.queue.run_next",
+                JOB_NAME,
                 job_timeout=BELL_TIMEOUT_SECONDS,
                 result_ttl=0,
                 failure_ttl=BELL_TTL_SECONDS,
@@ -70,13 +91,6 @@ class Bells:
 _drain: Callable[[], None] | None = None
 
 
-def run_next() -> None:
-    """What a bell makes the worker do. RQ imports it by name in the worker's process."""
-    if _drain is None:
-        raise RuntimeError("run_next is for a process that called answer_bells")
-    _drain()
-
-
 class _BellWorker(SimpleWorker):
     """RQ's worker, stopped by our signal rule: never in the middle of a job, and without asking Redis."""
 
@@ -85,6 +99,7 @@ class _BellWorker(SimpleWorker):
             [_bell_queue(queue, client)],
             name=f"{queue}-{uuid.uuid4().hex}",
             connection=client,
+            job_class=_Bell,
             worker_ttl=WORKER_TTL_SECONDS,
             serializer=JSONSerializer,
             log_job_description=False,

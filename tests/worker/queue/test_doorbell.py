@@ -2,13 +2,17 @@
 
 import json
 import zlib
+from pathlib import Path
 
 import anyio
 import pytest
 import redis
+from rq import Callback, Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from tests.worker.runtime.crew import Crew
-from worker.queue.doorbell import BELL_LISTS, QUEUES, Bells, run_next
+from worker.queue.doorbell import BELL_LISTS, QUEUES, Bells
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +57,27 @@ async def test_lost_bells_are_rung_again(crew: Crew, client: redis.Redis) -> Non
     assert (await crew.until("a")).state == "succeeded"
 
 
-def test_bell_outside_of_a_worker_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="answer_bells"):
-        run_next()
+async def test_bell_that_names_another_function_only_rings(
+    crew: Crew, redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    crew.requests._bells.ring = lambda *_: None  # type: ignore[method-assign]
+    await crew.submit("a")
+    hooks = [tmp_path / name for name in ("called", "succeeded", "failed")]
+    with redis.Redis.from_url(redis_url) as raw:
+        bell = Queue("zturbo-io", connection=raw, serializer=JSONSerializer).enqueue(
+            "os.mkdir",
+            str(hooks[0]),
+            on_success=Callback("tests.worker.queue.test_doorbell.leave_a_trace"),
+            on_failure=Callback("tests.worker.queue.test_doorbell.leave_a_trace"),
+            meta={"trace": str(hooks[1])},
+            result_ttl=0,
+        )
+    crew.start("io")
+    with anyio.fail_after(10):
+        while (await crew.get("a")).stage == "prepare" or client.exists(bell.key):  # noqa: ASYNC110
+            await anyio.sleep(0.05)
+    assert not any(hook.exists() for hook in hooks)
+
+
+def leave_a_trace(job: Job, *_: object) -> None:
+    Path(job.meta["trace"]).touch()
