@@ -28,6 +28,12 @@ class Settings(WorkerSettings):
         description="IPs or CIDRs, comma separated, of proxies whose X-Forwarded-* headers are believed.",
     )
     max_body_bytes: int = Field(75_000_000, gt=0, description="Largest request body, in bytes.")
+    max_in_flight_bytes: int = Field(
+        300_000_000,
+        gt=0,
+        description="Bytes of all callers' bodies and files that one process holds at once, and half as many "
+        "of one key; beyond that a call is answered 503. Never less than two of the largest bodies.",
+    )
     io_workers: int = Field(
         4,
         ge=1,

@@ -15,7 +15,7 @@ AppError
     ├── NotFinished        422   422002   it cannot be deleted yet
     ├── TooManyRequests    429   429001
     ├── Internal           500   500001   quotes an id under which the log has the traceback
-    └── Unavailable        503   503001   Redis cannot be reached, or a disk is full
+    └── Unavailable        503   503001   Redis is away, a disk is full, or bytes in flight are too many
 
 Never 409: public clients take it for a lost submit and send it again.
 """

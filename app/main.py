@@ -31,6 +31,8 @@ from app.fal import routes as fal
 from app.fal import storage as fal_storage
 from app.fal.bodies import FAL_MODEL_ID
 from app.http.access import AccessLog
+from app.http.in_flight import BytesInFlight
+from app.http.multipart import ENVELOPE_BYTES
 from app.http.trusted_proxy import TrustedProxy, read_networks
 from app.openapi import describe
 from app.routes import (
@@ -123,6 +125,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     if networks := read_networks(settings.trusted_proxies):
         app.add_middleware(TrustedProxy, networks=networks)
+    # A body of the largest size always fits into the half that one key may have.
+    largest = max(settings.max_body_bytes, settings.max_image_bytes + ENVELOPE_BYTES)
+    bound = max(settings.max_in_flight_bytes, 2 * largest)
+    app.add_middleware(BytesInFlight, limit=bound)
     app.add_middleware(AccessLog)
     for kind, to_error in ANSWERS.items():
         app.add_exception_handler(kind, _handler(to_error))

@@ -7,13 +7,17 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from app.errors import BadInput, Unavailable, bad_field, bad_input
 from app.http.body import read_json
+from app.http.in_flight import share_of
 from app.links import links_of
 from models.errors import SizeError
 from models.schema.inputs import Input, read_input
@@ -23,6 +27,7 @@ from worker.inputs.guard import AllowList
 from worker.queue.follow import outcome
 from worker.queue.requests import CallersKey, Requests, Taken
 from worker.queue.work_queue import Record
+from worker.storage.workspace import holds_picture
 from worker.webhooks import judge_url
 
 REQUEST_ID_BYTES = 16
@@ -79,32 +84,41 @@ class Submission:
     async def read(self, schema: type[Input]) -> tuple[Input, list[str]]:
         """The input in the call's body, and a warning for each field that is ignored.
 
-        Raises BadInput, and BodyTooLarge.
+        Raises BadInput, BodyTooLarge, BodyTooSlow and Unavailable.
         """
-        body = await read_json(self._call, self._call.app.state.settings.max_body_bytes)
+        limit = self._call.app.state.settings.max_body_bytes
         try:
-            return read_input(schema, body)
+            return await read_json(self._call, limit, partial(read_input, schema))
         except ValidationError as error:
             raise bad_input(error) from None
 
-    async def take(
+    async def submit(
         self,
+        schema: type[Input],
         model_id: str,
-        checked: BaseModel,
-        warnings: list[str],
         webhook: str | None,
         dialect: str,
-    ) -> Taken:
-        """Puts a checked input in line. Raises Refused, KeyReused, and BadInput for the webhook."""
+        translate: Callable[[Input], BaseModel] | None = None,
+    ) -> tuple[Taken, list[str]]:
+        """Puts the body in line, as `translate` turns it, and holds it no more; with `read`'s warnings.
+
+        Raises what `read` does, Refused, KeyReused, and BadInput for the webhook.
+        """
         if webhook:
             self._check_webhook(webhook, "webhook" if dialect == "hosted" else f"{dialect}_webhook")
-        body = checked.model_dump(mode="json")
+        checked, warnings = await self.read(schema)
+        body = (translate(checked) if translate else checked).model_dump(mode="json")
         request_id = secrets.token_hex(REQUEST_ID_BYTES)
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
-        key = CallersKey(self._key, _digest([model_id, body, webhook])) if self._key is not None else None
+        key = None
+        if self._key is not None:
+            said = (model_id, body, webhook)
+            digest = await run_in_threadpool(_digest, *said) if holds_picture(body) else _digest(*said)
+            key = CallersKey(self._key, digest)
         taken = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told, key)
+        share_of(self._call).release()
         logs.request_id.set(taken.request_id)
-        return taken
+        return taken, warnings
 
     def _check_webhook(self, url: str, name: str) -> None:
         try:
@@ -161,5 +175,9 @@ def _preferred(prefer: str) -> float | None:
     return min(float(preference[1] or PREFERRED_WAIT_SECONDS), MAX_WAIT_SECONDS)
 
 
-def _digest(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def _digest(model_id: str, body: dict[str, Any], webhook: str | None) -> str:
+    """By this a body sent again is known."""
+    if holds_picture(body):
+        # Hashed by itself: other threads run meanwhile, as they do not while JSON is written.
+        body = body | {"image_url": hashlib.sha256(body["image_url"].encode()).hexdigest()}
+    return hashlib.sha256(json.dumps([model_id, body, webhook], sort_keys=True).encode()).hexdigest()

@@ -37,8 +37,9 @@ async def submit(
     fal_webhook: WebhookQuery = None,
 ) -> JSONResponse:
     """Queue one request."""
-    asked, warnings = await submission.read(bodies.FalInput)
-    taken = await submission.take(bodies.MODEL_ID, asked.ours(), warnings, fal_webhook, bodies.DIALECT)
+    taken, _ = await submission.submit(
+        bodies.FalInput, bodies.MODEL_ID, fal_webhook, bodies.DIALECT, bodies.FalInput.ours
+    )
     body = {"request_id": taken.request_id, **bodies.request_links(taken.request_id, submission.links)}
     return _answer(body | {"status": "IN_QUEUE", "queue_position": taken.position}, 200, taken.request_id)
 
@@ -51,8 +52,10 @@ async def run(
     patience: PatienceHeader = MAX_WAIT_SECONDS,
 ) -> JSONResponse:
     """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
-    asked, warnings = await submission.read(bodies.FalInput)
-    request_id, _ = await submission.take(bodies.MODEL_ID, asked.ours(), warnings, None, bodies.DIALECT)
+    taken, _ = await submission.submit(
+        bodies.FalInput, bodies.MODEL_ID, None, bodies.DIALECT, bodies.FalInput.ours
+    )
+    request_id = taken.request_id
     record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))
     if record is None or record.state not in FINAL_STATES:
         await requests.cancel(request_id, force=True)

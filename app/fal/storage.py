@@ -79,7 +79,7 @@ async def upload(
 async def initiate_upload(request: Request, secret: SecretDep, links: LinksDep) -> dict[str, str]:
     """Where to put a file, without a token, and under which URL it will then be."""
     try:
-        announced, _ = read_input(Announced, await read_json(request, MAX_ASKED_BYTES))
+        announced, _ = await read_json(request, MAX_ASKED_BYTES, partial(read_input, Announced))
     except ValidationError as error:
         raise bad_input(error) from None
     name = _name(announced)

@@ -24,9 +24,10 @@ async def submit(
 ) -> SubmitBody | WaitedBody:
     """Queue one request. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
     endpoint = find_endpoint(model_id)
-    checked, warnings = await submission.read(endpoint.input_model)
-    links = submission.links
-    request_id, _ = await submission.take(endpoint.model_id, checked, warnings, webhook, "hosted")
+    taken, warnings = await submission.submit(
+        endpoint.input_model, endpoint.model_id, webhook, dialect="hosted"
+    )
+    request_id, links = taken.request_id, submission.links
     urls = {f"{leaf}_url": links.request(request_id, leaf) for leaf in ("status", "result", "cancel")}
     if submission.wait:
         response.headers["Preference-Applied"] = f"wait={submission.wait:g}"
