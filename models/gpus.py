@@ -1,28 +1,54 @@
-"""Which GPUs the workers of this machine may use, told without torch."""
+"""The GPUs of this machine, told without importing torch."""
 
 import os
+import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+DEVICES = Path("/dev")
+
 SMI_SECONDS = 10.0
+"""How long NVIDIA's driver may take to answer before it counts as broken."""
+
+
+def gpu_present() -> bool:
+    """Whether this machine has a GPU that the published model may run on: NVIDIA's or Apple's."""
+    return _is_apple() or (_allowed() != [] and (any(_device_files()) or bool(_ask("index"))))
 
 
 def visible_gpus() -> list[str]:
     """One value of CUDA_VISIBLE_DEVICES for each GPU; the variable itself limits them when it is set."""
-    limit = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if limit is not None:
-        ids = [part.strip() for part in limit.split(",")]
-        # As CUDA reads it: the first invalid entry hides itself and all after it.
-        return ids[: next((place for place, id in enumerate(ids) if id in ("", "-1")), len(ids))]
+    allowed = _allowed()
+    if allowed is not None:
+        return allowed
     listed = _ask("index")
-    if listed is None:
-        return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    return listed
+    return [str(index) for index, _ in enumerate(_device_files())] if listed is None else listed
 
 
 def describe_gpus() -> list[str]:
     """Name, memory and driver of each GPU for a person to read; nothing when there is none."""
+    if _is_apple():
+        return ["Apple's own, used by MPS"]
     return _ask("name,memory.total,driver_version") or []
+
+
+def _is_apple() -> bool:
+    return platform.system() == "Darwin" and platform.machine() == "arm64"
+
+
+def _allowed() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES allows; None where it is not set and so allows every GPU."""
+    limit = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if limit is None:
+        return None
+    ids = [part.strip() for part in limit.split(",")]
+    # CUDA reads it so: the first invalid entry hides itself and all after it.
+    return ids[: next((place for place, id in enumerate(ids) if id in ("", "-1")), len(ids))]
+
+
+def _device_files() -> Iterator[Path]:
+    return DEVICES.glob("nvidia[0-9]*")
 
 
 def _ask(fields: str) -> list[str] | None:

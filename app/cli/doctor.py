@@ -96,9 +96,7 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
     )
     gpus = describe_gpus()
     yield from (Finding("ok", f"It has a GPU: {gpu}.") for gpu in gpus)
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
-        yield Finding("ok", "It has Apple's own GPU, used by MPS.")
-    elif not gpus:
+    if not gpus:
         yield Finding("note", "It has no GPU: the real model would take many minutes for a picture.")
     missing = [name for name in GPU_PACKAGES if find_spec(name) is None]
     if missing:

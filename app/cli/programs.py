@@ -70,7 +70,8 @@ def choose_model(settings: "Settings") -> str:
     """
     from app.cli.weights import bring_missing
     from models.errors import WeightsMissing
-    from models.weights.resolve import DEMO, gpu_present, model_choice, resolve_model
+    from models.gpus import gpu_present
+    from models.weights.resolve import DEMO, model_choice, resolve_model
 
     chosen = model_choice(settings)
     asked = settings.model != "auto"

@@ -6,13 +6,11 @@ that brings it. LoRAs and ControlNets that a caller names by hub id are fetched 
 
 import functools
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from models import gpus
 from models.config import ModelSettings
 from models.errors import ControlNetError, LoraError, WeightsMissing
 from models.weights import demo
@@ -30,7 +28,6 @@ from models.weights.reference import (
 
 DEMO = "demo"
 REAL = "z-image-turbo"
-SMI_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def model_choice(settings: ModelSettings) -> str:
     if settings.model != "auto":
         return settings.model
     real = _complete_snapshot(MODEL.repo_id, replaced_parts(settings)) or (
-        settings.device != "cpu" and gpu_present()
+        settings.device != "cpu" and gpus.gpu_present()
     )
     return REAL if real else DEMO
 
@@ -58,21 +55,6 @@ def replaced_parts(settings: ModelSettings) -> dict[str, Path]:
     """Component -> the single file that the settings put in place of its weights."""
     files = {part: getattr(settings, part) for part in ("transformer", "text_encoder", "vae")}
     return {part: file.expanduser() for part, file in files.items() if file}
-
-
-def gpu_present() -> bool:
-    """Whether this machine has a device that the real model may run on, told without torch."""
-    if platform.system() == "Darwin":
-        return platform.machine() == "arm64"
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    if any(Path("/dev").glob("nvidia[0-9]*")):
-        return True
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=SMI_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return listed.returncode == 0 and b"GPU" in listed.stdout
 
 
 def resolve_model(settings: ModelSettings) -> Path:

@@ -103,7 +103,7 @@ def test_weights_that_are_missing_are_not_fetched_for_a_cpu(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("models.weights.resolve.gpu_present", lambda: False)
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: False)
     with pytest.raises(WeightsMissing, match="zturbo pull"):
         programs.choose_model(settings.model_copy(update={"model": "z-image-turbo"}))
 
@@ -120,7 +120,7 @@ def test_weights_that_are_missing_are_fetched_for_a_gpu(
             raise answer
         return answer
 
-    monkeypatch.setattr("models.weights.resolve.gpu_present", lambda: True)
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: True)
     monkeypatch.setattr("models.weights.resolve.resolve_model", resolve)
     monkeypatch.setattr("app.cli.weights.bring_missing", lambda settings: brought.append(settings.model))
     assert programs.choose_model(settings) == "z-image-turbo"

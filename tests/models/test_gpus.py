@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from models.gpus import describe_gpus, visible_gpus
+from models import gpus
+from models.gpus import describe_gpus, gpu_present, visible_gpus
 
 
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An nvidia-smi of two GPUs, alone on the PATH."""
+    """An nvidia-smi of two GPUs, alone on the PATH of a Linux machine without device files."""
     script = tmp_path / "nvidia-smi"
     script.write_text(
         "#!/bin/sh\n"
@@ -19,6 +20,8 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "esac\n"
     )
     script.chmod(0o755)
+    monkeypatch.setattr(gpus.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return script
@@ -45,3 +48,44 @@ def test_cuda_visible_devices_limits_them(
 def test_driver_that_does_not_work_gives_no_description(smi: Path) -> None:
     smi.write_text("#!/bin/sh\nexit 9\n")
     assert describe_gpus() == []
+
+
+def test_a_gpu_is_present_where_the_driver_lists_one(smi: Path) -> None:
+    assert gpu_present()
+    smi.write_text("#!/bin/sh\nexit 9\n")
+    assert not gpu_present()
+
+
+def test_a_device_file_counts_as_a_gpu_where_there_is_no_driver_to_ask(smi: Path) -> None:
+    smi.unlink()
+    assert not gpu_present()
+    assert visible_gpus() == []
+    (smi.parent / "nvidia0").touch()
+    assert gpu_present()
+    assert visible_gpus() == ["0"]
+
+
+@pytest.mark.usefixtures("smi")
+@pytest.mark.parametrize(("limit", "expected"), [("1", True), ("", False), ("-1", False)])
+def test_a_gpu_that_cuda_may_not_see_is_not_present(
+    limit: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", limit)
+    assert gpu_present() is expected
+
+
+def test_no_gpu_is_present_where_cuda_allows_one_and_the_machine_has_none(
+    smi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smi.unlink()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert not gpu_present()
+
+
+@pytest.mark.parametrize(("machine", "expected"), [("arm64", True), ("x86_64", False)])
+def test_a_mac_has_a_gpu_when_its_chip_is_apples(
+    machine: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(gpus.platform, "machine", lambda: machine)
+    assert gpu_present() is expected

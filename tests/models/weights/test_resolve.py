@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from models import gpus
 from models.config import DEFAULT_CONTROLNET, DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError, LoraError, WeightsMissing
-from models.weights import demo, resolve
+from models.weights import demo
 from models.weights.hub import repo_file
 from models.weights.pull import plan, pull
 from models.weights.resolve import (
@@ -50,7 +51,7 @@ PIPELINE = {
 
 @pytest.fixture(autouse=True)
 def _no_gpu(hub: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "gpu_present", lambda: False)
+    monkeypatch.setattr(gpus, "gpu_present", lambda: False)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_auto_is_the_demo_where_there_is_neither_gpu_nor_weights(settings: Model
 def test_auto_is_the_real_model_with_a_gpu_unless_told_to_use_the_cpu(
     settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "gpu_present", lambda: True)
+    monkeypatch.setattr(gpus, "gpu_present", lambda: True)
     assert model_choice(with_model(settings, "auto")) == "z-image-turbo"
     assert model_choice(settings.model_copy(update={"model": "auto", "device": "cpu"})) == "demo"
 
@@ -90,12 +91,6 @@ def test_auto_is_the_real_model_once_its_weights_are_here(hub: HubStub, settings
 @pytest.mark.parametrize("model", ["demo", "z-image-turbo", "owner/model", "/srv/model"])
 def test_an_explicit_model_wins(settings: ModelSettings, model: str) -> None:
     assert model_choice(with_model(settings, model)) == model
-
-
-def test_a_machine_with_no_visible_device_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not resolve.gpu_present()
 
 
 def test_the_demo_is_in_the_package_and_whole(settings: ModelSettings) -> None:
