@@ -1,22 +1,13 @@
-"""Control maps: canny, depth and pose of a picture, at the output's own size.
-
-Imports no torch: `canny` runs in the CPU stage, the networks of `Detectors` are imported on their first use.
-"""
-
-from collections.abc import Callable
+"""The canny control map of a picture, and the fitting of a picture to the output's size. Needs no torch."""
 
 import cv2
 import numpy as np
 
-from models.config import ModelSettings
 from models.job import Pixels
 
 CANNY_LOW = 100
 CANNY_HIGH = 200
 """Thresholds of controlnet-aux's CannyDetector."""
-
-Detector = Callable[[Pixels], Pixels]
-"""From a picture to its control map of the same size."""
 
 
 def fit(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -36,32 +27,3 @@ def canny(pixels: Pixels, width: int, height: int) -> Pixels:
     """White edges on black, shape (height, width, 3)."""
     edges = cv2.Canny(fit(pixels, width, height), CANNY_LOW, CANNY_HIGH)
     return np.repeat(np.asarray(edges, dtype=np.uint8)[:, :, None], 3, axis=2)
-
-
-class Detectors:
-    """The networks that make depth and pose maps, each loaded from this machine's disk on its first use.
-
-    Raises `WeightsMissing` when a file is not there, `CheckpointError` when it is not what it should be.
-    """
-
-    def __init__(self, settings: ModelSettings, device: str) -> None:
-        self._settings = settings
-        self._device = device
-        self._depth: Detector | None = None
-        self._pose: Detector | None = None
-
-    def depth(self, pixels: Pixels, width: int, height: int) -> Pixels:
-        """Near is white, far is black, shape (height, width, 3)."""
-        if self._depth is None:
-            from models.inference.control import depth
-
-            self._depth = depth.BACKENDS[self._settings.depth_backend](self._device)
-        return self._depth(fit(pixels, width, height))
-
-    def pose(self, pixels: Pixels, width: int, height: int) -> Pixels:
-        """Coloured skeletons on black, shape (height, width, 3); all black where nobody is seen."""
-        if self._pose is None:
-            from models.inference.control.openpose import load_openpose
-
-            self._pose = load_openpose(self._device)
-        return self._pose(fit(pixels, width, height))

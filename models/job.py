@@ -12,14 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from models.window import has_controlled_step
-
 MAX_SEED = 2**63 - 1
 
 Preprocess = Literal["none", "canny", "depth", "pose"]
 OutputFormat = Literal["jpeg", "png", "webp"]
 Pixels = NDArray[np.uint8]
 """An RGB picture, shape (height, width, 3), values 0 to 255."""
+
+
+def is_controlled(step: int, steps: int, control_start: float, control_end: float) -> bool:
+    """Whether step `step` of `steps`, counted from 0, lies in the window, by the ControlNet convention.
+
+    A step that lies in it only in part is not controlled: 0 to 0.4 of 8 steps are the steps 0, 1 and 2.
+    """
+    return step / steps >= control_start and (step + 1) / steps <= control_end
+
+
+def has_controlled_step(steps: int, control_start: float, control_end: float) -> bool:
+    return any(is_controlled(step, steps, control_start, control_end) for step in range(steps))
 
 
 class LoraFile(BaseModel):

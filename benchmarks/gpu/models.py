@@ -17,9 +17,9 @@ from models.config import ModelSettings
 from models.inference.control.controlnet import KNOWN, Layout
 from models.inference.denoise.blocks import use_own_blocks
 from models.inference.device.loaded_model import Rig
-from models.inference.device.placement import Footprint
 from models.inference.engine import Engine
 from models.inference.loading.components import Components
+from models.inference.loading.footprint import Footprint
 from models.inference.loading.tensors import Shapes
 from models.job import LoraFile
 from models.weights import demo

@@ -31,7 +31,7 @@ class Engine:
     """One model on one device. Not for two threads at once; the same job gives the same bytes."""
 
     def __init__(self, name: str, rig: "Rig", settings: ModelSettings) -> None:
-        from models.canny import Detectors
+        from models.inference.control.detectors import Detectors
         from models.inference.lora.stack import LoraStack
 
         self.name = name

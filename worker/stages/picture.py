@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.errors import ControlNetError
-from models.job import Facts, Generated, Job, OnStep, Pixels
+from models.job import Facts, Generated, Job, OnStep, Pixels, has_controlled_step
 from models.prompt.server import expand_by_server
 from models.schema.inputs import AnyInput, ControlNetLoraInput
 from models.weights.resolve import resolve_controlnet
-from models.window import has_controlled_step
 from worker.config import WorkerSettings
 from worker.encoding.metadata import describe
 from worker.inputs.lora_entries import ControlNet, resolve_entries

@@ -5,12 +5,17 @@ The weights are pickles, which can run code as they are read; only plain tensors
 
 import pickle
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from models.errors import CheckpointError, PreprocessError
+from models.job import Pixels
 from models.weights.resolve import detector_file
+
+Detector = Callable[[Pixels], Pixels]
+"""From a picture to its control map of the same size."""
 
 DETECTION_SIZE = 512
 """Pixels of the shorter side that a network sees: controlnet-aux's default. The map is made at full size."""

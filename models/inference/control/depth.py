@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.canny import Detector
 from models.errors import CheckpointError
-from models.inference.control.annotators import DETECTION_SIZE, import_annotators, read_weights
+from models.inference.control.annotators import DETECTION_SIZE, Detector, import_annotators, read_weights
 from models.job import Pixels
 from models.weights.resolve import detector_folder
 

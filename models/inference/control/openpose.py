@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.canny import Detector
 from models.errors import CheckpointError, PreprocessError
-from models.inference.control.annotators import DETECTION_SIZE, import_annotators, read_weights
+from models.inference.control.annotators import DETECTION_SIZE, Detector, import_annotators, read_weights
 from models.job import Pixels
 
 BODY_FILE = "body_pose_model.pth"

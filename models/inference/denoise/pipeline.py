@@ -17,8 +17,7 @@ from torch import Tensor
 
 from models.errors import BadOutput
 from models.inference.denoise.transformer import Conditioning, Control, predict
-from models.job import Pixels
-from models.window import is_controlled
+from models.job import Pixels, is_controlled
 
 TRAIN_TIMESTEPS = 1000
 """Of the published scheduler configuration."""

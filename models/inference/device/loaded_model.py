@@ -23,7 +23,8 @@ from models.inference.device.devices import find_device, free_bytes
 from models.inference.device.offload import move_all_but, stream, visiting
 from models.inference.device.placement import ON_DEVICE, Placement, decide, smaller
 from models.inference.device.quantization import quantize_blocks, require_torchao
-from models.inference.loading.components import Components, Files, footprint, load_components
+from models.inference.loading.components import Components, Files, load_components
+from models.inference.loading.footprint import footprint
 from models.weights.resolve import replaced_parts
 
 

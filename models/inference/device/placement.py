@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from models.errors import OutOfMemory
+from models.inference.loading.footprint import Footprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload"]
@@ -33,19 +34,6 @@ TILE_PIXELS = 1024 * 1024
 """The autoencoder works on pieces of this size where the largest picture does not fit whole."""
 CONTEXT_BYTES = 512 * 2**20
 """What the driver and the libraries take for themselves."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """How much a model weighs: parameters of each component, and the widths that activations go by."""
-
-    transformer: int
-    controlnet: int
-    text_encoder: int
-    vae: int
-    largest_block: int
-    width: int
-    vae_width: int
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """The parts of one model, loaded from a folder in the diffusers layout; nothing is asked of a network."""
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from models.errors import CheckpointError
 from models.inference.denoise.blocks import use_own_blocks
-from models.inference.device.placement import Footprint
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import qwen3_names
 from models.inference.loading.half_copy import recast
@@ -48,7 +45,7 @@ NO_FILES = Files()
 
 
 def load_components(
-    folder: Path, dtype: torch.dtype, device: torch.device, cache: Path, files: Files = Files()
+    folder: Path, dtype: torch.dtype, device: torch.device, cache: Path, files: Files = NO_FILES
 ) -> Components:
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
 
@@ -112,27 +109,3 @@ def load_vae(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:
     if file is None:
         return AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
     return AutoencoderKL.from_single_file(str(file), config=str(folder), torch_dtype=dtype)
-
-
-def footprint(folder: Path, controlnet: Path | None, files: Files = NO_FILES) -> Footprint:
-    """What the model in `folder` will weigh, from its files' headers and configurations alone."""
-    config = json.loads((folder / "transformer" / "config.json").read_bytes())
-    vae_config = json.loads((folder / "vae" / "config.json").read_bytes())
-    transformer = _weight(folder / "transformer", files.transformer)
-    return Footprint(
-        transformer=transformer,
-        controlnet=_parameters(controlnet) if controlnet else 0,
-        text_encoder=_weight(folder / "text_encoder", files.text_encoder),
-        vae=_weight(folder / "vae", files.vae),
-        largest_block=transformer // config["n_layers"],
-        width=config["dim"],
-        vae_width=vae_config["block_out_channels"][0],
-    )
-
-
-def _weight(folder: Path, file: Path | None) -> int:
-    return sum(_parameters(path) for path in ([file] if file else folder_files(folder)))
-
-
-def _parameters(path: Path) -> int:
-    return sum(math.prod(shape) for shape in stored_in([path]).shapes().values())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.canny import Detectors
+from models.inference.control.detectors import Detectors
 from models.inference.engine import Engine
 from models.inference.lru import Reuse
 from models.job import Job, Pixels

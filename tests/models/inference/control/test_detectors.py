@@ -12,11 +12,11 @@ from huggingface_hub import constants
 from torch import Tensor, nn
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
 
-from models.canny import Detectors
 from models.config import ModelSettings
 from models.errors import CheckpointError, WeightsMissing
 from models.inference.control.annotators import import_annotators
 from models.inference.control.depth import midas_network
+from models.inference.control.detectors import Detectors
 from models.inference.control.openpose import draw_hand
 
 ANNOTATORS = "lllyasviel/Annotators"

@@ -21,8 +21,7 @@ from models.inference.denoise.blocks import use_own_blocks
 from models.inference.denoise.pipeline import decode, denoise, draw_noise, encode_control, noise_levels
 from models.inference.denoise.transformer import Control, condition, control_tokens
 from models.inference.text_encoder import encode_prompt
-from models.job import Pixels
-from models.window import is_controlled
+from models.job import Pixels, is_controlled
 
 PROMPT = "a red ball on a green table"
 WIDTH, HEIGHT = 96, 64

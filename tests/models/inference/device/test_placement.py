@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from models.errors import OutOfMemory
-from models.inference.device.placement import Footprint, Placement, decide, peak_bytes
+from models.inference.device.placement import Placement, decide, peak_bytes
+from models.inference.loading.footprint import Footprint
 
 PUBLISHED = Footprint(
     transformer=6_155_000_000,

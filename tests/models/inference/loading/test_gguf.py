@@ -16,7 +16,8 @@ from torch import Tensor
 
 from models.errors import CheckpointError
 from models.inference.engine import Engine
-from models.inference.loading.components import Files, footprint, load_text_encoder, load_transformer
+from models.inference.loading.components import Files, load_text_encoder, load_transformer
+from models.inference.loading.footprint import footprint
 from tests.models.inference.loading.test_checkpoint_formats import as_other_front_ends, prefixed
 
 CPU = torch.device("cpu")
