@@ -3,7 +3,9 @@
 import httpx
 import pytest
 
+from app.config import Settings
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from worker.storage.workspace import INLINE_CHARACTERS
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +32,20 @@ async def test_waiting_request_is_cancelled(http: httpx.AsyncClient, request_id:
 async def test_cancel_that_is_sent_again_says_the_same(http: httpx.AsyncClient, request_id: str) -> None:
     await cancel(http, request_id)
     assert await cancel(http, request_id) == ("cancelled", "cancelled")
+
+
+@pytest.mark.parametrize(("query", "steps"), [("", 0), ("?force=true", 3)])
+async def test_picture_sent_in_the_request_is_deleted_with_the_cancel(
+    http: httpx.AsyncClient, settings: Settings, hands: WorkerHands, query: str, steps: int
+) -> None:
+    picture = "data:image/png;base64," + "A" * INLINE_CHARACTERS
+    answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT | {"image_url": picture})
+    request_id = answer.json()["request_id"]
+    assert (settings.data_dir / "work" / request_id).is_dir()
+    if steps:
+        hands.generate(step=steps)
+    assert await cancel(http, request_id, query) == ("cancelled", "cancelled")
+    assert not (settings.data_dir / "work" / request_id).exists()
 
 
 async def test_running_request_goes_on(http: httpx.AsyncClient, request_id: str, hands: WorkerHands) -> None:

@@ -226,10 +226,18 @@ class Requests:
         return None if rank is None else int(rank)  # type: ignore[arg-type]  # no score was asked for
 
     async def cancel(self, request_id: str, force: bool = False) -> Cancellation | None:
-        """Cancels what is in the queue, and with `force` also what is in progress. None: unknown id."""
+        """Cancels what is in the queue, and with `force` also what is in progress. None: unknown id.
+
+        What a cancelled request had sent is deleted with it.
+        """
         async with self._reaching_store:
             answer = await self._scripts.run("cancel", request_id, "1" if force else "0")
-        return Cancellation(*answer) if answer else None
+        if not answer:
+            return None
+        cancellation = Cancellation(*answer)
+        if cancellation.state == "cancelled":
+            await asyncio.to_thread(self._workspace.remove, request_id)
+        return cancellation
 
     async def delete(self, request_id: str) -> bool:
         """Forgets a finished request; its files are the caller's to delete. False while it is unfinished."""
@@ -237,7 +245,7 @@ class Requests:
             answer: str = await self._scripts.run("delete", request_id)
         if answer == "active":
             return False
-        # One that was cancelled has left its picture there.
+        # What the end of the request could not clear away, because its store was away for instance.
         await asyncio.to_thread(self._workspace.remove, request_id)
         return True
 

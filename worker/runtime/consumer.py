@@ -242,6 +242,9 @@ class Consumer:
             if ended in ("cancelled", "gone"):
                 for file_id in record.file_ids:
                     self._tools.storage.delete(file_id)
+        if ended in ("cancelled", "gone"):
+            # The cancel has cleared it away before, and this stage may have written since.
+            self._tools.workspace.remove(record.id)
         seconds = round(time.monotonic() - held.taken_at, 3)
         # What went wrong is in the record: the sentence may quote what the caller wrote.
         extra = {"stage": record.stage, "outcome": ended, "seconds": seconds, "attempt": record.attempt}

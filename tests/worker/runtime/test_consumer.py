@@ -182,6 +182,22 @@ def test_request_cancelled_while_its_picture_is_written_leaves_no_file(
     objects = InterruptedObjects(settings.data_dir, lambda: scripts.run("cancel", "a", "1"))
     record = live("io", "gpu", "io", objects=objects)
     assert (record.state, record.output, files(settings)) == ("cancelled", None, [])
+    assert not (settings.data_dir / "work" / "a").exists()
+
+
+@pytest.mark.parametrize("queues", [("io",), ("io", "gpu")])
+def test_pixels_that_a_stage_writes_after_the_cancel_go_with_it(
+    live: Callable[..., Record], scripts: Scripts, settings: WorkerSettings, queues: tuple[Queue, ...]
+) -> None:
+    class CancelledObjects(FolderObjects):
+        def put(self, key: str, data: bytes) -> None:
+            super().put(key, data)
+            scripts.run("cancel", "a", "1")
+
+    live(*queues[:-1], objects=FolderObjects(settings.data_dir))
+    record = live(queues[-1], objects=CancelledObjects(settings.data_dir))
+    assert record.state == "cancelled"
+    assert not (settings.data_dir / "work" / "a").exists()
 
 
 @pytest.mark.parametrize("breaks", [False, True])
