@@ -24,6 +24,9 @@ from app.errors import BadToken, ConfigError, Misdirected
 LOCAL_OWNER = "local"
 """Owner of every request while no keys are configured."""
 
+FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
+"""How headers begin that a proxy adds: whom it serves, nobody here can tell."""
+
 log = logging.getLogger("zturbo")
 
 
@@ -92,6 +95,11 @@ def parse_keys(entries: list[str], source: str) -> list[Key]:
 def check_exposure(settings: Settings) -> Keys:
     """The keys of these settings. Raises ConfigError rather than serve strangers without one."""
     keys = Keys(settings)
+    if keys.open and settings.trusted_proxies:
+        raise ConfigError(
+            "ZTURBO_TRUSTED_PROXIES is of use only with a key: without one no call of a proxy is served. "
+            "Set ZTURBO_API_KEYS=name:key (openssl rand -hex 24 makes a key)."
+        )
     if not is_loopback(settings.host) and not len(keys):
         raise ConfigError(
             f"Refusing to listen on {settings.host} without a key: other machines could reach this server. "
@@ -152,6 +160,8 @@ def _require_this_machine(request: Request) -> None:
     origin = request.headers.get("origin")
     if request.client is not None and not is_loopback(request.client.host):
         raise Misdirected("Without a key only this machine is served; set ZTURBO_API_KEYS to serve others.")
+    if any(name.startswith(FORWARDED) for name in request.headers):
+        raise Misdirected("Without a key no call through a proxy is served; set ZTURBO_API_KEYS.")
     if not is_loopback(_hostname(host)):
         raise Misdirected("Without a key only Host localhost or 127.0.0.1 is served; set ZTURBO_API_KEYS.")
     if origin is not None and origin != f"{request.scope['scheme']}://{host}":

@@ -73,6 +73,22 @@ async def test_without_keys_no_route_but_the_document_serves_another_page(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Via"])
+async def test_without_keys_no_call_through_a_proxy_is_served(open_app: FastAPI, name: str) -> None:
+    async with in_process(open_app, headers={name: "localhost"}) as http:
+        for path in ("/v1/models", "/healthz"):
+            answer = await http.get(path)
+            assert answer.status_code == 403
+            assert "proxy" in answer.json()["message"]
+
+
+def test_without_keys_no_proxy_is_trusted(settings: Settings) -> None:
+    """A page whose name was rebound to this machine may say X-Forwarded-Host itself."""
+    with pytest.raises(ConfigError, match="ZTURBO_TRUSTED_PROXIES"):
+        create_app(settings.model_copy(update={"trusted_proxies": "127.0.0.1", "api_keys": ""}))
+
+
+@pytest.mark.anyio
 async def test_public_routes_want_none(app: FastAPI) -> None:
     async with in_process(app) as http:
         for path in PUBLIC:

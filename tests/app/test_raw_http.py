@@ -68,11 +68,14 @@ def test_answer_has_no_url_of_a_host_that_may_not_stand_in_one(settings: Setting
     assert json.loads(body)["name"] == "zturbo"
 
 
-def test_strangers_do_not_say_where_they_come_from(base: str) -> None:
-    _, body = send(
-        base, "GET / HTTP/1.1\r\n{host}\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: https"
-    )
-    assert json.loads(body)["models"] == f"{base}/v1/models"
+def test_strangers_do_not_say_where_they_come_from(settings: Settings) -> None:
+    # Without a key they are not answered at all.
+    settings = settings.model_copy(update={"api_keys": "ann:key"})
+    with served(create_app(settings), settings) as base:
+        _, body = send(
+            base, "GET / HTTP/1.1\r\n{host}\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: https"
+        )
+        assert json.loads(body)["models"] == f"{base}/v1/models"
 
 
 def test_log_line_cannot_be_forged(base: str, caplog: pytest.LogCaptureFixture) -> None:
