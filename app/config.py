@@ -1,6 +1,7 @@
 """Settings of the HTTP server; inherits the layers below, so that one object holds every setting."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -26,6 +27,11 @@ class Settings(WorkerSettings):
     trusted_proxies: str = Field(
         "",
         description="IPs or CIDRs, comma separated, of proxies whose X-Forwarded-* headers are believed.",
+    )
+    appendfsync: Literal["always", "everysec"] = Field(
+        "always",
+        description="When `serve`'s own Redis has a submit on disk: before it is answered, or (`everysec`) a "
+        "second or two later, which a power cut can cost.",
     )
     max_body_bytes: int = Field(75_000_000, gt=0, description="Largest request body, in bytes.")
     max_in_flight_bytes: int = Field(

@@ -62,7 +62,7 @@ async def _own_record(request_id: str, request: Request) -> Record:
     # Read from the state, not by dependencies: callers ask often, and each dependency costs.
     record = await find_own(request_id, request.state.owner, request.app.state.requests)
     if record is None:
-        raise UnknownRequest
+        raise UnknownRequest(await request.app.state.requests.outage_at(request_id))
     return record
 
 

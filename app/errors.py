@@ -21,11 +21,14 @@ Never 409: public clients take it for a lost submit and send it again.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.responses import JSONResponse
+
+from worker.queue.requests import Outage
 
 MAX_QUOTED_CHARACTERS = 60
 """Of a caller's own value when a sentence quotes it."""
@@ -88,8 +91,16 @@ class UnknownModel(ApiError):
 class UnknownRequest(ApiError):
     status, error_code = 404, 404001
 
-    def __init__(self) -> None:
-        super().__init__("This request is unknown, was deleted, or has expired.")
+    def __init__(self, lost: Outage | None = None) -> None:
+        """`lost`: when Redis may have lost it."""
+        if lost is None:
+            super().__init__("This request is unknown, was deleted, or has expired.")
+            return
+        since, until = (datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds") for at in lost)
+        super().__init__(
+            f"This request is unknown: Redis ended between {since} and {until} without having all on disk. "
+            "Submit it again; with ZTURBO_APPENDFSYNC=always nothing that was answered is lost."
+        )
 
 
 class NothingHere(ApiError):

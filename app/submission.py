@@ -6,7 +6,6 @@ An Idempotency-Key is the caller's own name for a submit: sent again, it gets th
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
@@ -25,13 +24,10 @@ from worker import logs
 from worker.errors import FetchError, ImageError
 from worker.inputs.guard import AllowList
 from worker.queue.follow import outcome
-from worker.queue.requests import CallersKey, Requests, Taken
+from worker.queue.requests import CallersKey, Requests, Taken, new_request_id
 from worker.queue.work_queue import Record
 from worker.storage.workspace import holds_picture
 from worker.webhooks import judge_url
-
-REQUEST_ID_BYTES = 16
-"""128 random bits: nobody guesses another's request."""
 
 MAX_KEY_CHARACTERS = 255
 MAX_URL_CHARACTERS = 2048
@@ -108,7 +104,7 @@ class Submission:
             self._check_webhook(webhook, "webhook" if dialect == "hosted" else f"{dialect}_webhook")
         checked, warnings = await self.read(schema)
         body = (translate(checked) if translate else checked).model_dump(mode="json")
-        request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        request_id = new_request_id()
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
         key = None
         if self._key is not None:
@@ -134,7 +130,7 @@ class Submission:
         or takes longer than that.
         """
         seconds = PREFERRED_WAIT_SECONDS if self.wait is None else self.wait
-        request_id = secrets.token_hex(REQUEST_ID_BYTES)
+        request_id = new_request_id()
         logs.request_id.set(request_id)
         await self._requests.submit(request_id, model_id, checked.model_dump(mode="json"), self._owner, [])
         try:

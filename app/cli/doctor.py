@@ -16,6 +16,8 @@ from app.cli.exits import Exit, fail
 from app.cli.settings import Model, read_settings
 
 if TYPE_CHECKING:
+    import redis
+
     from app.config import Settings
 
 GPU_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "controlnet_aux")
@@ -119,8 +121,9 @@ def _redis(settings: "Settings") -> Iterator[Finding]:
         import redis
 
         try:
-            with redis.Redis.from_url(settings.redis_url, socket_timeout=5) as client:
+            with redis.Redis.from_url(settings.redis_url, socket_timeout=5, decode_responses=True) as client:
                 info = client.info()
+                fsync = _appendfsync(client)
         except (redis.RedisError, ValueError) as error:
             yield Finding(
                 "missing",
@@ -133,11 +136,28 @@ def _redis(settings: "Settings") -> Iterator[Finding]:
             yield Finding(
                 "note", "It keeps no append-only file, so a restart of it loses requests.", "appendonly yes"
             )
+        elif fsync != "always":
+            yield Finding(
+                "note",
+                f"It flushes its append-only file {fsync}: a power cut loses the latest requests.",
+                "appendfsync always",
+            )
         return
     try:
         yield Finding("ok", f"`serve` runs a Redis of its own: {find_server()}.")
     except SetupError as error:
         yield Finding("missing", str(error))
+
+
+def _appendfsync(client: "redis.Redis") -> str:
+    """When the server flushes its append-only file; `always` also where it does not tell."""
+    from redis.exceptions import ResponseError
+
+    try:
+        told: dict[str, str] = client.config_get("appendfsync")  # type: ignore[assignment]
+    except ResponseError:
+        return "always"
+    return told.get("appendfsync", "always")
 
 
 def _weights(settings: "Settings") -> Iterator[Finding]:

@@ -170,7 +170,7 @@ def find_store(settings: "Settings") -> "Iterator[Store]":
     folder = settings.data_dir / "redis"
     binary = find_server()
     with held(folder) as lock_fd:
-        server = EmbeddedRedis(binary, folder, lock_fd)
+        server = EmbeddedRedis(binary, folder, lock_fd, settings.appendfsync)
         yield Store(server.url, str(binary), server.program, server.ready)
 
 

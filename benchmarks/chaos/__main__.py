@@ -24,9 +24,10 @@ import httpx
 import redis
 
 from benchmarks.chaos.callers import Callers, Ticket
-from benchmarks.chaos.stage import Fsync, Server, staged
+from benchmarks.chaos.stage import Server, staged
 from benchmarks.chaos.verdict import Verdict, judge
 from benchmarks.rows import percentiles, write_row
+from worker.host.embedded_redis import Fsync
 from worker.queue.work_queue import FINAL_STATES
 from worker.storage.objects import FolderObjects
 
@@ -56,9 +57,8 @@ def main() -> int:
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="zturbo-chaos-"))
     story = Story()
-    with staged(
-        folder / "data", options.appendfsync, options.lease, options.requests + 1, folder / "log"
-    ) as server:
+    fsync = options.appendfsync, options.slow_fsync
+    with staged(folder, *fsync, options.lease, options.requests + 1) as server:
         thread = threading.Thread(target=_torment, args=(server, options, story), daemon=True)
         thread.start()
         server.supervisor.run()
@@ -84,7 +84,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=20, help="of io and gpu workers")
     parser.add_argument("--redis-kills", type=int, default=5)
     parser.add_argument("--api-kills", type=int, default=2)
-    parser.add_argument("--appendfsync", choices=get_args(Fsync), default="everysec")
+    parser.add_argument("--appendfsync", choices=get_args(Fsync), default="always")
+    parser.add_argument(
+        "--slow-fsync", type=float, default=0.0, help="seconds that each fsync of Redis takes longer (Linux)"
+    )
     parser.add_argument("--lease", type=float, default=5.0, help="seconds; the product's default is 30")
     parser.add_argument(
         "--rolling", action="store_true", help="SIGTERM in place of kill -9, to every part in turn"
@@ -162,7 +165,7 @@ def _settle(callers: Callers) -> None:
         open_tickets = [
             ticket
             for ticket in open_tickets
-            if callers.result(ticket.request_id)["status"] not in FINAL_STATES
+            if callers.result(ticket.request_id).get("status") not in (None, *FINAL_STATES)
         ]
 
 
@@ -178,7 +181,7 @@ class Watcher:
 
     def look(self, ticket: Ticket) -> None:
         result = self._callers.result(ticket.request_id)
-        if result["status"] in FINAL_STATES:
+        if result.get("status") in FINAL_STATES:
             final = f"{result['status']} {result.get('output')} {result.get('error')}"
             self.seen.setdefault(ticket.request_id, set()).add(final)
 

@@ -84,19 +84,21 @@ class Callers:
 
     def cancel(self, request_id: str) -> bool:
         answer = self.call("POST", f"/v1/requests/{request_id}/cancel", params={"force": "true"})
-        return bool(answer["outcome"] == "cancelled")
+        return bool(answer.get("outcome") == "cancelled")
 
     def result(self, request_id: str) -> dict[str, Any]:
+        """What the server tells of it; without a status when it does not know it any more."""
         return self.call("GET", f"/v1/requests/{request_id}/result")
 
     def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """The answer's body; asked again while the API or Redis is away."""
+        """The answer's body, that of a 404 too; asked again while the API or Redis is away."""
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 answer = self._http.request(method, path, **options)
                 if answer.status_code not in (429, 503):
-                    answer.raise_for_status()
+                    if answer.status_code != httpx.codes.NOT_FOUND:
+                        answer.raise_for_status()
                     body: dict[str, Any] = answer.json()
                     return body
             except httpx.TransportError:

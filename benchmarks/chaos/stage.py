@@ -10,15 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from app.cli.programs import bury, programs
 from app.cli.serve import listen
 from app.config import Settings
-from worker.host.embedded_redis import EmbeddedRedis, find_server, held
+from benchmarks.faults import Faults
+from worker.host.embedded_redis import EmbeddedRedis, Fsync, find_server, held
 from worker.host.supervisor import Program, Supervisor
-
-Fsync = Literal["always", "everysec"]
 
 IO_WORKERS = 2
 GPU_WORKERS = 2
@@ -63,8 +61,15 @@ class Server:
 
 
 @contextmanager
-def staged(data_dir: Path, fsync: Fsync, lease_seconds: float, queue: int, log: Path) -> Iterator[Server]:
-    """A server that `supervisor.run()` starts, to be called on the main thread. Its output goes to `log`."""
+def staged(
+    folder: Path, fsync: Fsync, slow_fsync: float, lease_seconds: float, queue: int
+) -> Iterator[Server]:
+    """A server that `supervisor.run()` starts, to be called on the main thread.
+
+    Its data is in `folder/data`, its output goes to `folder/log`. Each fsync of its Redis takes `slow_fsync`
+    seconds longer.
+    """
+    data_dir, log = folder / "data", folder / "log"
     key = secrets.token_hex(16)
     settings = Settings(
         _env_file=None,
@@ -76,13 +81,22 @@ def staged(data_dir: Path, fsync: Fsync, lease_seconds: float, queue: int, log: 
         max_queue=queue,
         api_keys=f"chaos:{key}",
     )
-    with held(data_dir / "redis") as lock_fd, listen(settings) as listener, log.open("w") as output:
+    with (
+        held(data_dir / "redis") as lock_fd,
+        listen(settings) as listener,
+        log.open("w") as output,
+    ):
         store = EmbeddedRedis(find_server(), data_dir / "redis", lock_fd, fsync)
         env = {
             "ZTURBO_LEASE_SECONDS": str(lease_seconds),
             "ZTURBO_MAX_QUEUE": str(queue),
             "ZTURBO_API_KEYS": settings.api_keys,
         }
+        faults: dict[str, str] = {}
+        if slow_fsync:
+            disk = Faults(folder)
+            disk.delay_fsync(slow_fsync)
+            faults = disk.env
         server: Server | None = None
 
         def on_end(name: str, pid: int) -> None:
@@ -94,7 +108,7 @@ def staged(data_dir: Path, fsync: Fsync, lease_seconds: float, queue: int, log: 
         supervisor = Supervisor(
             [_prepared(program, env) for program in _parts(programs(settings, "demo", store.url, listener))],
             say=partial(_write, output.write),
-            store=replace(store.program, healthy_seconds=0.0),
+            store=_prepared(store.program, faults),
             store_ready=store.ready,
             on_end=on_end,
         )

@@ -13,13 +13,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.rows import write_row
 from benchmarks.server.costs import measure_costs
 from benchmarks.server.flow import measure_flow
 from benchmarks.server.load import measure_load
 from benchmarks.store import running_store
+from worker.host.embedded_redis import Fsync
 
 GOALS: dict[tuple[str, ...], float] = {
     ("flow", "times_the_pictures"): 1.05,
@@ -41,13 +42,14 @@ def main() -> int:
     parser.add_argument("--queued", type=int, default=10_000)
     parser.add_argument("--pollers", type=int, default=1000)
     parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--appendfsync", choices=get_args(Fsync), default="always")
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its goal")
     options = parser.parse_args()
     _allow_many_connections()
     figures: dict[str, Any] = {"costs": measure_costs()}
-    with _empty_server() as (url, folder):
+    with _empty_server(options.appendfsync) as (url, folder):
         figures["flow"] = measure_flow(url, folder)
-    with _empty_server() as (url, folder):
+    with _empty_server(options.appendfsync) as (url, folder):
         figures["load"] = measure_load(url, folder, options.queued, options.pollers, options.streams)
     missed = [
         f"{'.'.join(path)} is {value}, at most {most} is the goal"
@@ -60,9 +62,12 @@ def main() -> int:
 
 
 @contextmanager
-def _empty_server() -> Iterator[tuple[str, Path]]:
+def _empty_server(appendfsync: Fsync) -> Iterator[tuple[str, Path]]:
     """URL of a Redis and a data folder."""
-    with tempfile.TemporaryDirectory(prefix="zturbo-load-") as folder, running_store(Path(folder)) as store:
+    with (
+        tempfile.TemporaryDirectory(prefix="zturbo-load-") as folder,
+        running_store(Path(folder), appendfsync) as store,
+    ):
         yield store.url, Path(folder)
 
 

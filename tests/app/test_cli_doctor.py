@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import redis
 from typer.testing import CliRunner
 
 from app.cli import cli
@@ -76,3 +77,16 @@ def test_store_of_pictures_is_tried(runner: CliRunner, s3_server: S3Server, buck
     done = runner.invoke(cli, ["doctor"], env={"ZTURBO_STORAGE": bucket})
     assert "(ZTURBO_STORAGE) answers 403" in done.output
     assert done.exit_code == 78
+
+
+def test_redis_that_may_lose_what_it_answered_is_named(runner: CliRunner, redis_url: str) -> None:
+    def output() -> str:
+        return runner.invoke(cli, ["doctor"], env={"ZTURBO_REDIS_URL": redis_url}).output
+
+    with redis.Redis.from_url(redis_url) as client:
+        try:
+            assert "appendfsync always" in output()
+            client.config_set("appendfsync", "always")
+            assert "appendfsync" not in output().lower().replace("zturbo_appendfsync", "")
+        finally:
+            client.config_set("appendfsync", "everysec")

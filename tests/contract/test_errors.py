@@ -1,6 +1,7 @@
 """The error table of the contract: one body in every case, never a redirect, a 409 or a traceback."""
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.config import Settings
 from app.main import create_app
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, in_process
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
 from tests.support.redis_server import RedisServer
 from worker.errors import StorageError
 
@@ -79,6 +80,17 @@ async def test_unknown_request(http: httpx.AsyncClient, request_id: str) -> None
     check(await http.get(f"/v1/requests/{request_id}/status"), 404, 404001)
     check(await http.get(f"/v1/requests/{request_id}/result"), 404, 404001)
     check(await http.post(f"/v1/requests/{request_id}/cancel"), 404, 404001)
+
+
+async def test_request_that_redis_lost_is_told_so(http: httpx.AsyncClient, hands: WorkerHands) -> None:
+    lost = (await http.post(SUBMIT, json=DOCUMENTED_INPUT)).json()["request_id"]
+    now = int(time.time() * 1000)
+    hands.client.zadd("zturbo:outages", {f"{now - 1000} {now + 1000}": now + 1000})
+    hands.client.delete(f"zturbo:req:{lost}")
+    answer = await http.get(f"/v1/requests/{lost}/status")
+    assert "Submit it again" in check(answer, 404, 404001)["message"]
+    answer = await http.get(f"/v1/requests/{'0' * 32}/status")
+    assert "Submit it again" not in check(answer, 404, 404001)["message"]
 
 
 async def test_unknown_model(http: httpx.AsyncClient) -> None:

@@ -27,6 +27,8 @@ from redis.retry import Retry
 from worker.errors import SetupError
 from worker.host.supervisor import Program
 
+Fsync = Literal["always", "everysec"]
+
 OLDEST_VERSION = (6, 2)
 """rq moves a job between two lists with BLMOVE, which came with Redis 6.2."""
 LONGEST_SOCKET_PATH = 100
@@ -131,7 +133,7 @@ class EmbeddedRedis:
     binary: ServerBinary
     folder: Path
     lock_fd: int
-    appendfsync: Literal["always", "everysec"] = "everysec"
+    appendfsync: Fsync = "always"
 
     @property
     def socket(self) -> Path:

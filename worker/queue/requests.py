@@ -8,6 +8,9 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
+import secrets
+import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 Outcome = str
 """`cancelled` or `not_cancellable`."""
 
+DRAWN_ID = re.compile(r"[0-9a-f]{32}")
+
 KEY_SECONDS = 86_400
 """How long an Idempotency-Key stands for the request that it made."""
 
@@ -49,6 +54,24 @@ LIST_BATCHES = 20
 
 
 MINUTE = 60
+
+DRAWN_BEFORE_SECONDS = 5.0
+"""An id is drawn so long before Redis has it, at most."""
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits: the time in ms, by which `outage_at` goes, and 80 random bits.
+
+    Nobody guesses another's request.
+    """
+    return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
+
+
+class Outage(NamedTuple):
+    """Redis ended, and what it was told between these Unix seconds may be lost."""
+
+    since: float
+    until: float
 
 
 class CallersKey(NamedTuple):
@@ -207,6 +230,19 @@ class Requests:
         """None when the id is unknown, deleted or expired."""
         records = await self._read([request_id])
         return records[0] if records else None
+
+    async def outage_at(self, request_id: str) -> Outage | None:
+        """When Redis may have lost a request of this id, as far as the last day is concerned."""
+        if not DRAWN_ID.fullmatch(request_id):
+            return None
+        drawn = int(request_id[:12], 16) / 1000
+        async with self._reaching_store:
+            spans: Any = await self._client.zrange("zturbo:outages", 0, -1)
+        for span in spans:
+            since, until = (int(milliseconds) / 1000 for milliseconds in span.split())
+            if since - DRAWN_BEFORE_SECONDS <= drawn <= until:
+                return Outage(since, until)
+        return None
 
     async def watch(self, request_id: str, seconds: float) -> None:
         """Somebody looks at the request's previews from now on, for so long."""

@@ -134,7 +134,7 @@ def test_it_keeps_everything_and_never_evicts(tmp_path: Path) -> None:
             assert client.config_get("maxmemory-policy", "appendonly", "appendfsync", "save") == {
                 "maxmemory-policy": "noeviction",
                 "appendonly": "yes",
-                "appendfsync": "everysec",
+                "appendfsync": "always",
                 "save": "",
             }
 

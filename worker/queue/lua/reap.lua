@@ -3,7 +3,22 @@
 local lease, most_attempts, turn = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
 
+local OUTAGE_KEPT = 86400000 -- ms
+
 if not takes_turn(TURN, at, turn) then return {} end
+
+-- Another run of Redis than at the last turn: what it was told since then, and had not yet on disk, is lost.
+local info = redis.pcall('INFO', 'server') -- some hosts do not allow it
+local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
+if run then
+    local today = date()
+    local boot, seen = string.match(redis.call('GET', BOOT) or '', '^(%x+) (%d+)$')
+    if boot and boot ~= run then
+        redis.call('ZADD', OUTAGES, today, seen .. ' ' .. today)
+        redis.call('ZREMRANGEBYSCORE', OUTAGES, '-inf', today - OUTAGE_KEPT)
+    end
+    redis.call('SET', BOOT, run .. ' ' .. today)
+end
 
 -- Nobody reaped for a while: Redis was away, or every worker, or the date was set forward. Leases may have run out with
 -- nobody at fault, so their holders get one lease to be heard again, except those that are known to be dead.
