@@ -223,9 +223,10 @@ def test_images_do_not_run_as_root() -> None:
         assert ("USER", "10001:10001") in words[: [word for word, _ in words].index("CMD")]
 
 
-def test_only_the_api_is_reached_from_outside_unless_an_address_is_named() -> None:
+def test_nothing_is_reached_from_outside_unless_an_address_is_named() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(ports) == {"api", "redis"}
+    assert ports["api"] == ["${ZTURBO_HOST:-127.0.0.1}:${ZTURBO_PORT:-8000}:8000"]
     assert ports["redis"] == ["${REDIS_BIND:-127.0.0.1}:6379:6379"]
 
 
