@@ -17,7 +17,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format bench requirements openapi env-example readme cli-reference clean
+.PHONY: help install demo run test check format bench requirements documents clean
 
 help:
 	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
@@ -25,6 +25,7 @@ help:
 	@echo "make test      every test (PYTEST_ARGS='-n 2 -k lora')"
 	@echo "make check     format, lint and types, as CI sees them"
 	@echo "make format    let ruff format and fix what it can"
+	@echo "make documents write openapi.json, .env.example and the commands of docs/cli.md anew"
 	@echo "make bench     time the server on this machine"
 
 install: $(INSTALLED)
@@ -75,18 +76,9 @@ requirements: | $(BIN)/python
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --group test --override requirements/oldest-rq.txt \
 		-o requirements/light.txt
 
-# The committed documents that tests compare with the code.
-openapi: $(INSTALLED)
-	$(BIN)/python -m app.openapi > openapi.json
-
-env-example: $(INSTALLED)
-	$(BIN)/python -m tests.ops.test_env_example > .env.example
-
-readme: $(INSTALLED)
-	$(BIN)/python -m tests.ops.test_readme
-
-cli-reference: $(INSTALLED)
-	$(BIN)/python -m tests.ops.test_cli_reference
+# The committed documents that are made from the code; a test compares them.
+documents: $(INSTALLED)
+	$(BIN)/python -m scripts.documents
 
 clean:
 	rm -rf $(VENV) build demo-output .pytest_cache .mypy_cache .ruff_cache

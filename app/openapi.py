@@ -1,9 +1,5 @@
-"""The OpenAPI document: FastAPI's own, with the bodies that the routes read by themselves.
+"""The OpenAPI document: FastAPI's own, with the bodies that the routes read by themselves."""
 
-`python -m app.openapi > openapi.json` writes the committed copy, which a test compares.
-"""
-
-import json
 from typing import Any
 
 from fastapi import FastAPI
@@ -66,15 +62,3 @@ def _correct_errors(document: dict[str, Any]) -> None:
                     response["content"] = {"application/json": schema}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
-
-
-def committed_form(app: FastAPI) -> str:
-    return json.dumps(describe(app), indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    from app.config import Settings
-    from app.main import create_app
-
-    # No route is called, so Redis need not be there.
-    print(committed_form(create_app(Settings(_env_file=None))), end="")
