@@ -103,6 +103,14 @@ async def test_each_key_opens(app: FastAPI, header: str) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("header", ["Bearer secret", "Bearer secret-a2", "Bearer ann", "Basic secret-a"])
+async def test_what_is_no_key_opens_nothing(app: FastAPI, header: str) -> None:
+    async with in_process(app, headers={"Authorization": header}) as http:
+        answer = await http.get("/v1/models")
+    assert (answer.status_code, answer.json()["error_code"]) == (401, 400004)
+
+
+@pytest.mark.anyio
 async def test_body_is_not_read_before_the_token(app: FastAPI) -> None:
     async def endless() -> AsyncIterator[bytes]:
         raise AssertionError("read")
@@ -143,6 +151,14 @@ def test_broken_or_missing_key_file_leaves_the_keys_as_they_were(
     file.unlink()
     assert keys.owner_of("one") == "ann"
     assert keys.owner_of("secret-a") == "ann"
+
+
+def test_keys_of_the_settings_and_of_the_file_both_open(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("cat:three\ndan:four\n")
+    keys = check_exposure(settings.model_copy(update={"host": "0.0.0.0", "api_keys_file": file}))  # noqa: S104
+    assert len(keys) == 4
+    assert (keys.owner_of("secret:b"), keys.owner_of("three")) == ("bob", "cat")
 
 
 def test_key_file_that_became_empty_opens_nothing(settings: Settings, tmp_path: Path) -> None:

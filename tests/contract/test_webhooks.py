@@ -21,9 +21,11 @@ from app.main import create_app
 from app.webhooks import AT_ONCE
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
 from tests.support.processes import wait_for
+from worker.errors import FetchError
+from worker.inputs.guard import AllowList
 from worker.queue.requests import Requests
 from worker.storage.workspace import INLINE_CHARACTERS
-from worker.webhooks import POST_SECONDS, next_pause, sign
+from worker.webhooks import POST_SECONDS, TRY_SECONDS, next_pause, post, sign
 
 OUTPUT: dict[str, Any] = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
 FAL_SUBMIT = "/fal-ai/z-image/turbo/controlnet/lora"
@@ -74,7 +76,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def calls(settings: Settings) -> Iterator[httpx.Client]:
+def calls(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    monkeypatch.setattr("app.webhooks.LOOK_SECONDS", 0.02)
     # Another port than 80 is only for hosts that the operator names.
     settings = settings.model_copy(update={"allow_hosts": "127.0.0.1"})
     with served(create_app(settings), settings) as base, httpx.Client(base_url=base) as client:
@@ -140,7 +143,7 @@ def test_fals_callers_are_told_in_fals_words(
     assert failed["payload"]["detail"][0]["type"] == "fetch_failed"
 
 
-@pytest.mark.parametrize("status", [500, 302, 404])
+@pytest.mark.parametrize("status", [500, 302, 300])
 def test_anything_but_a_2xx_is_tried_again(
     calls: httpx.Client, receiver: Receiver, hands: WorkerHands, status: int
 ) -> None:
@@ -260,6 +263,24 @@ def test_pauses_grow_and_end_after_a_day() -> None:
     assert pauses[:4] == [5, 20, 80, 320]
     assert max(pauses) == 4 * 3600
     assert 20 * 3600 <= since <= 24 * 3600
+
+
+def test_last_pause_ends_within_the_day() -> None:
+    assert next_pause(1, TRY_SECONDS - 5) == 5
+    assert next_pause(1, TRY_SECONDS - 4) is None
+
+
+def test_receiver_that_is_not_there_or_too_slow_is_told_so(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = AllowList.parse("127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"http://127.0.0.1:{server.getsockname()[1]}/"
+    with pytest.raises(FetchError, match="webhook: no connection"):
+        post(nobody, {}, b"{}", allowed)
+    monkeypatch.setattr("worker.webhooks.POST_SECONDS", 0)
+    with pytest.raises(FetchError, match="webhook: the server did not answer in time"):
+        post(receiver.url, {}, b"{}", allowed)
 
 
 def test_signature_is_the_one_of_the_standards_own_example() -> None:

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -137,10 +138,23 @@ def test_redirect_to_what_is_not_fetched_is_refused(web: Web, target: str) -> No
     refusal(web.on("/", lambda call: call.redirect(target)))
 
 
+def test_redirect_that_names_no_target_is_refused(web: Web) -> None:
+    assert "redirects to nowhere" in refusal(web.on("/", lambda call: call.reply(status=302)))
+
+
 def test_answer_that_is_no_success_is_told_by_its_number(web: Web) -> None:
     message = refusal(web.on("/", lambda call: call.reply(b"a secret page", 404)))
     assert "404" in message
     assert "secret" not in message
+
+
+def test_body_of_the_largest_size_is_fetched_and_a_larger_one_is_not_begun(web: Web) -> None:
+    url = web.on("/", lambda call: call.reply(bytes(1000)))
+    assert get(url, max_bytes=1000) == bytes(1000)
+    chunks: list[bytes] = []
+    with pytest.raises(FetchError, match="larger"):
+        fetch(url, "image_url", Limits(999, 5), AllowList.parse(LOOPBACK), chunks.append)
+    assert chunks == []
 
 
 @pytest.mark.parametrize("honest", [True, False])
@@ -202,6 +216,18 @@ def test_body_that_is_cut_off_is_an_error(web: Web) -> None:
         call.close_connection = True
 
     assert "cut off" in refusal(web.on("/", cut))
+
+
+def test_connection_that_is_lost_is_an_error(web: Web) -> None:
+    def reset(call: Handler) -> None:
+        call.reply(b"pix", Content_Length="1000")
+        # Closed with nothing lingering, a connection is reset.
+        call.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        call.close_connection = True
+        call.rfile.close()
+        call.connection.close()
+
+    assert "connection was lost" in refusal(web.on("/", reset))
 
 
 def test_what_is_not_http_is_an_error(web: Web) -> None:

@@ -90,6 +90,24 @@ def test_one_private_answer_among_public_ones_is_enough_to_refuse(monkeypatch: p
         connect("mixed.test", 80)
 
 
+@pytest.mark.parametrize("host", ["10.0.0.1", "2130706433", "::1"])
+def test_private_address_is_refused_before_anything_is_opened(host: str) -> None:
+    with pytest.raises(Refused):
+        AllowList.parse("").judge_literal(host, 80)
+    AllowList.parse("0.0.0.0/0, ::/0").judge_literal(host, 8080)
+
+
+def test_name_is_not_looked_up_before_something_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def lookup(host: str, port: int, **options: Any) -> Any:
+        assert options["flags"] & socket.AI_NUMERICHOST
+        return real(host, port, **options)
+
+    monkeypatch.setattr("worker.inputs.guard.socket.getaddrinfo", lookup)
+    AllowList.parse("").judge_literal("localhost", 80)
+
+
 def test_name_is_resolved_once_and_the_judged_address_is_used(
     monkeypatch: pytest.MonkeyPatch, web: Web
 ) -> None:

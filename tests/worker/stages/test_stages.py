@@ -97,6 +97,16 @@ def test_controlnet_entrys_scale_multiplies_control_scale(settings: WorkerSettin
     assert job.loras == ()
 
 
+def test_controlnet_that_is_named_is_used_and_the_default_one_not_looked_for(
+    settings: WorkerSettings, storage: Storage
+) -> None:
+    other = settings.model_copy(update={"controlnet": "no-such-file.safetensors"})
+    entry = {"path": f"{DEFAULT_CONTROLNET}-2.1", "scale": 1.0}
+    job, _ = prepare(asked(loras=[entry]), other, storage)
+    assert (job.controlnet_name or "").startswith(entry["path"])
+    prepare(asked(control_scale=0.0), other, storage)
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"control_scale": 0.0}, {"control_start": 0.4}, {"loras": [{"path": DEFAULT_CONTROLNET, "scale": 0.0}]}],
@@ -119,7 +129,8 @@ def test_window_without_a_whole_step_guides_nothing_and_says_so(
         "ask for more steps or a wider window.",
     )
     assert prepare(asked(num_inference_steps=3), settings, storage)[0].warnings[1:] == ()
-    assert prepare(asked(control_start=0.4), settings, storage)[0].warnings[1:] == ()
+    for nothing_asked in ({"control_start": 0.4}, {"control_scale": 0.0, "num_inference_steps": 2}):
+        assert prepare(asked(**nothing_asked), settings, storage)[0].warnings[1:] == ()
 
 
 def test_prompt_is_rewritten_here_when_a_server_does_it(
@@ -186,6 +197,7 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     with Image.open(io.BytesIO(data)) as kept:
         assert (kept.format, kept.size) == (pillow_format, (144, 112))
     assert (output["seed"], output["timings"], output["model"]) == (5, {"denoise": 0.5}, "demo")
+    assert not {"images", "seeds", "control_image"} & set(output)
     assert read_metadata(data)["zturbo"]["seed"] == 5
 
 

@@ -1,0 +1,67 @@
+"""One worker after the other in the test's own process, where it can reach between a stage and its record."""
+
+import json
+from collections.abc import Callable
+from threading import Event
+
+import pytest
+import redis
+
+from tests.worker.runtime.crew import MODEL
+from tests.worker.runtime.solo import BODY, GreyEngine, never
+from worker.config import WorkerSettings
+from worker.queue.connection import Scripts, connect
+from worker.queue.doorbell import Bells, Queue
+from worker.queue.work_queue import Record, Records
+from worker.runtime.consumer import Consumer
+from worker.runtime.quarantine import Trial
+from worker.stages.task import Engine, Tools
+from worker.storage.objects import Objects
+
+
+@pytest.fixture
+def settings(settings: WorkerSettings) -> WorkerSettings:
+    return settings.model_copy(update={"model": "demo"})
+
+
+@pytest.fixture
+def scripts(client: redis.Redis) -> Scripts:
+    return Scripts(client)
+
+
+@pytest.fixture
+def submit(scripts: Scripts) -> Callable[[str], None]:
+    def submit(request_id: str) -> None:
+        fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
+        scripts.run("submit", request_id, "local", "", "", 0, 10, 0, 0, *fields)
+
+    return submit
+
+
+@pytest.fixture
+def live(records: Records, submit: Callable[[str], None], settings: WorkerSettings) -> Callable[..., Record]:
+    """Submits, and lets one worker after the other work off its queue; the record at the end."""
+    bells = Bells(settings.redis_url or "")
+    submit("a")
+
+    def work(*queues: Queue, objects: Objects, engine: Engine | None = None) -> Record:
+        for queue in queues:
+            own = connect(settings.redis_url or "")
+            consumer = Consumer(
+                queue,
+                "w",
+                records,
+                Records(own, settings),
+                bells,
+                Tools(settings, objects),
+                engine or GreyEngine(),
+                Trial(own, "none"),
+                never,
+            )
+            consumer.drain(Event())
+            assert consumer.holdings == {}
+        record = records.get("a")
+        assert record is not None, "there is no record"
+        return record
+
+    return work
