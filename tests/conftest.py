@@ -1,5 +1,6 @@
 """Fixtures for every layer: a real Redis, a hub and a language model's server on loopback."""
 
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -10,6 +11,10 @@ from tests.support.hub import hub as hub
 from tests.support.prompt_server import prompt_server as prompt_server
 from tests.support.redis_server import RedisServer
 from tests.support.s3_server import S3Server
+
+# Read by torch at its import. On matrices this small a second thread only waits for a free core:
+# a tiny transformer takes 7 ms alone, 200 ms in company.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

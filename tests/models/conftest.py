@@ -1,12 +1,8 @@
 """What the model layer's tests share: a tiny untrained model, written once."""
 
-import os
 from pathlib import Path
 
 import pytest
-
-# Read by torch at its import: threads that wait for one another on a busy machine take longer than one.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

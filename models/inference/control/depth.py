@@ -32,10 +32,10 @@ def midas_network() -> nn.Module:
 
 def load_midas(device: str) -> Detector:
     """MiDaS 3.0, DPT-hybrid."""
+    weights = read_weights(MIDAS_FILE)
     network = midas_network()
     from controlnet_aux.util import resize_image
 
-    weights = read_weights(MIDAS_FILE)
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as fault:

@@ -21,15 +21,6 @@ CHAT_TEMPLATE = """\
 """Qwen3's own template, without what it has for tools and for several turns."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token a byte: every string can be read and written."""

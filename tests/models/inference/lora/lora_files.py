@@ -19,9 +19,6 @@ SCALE = 0.5
 
 Tensors = dict[str, Tensor]
 
-# On matrices this small a second thread only waits for a free core: 7 ms a run alone, 200 ms in company.
-torch.set_num_threads(1)
-
 
 def tiny_transformer(dtype: torch.dtype = torch.float32) -> ZImageTransformer2DModel:
     """The model's own class, small; two calls give equal weights."""
