@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -15,6 +16,25 @@ from tests.support.s3_server import S3Server
 # Read by torch at its import. On matrices this small a second thread only waits for a free core:
 # a tiny transformer takes 7 ms alone, 200 ms in company.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ONE_SERVER = ("e2e", "playground")
+"""Folders whose tests share a `zturbo serve`, which takes many seconds to start."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives a worker the next test when it has done one, but such a folder as a whole, and first of all.
+
+    xdist's own `--dist loadgroup` groups nothing with pytest 9.2 (pytest-xdist issue 1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FolderScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = nodeid.removeprefix("tests/").partition("/")[0]
+            return folder if folder in ONE_SERVER else nodeid
+
+    return FolderScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

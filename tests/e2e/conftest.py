@@ -25,14 +25,6 @@ CONTROLNET = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"
 REQUEST_SECONDS = 120.0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One xdist worker for all of these, so that one server is enough."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("e2e"))
-
-
 @dataclass(frozen=True)
 class Made:
     """A request that succeeded, and its first picture."""

@@ -38,14 +38,6 @@ DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One xdist worker for all of these where tests are grouped, so that one server is enough."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("playground"))
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Ended with each module: while it lives an event loop runs in this thread; other tests start theirs."""
