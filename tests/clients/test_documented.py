@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_python_code_runs_as_it_stands(base: str, photo: Path) -> None:
 
 @pytest.mark.usefixtures("work")
 def test_javascript_code_runs_as_it_stands(base: str, photo: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("no node on the PATH")
     if not (HERE / "node_modules" / "@fal-ai" / "client").is_dir():
         pytest.skip("@fal-ai/client is not installed: npm install --prefix tests/clients")
     (photo / "node_modules").symlink_to(HERE / "node_modules")
@@ -57,6 +60,7 @@ def test_javascript_code_runs_as_it_stands(base: str, photo: Path) -> None:
     assert set(log) <= {"Step 1 of 8"}
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on the PATH")
 @pytest.mark.usefixtures("work")
 def test_curl_lines_run_as_they_stand(base: str, photo: Path) -> None:
     lines = code("sh", base, (DOCS / "api.md").read_text())
