@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import redis
 from rq import Queue as BellQueue
@@ -30,6 +30,7 @@ from models.job import Job
 from models.schema.catalog import ENDPOINTS
 from models.schema.inputs import ControlNetLoraInput
 from worker.config import WorkerSettings
+from worker.host.embedded_redis import Fsync
 from worker.queue.affinity import NO_WEIGHTS
 from worker.queue.connection import connect, script_source
 from worker.queue.doorbell import BELL_LISTS, Queue
@@ -77,11 +78,20 @@ def main() -> None:
         "--depths", type=int, nargs="+", default=[0, 1000, 100_000], help="requests that wait"
     )
     parser.add_argument("--requests", type=int, default=200, help="seen through in each round")
+    parser.add_argument(
+        "--appendfsync",
+        choices=get_args(Fsync),
+        default="everysec",
+        help="with `always` each move here, which comes alone, pays for a flush that a busy Redis shares",
+    )
     options = parser.parse_args()
     logging.disable()
     figures: dict[str, Any] = {}
     for depth in options.depths:
-        with tempfile.TemporaryDirectory(prefix="zturbo-cost-") as name, running_store(Path(name)) as store:
+        with (
+            tempfile.TemporaryDirectory(prefix="zturbo-cost-") as name,
+            running_store(Path(name), options.appendfsync) as store,
+        ):
             figures["redis"] = f"{store.binary.name} {store.binary.version}"
             figures[f"waiting_{depth}"] = Bench(Path(name), store.url).run(depth, options.requests)
     write_row("redis.jsonl", vars(options) | figures)
