@@ -6,6 +6,7 @@ Every dependency is async: FastAPI hands a plain function to a thread, which cos
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
 from app.config import Settings
 from app.errors import UnknownRequest
@@ -41,11 +42,18 @@ async def _links(request: Request) -> Links:
     return links_of(request)
 
 
+async def _has_room(request: Request) -> None:
+    """Before the body is read; raises DiskFull."""
+    await run_in_threadpool(request.app.state.storage.check_room)
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 RequestsDep = Annotated[Requests, Depends(_requests)]
 StorageDep = Annotated[Storage, Depends(_storage)]
 SecretDep = Annotated[Secret, Depends(_secret)]
 LinksDep = Annotated[Links, Depends(_links)]
+HasRoom = Depends(_has_room)
+"""Among the `dependencies` of a route that takes files."""
 
 
 async def find_own(request_id: str, owner: str, requests: Requests) -> Record | None:

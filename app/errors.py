@@ -15,7 +15,8 @@ AppError
     ├── NotFinished        422   422002   it cannot be deleted yet
     ├── TooManyRequests    429   429001
     ├── Internal           500   500001   quotes an id under which the log has the traceback
-    └── Unavailable        503   503001   Redis is away, a disk is full, or bytes in flight are too many
+    ├── Unavailable        503   503001   Redis is away, a disk is full, or bytes in flight are too many
+    └── InsufficientStorage 507  507001   too little disk is free to take what the caller sends
 
 Never 409: public clients take it for a lost submit and send it again.
 """
@@ -161,6 +162,12 @@ class Unavailable(ApiError):
 
     def __init__(self, message: str, retry_after: int = STORE_RETRY_SECONDS) -> None:
         super().__init__(message, {"Retry-After": str(retry_after)})
+
+
+class InsufficientStorage(ApiError):
+    """No `Retry-After`: RFC 4918 wants no client to send the same again by itself, and it may be large."""
+
+    status, error_code = 507, 507001
 
 
 def bad_input(error: ValidationError) -> BadInput:

@@ -19,6 +19,7 @@ from app.config import Settings
 from app.errors import (
     ApiError,
     BadInput,
+    InsufficientStorage,
     NothingHere,
     TooManyRequests,
     Unavailable,
@@ -51,6 +52,7 @@ from app.routes import (
 )
 from app.schemas import errors_answered
 from app.webhooks import Webhooks
+from models.errors import DiskFull
 from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
 from worker.queue.requests import Requests
 from worker.secret import Secret
@@ -73,6 +75,7 @@ ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     RecordGone: lambda error: UnknownRequest(),
     StoreUnavailable: lambda error: Unavailable(str(error)),
     StorageError: lambda error: Unavailable(str(error)),
+    DiskFull: lambda error: InsufficientStorage(str(error)),
 }
 """What the caller is told for each exception that a route lets through; app.http.access has the rest."""
 

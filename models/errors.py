@@ -3,6 +3,7 @@
 ModelError                 code
 ├── WeightsMissing         weights_missing       a file of the model is not on this machine
 ├── HubError               hub_error             the hub refused, failed or has no such file
+├── DiskFull               storage_failed        the disk has no room but what is kept free (models.disk)
 ├── SizeError              size_invalid          the input image's shape cannot be kept by `auto`
 ├── CheckpointError        checkpoint_invalid    a file is not what it should be
 ├── LoraError              lora_invalid          a LoRA cannot be found, read or applied
@@ -29,6 +30,10 @@ class WeightsMissing(ModelError):
 
 class HubError(ModelError):
     code = "hub_error"
+
+
+class DiskFull(ModelError):
+    code = "storage_failed"
 
 
 class SizeError(ModelError):

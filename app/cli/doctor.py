@@ -14,6 +14,7 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.settings import Model, read_settings
+from models.disk import spare_bytes
 
 if TYPE_CHECKING:
     import redis
@@ -231,6 +232,11 @@ def _room(name: str, folder: str, needed_gb: int) -> Finding:
     free = shutil.disk_usage(there).free / 1e9
     if not os.access(there, os.W_OK):
         return Finding("missing", f"The {name} {folder} cannot be written.", f"chown -R $USER {there}")
+    if spare_bytes(there) < 0:
+        sentence = (
+            f"The {name} {folder} has {free:.1f} GB of free disk, too little to take or fetch anything."
+        )
+        return Finding("missing", sentence, f"df -h {there}")
     state: Literal["ok", "note"] = "ok" if free >= needed_gb else "note"
     wanted = "" if state == "ok" else f", where {needed_gb} GB are wanted"
     return Finding(state, f"The {name} {folder} has {free:.0f} GB of free disk{wanted}.")

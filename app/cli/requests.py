@@ -59,6 +59,7 @@ EXIT_BY_STATUS = {
     422: Exit.DATA,
     429: Exit.TRY_LATER,
     503: Exit.TRY_LATER,
+    507: Exit.TRY_LATER,
 }
 
 

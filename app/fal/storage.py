@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 
 from app.auth import Owner
-from app.deps import LinksDep, SecretDep, SettingsDep, StorageDep
+from app.deps import HasRoom, LinksDep, SecretDep, SettingsDep, StorageDep
 from app.errors import NothingHere, bad_field, bad_input
 from app.fal import bodies
 from app.http.body import read_bytes, read_json
@@ -60,7 +60,7 @@ def give_token(request: Request, links: LinksDep) -> dict[str, str]:
     }
 
 
-@router.post(f"{bodies.CDN_PATH}/files/upload")
+@router.post(f"{bodies.CDN_PATH}/files/upload", dependencies=[HasRoom])
 async def upload(
     request: Request,
     owner: Owner,
@@ -91,7 +91,7 @@ async def initiate_upload(request: Request, secret: SecretDep, links: LinksDep) 
     }
 
 
-@upload_router.put("/{file_id}/{name}")
+@upload_router.put("/{file_id}/{name}", dependencies=[HasRoom])
 async def put_file(
     file_id: str,
     name: str,

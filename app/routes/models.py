@@ -15,7 +15,9 @@ MAX_PAGE = 1000
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.post("/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 429))
+@router.post(
+    "/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 429, 507)
+)
 async def submit(
     model_id: str,
     response: Response,

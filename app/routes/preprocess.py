@@ -25,7 +25,7 @@ others."""
 router = APIRouter(prefix="/v1", tags=["preprocess"])
 
 
-@router.post("/preprocess", responses=errors_answered(408, 413, 429))
+@router.post("/preprocess", responses=errors_answered(408, 413, 429, 507))
 async def make_control_map(submission: SubmissionDep, settings: SettingsDep, storage: StorageDep) -> MapBody:
     """The map that a request with this image, `preprocess` and `image_size` would be guided by.
 
@@ -40,11 +40,12 @@ async def make_control_map(submission: SubmissionDep, settings: SettingsDep, sto
 
 
 def _make_map(asked: PreprocessInput, settings: Settings, storage: Storage) -> dict[str, Any]:
-    """Makes and keeps a map that needs no GPU; its file."""
+    """Makes and keeps a map that needs no GPU; its file. Raises BadInput, StorageError, DiskFull."""
     # Imported now: OpenCV would slow the start of every command.
     from worker.stages.control_map import control_source
     from worker.stages.output import keep_control
 
+    storage.check_room()
     try:
         return keep_control(control_source(asked, settings, storage), new_file_id(), storage)
     except (FetchError, ImageError, SizeError) as error:

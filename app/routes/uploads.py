@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from app.auth import Owner
-from app.deps import LinksDep, SecretDep, SettingsDep, StorageDep
+from app.deps import HasRoom, LinksDep, SecretDep, SettingsDep, StorageDep
 from app.http.multipart import keep_picture, read_file
 from app.routes.files import CONTENT_TYPES
 from app.schemas import FileBody, errors_answered
@@ -30,7 +30,7 @@ MULTIPART: dict[str, Any] = {
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
-@router.post("", responses=errors_answered(408, 413), openapi_extra=MULTIPART)
+@router.post("", dependencies=[HasRoom], responses=errors_answered(408, 413, 507), openapi_extra=MULTIPART)
 async def upload_file(
     request: Request,
     owner: Owner,

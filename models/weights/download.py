@@ -7,7 +7,6 @@ where huggingface_hub looks for them (`blobs/<sha256>`), under its own lock; it 
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     hf_raise_for_status,
 )
 
+from models.disk import check_room
 from models.errors import HubError
 
 TRIES = 4
@@ -34,9 +34,9 @@ LOCK_SECONDS = 0.5
 """Between two reports while another process downloads the file."""
 
 CHUNK_BYTES = 2**20
-SPARE_BYTES = 2**28
-"""Left free on the disk besides the file itself."""
 
+CACHE_NAME = "the Hugging Face cache (HF_HOME)"
+"""Whose disk it is, in a message."""
 RETRIED_STATUSES = (408, 429, 500, 502, 503, 504)
 
 OnBytes = Callable[[int], None]
@@ -46,8 +46,9 @@ OnBytes = Callable[[int], None]
 def fetch_blob(url: str, blob: Path, lock: Path, size: int, sha256: str, on_bytes: OnBytes) -> None:
     """Bring the file of `size` bytes at `url` to `blob`, going on from what an earlier attempt left.
 
-    One process downloads, others wait for the lock and find the file. Raises HubError when there is no room
-    or the content is not what the hub announced, huggingface_hub's and httpx2's errors for the rest.
+    One process downloads, others wait for the lock and find the file. Raises DiskFull when there is no
+    room, HubError when the content is not what the hub announced, huggingface_hub's and httpx2's errors for
+    the rest.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     blob.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,8 @@ def fetch_blob(url: str, blob: Path, lock: Path, size: int, sha256: str, on_byte
             on_bytes(_size(part))
         if blob.exists():
             return
-        check_space(blob.parent, size - _size(part))
+        if size > _size(part):
+            check_room(blob.parent, size - _size(part), CACHE_NAME)
         _download(url, part, size, on_bytes)
         if _size(part) != size or file_sha256(part) != sha256:
             part.unlink()
@@ -69,18 +71,6 @@ def fetch_blob(url: str, blob: Path, lock: Path, size: int, sha256: str, on_byte
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_space(folder: Path, size: int) -> None:
-    """Raises HubError unless `size` more bytes fit on the disk of `folder`, which need not exist yet."""
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if size > 0 and size + SPARE_BYTES > free:
-        raise HubError(
-            f"The disk of the Hugging Face cache has {free / 1e9:.1f} GB free and {size / 1e9:.1f} GB are "
-            "needed; make room or move the cache with HF_HOME."
-        )
 
 
 def _entered(stack: ExitStack, lock: Path) -> bool:
@@ -124,6 +114,8 @@ def _append(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
             file.truncate()
             on_bytes(begin)
             for chunk in response.iter_bytes(CHUNK_BYTES):
+                # Others may fill the disk meanwhile.
+                check_room(part.parent, len(chunk), CACHE_NAME)
                 file.write(chunk)
                 on_bytes(file.tell())
                 if file.tell() > size:

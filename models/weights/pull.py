@@ -12,8 +12,9 @@ from typing import Literal
 from huggingface_hub import constants
 
 from models.config import ModelSettings
+from models.disk import check_room
 from models.errors import HubError
-from models.weights.download import check_space, file_sha256
+from models.weights.download import CACHE_NAME, file_sha256
 from models.weights.hub import (
     HubFile,
     Listing,
@@ -102,8 +103,12 @@ def plan(settings: ModelSettings, what: Sequence[str] = EVERYTHING) -> Plan:
 
 
 def pull(planned: Plan, on_progress: OnProgress | None = None) -> list[HubFile]:
-    """Bring every file of a plan; one that was interrupted goes on where it stopped. Raises HubError."""
-    check_space(Path(constants.HF_HUB_CACHE), planned.missing_bytes)
+    """Bring every file of a plan; one that was interrupted goes on where it stopped.
+
+    Raises DiskFull, before the first byte, and HubError.
+    """
+    if planned.missing_bytes:
+        check_room(Path(constants.HF_HUB_CACHE), planned.missing_bytes, CACHE_NAME)
     return [fetch(file.listing, file.filename, on_progress) for file in planned.files]
 
 

@@ -57,6 +57,13 @@ def test_what_is_missing_ends_it_with_a_status_and_a_way_out(
     assert "zturbo pull" in done.output
 
 
+def test_disk_below_the_floor_is_missing(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    done = runner.invoke(cli, ["doctor"])
+    assert done.exit_code == 78
+    assert "too little to take or fetch anything" in done.output
+
+
 def test_machine_with_all_it_needs_is_well(runner: CliRunner) -> None:
     done = runner.invoke(cli, ["doctor"])
     assert done.exit_code == 0, done.output

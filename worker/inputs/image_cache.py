@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from models.disk import check_room
+from models.errors import DiskFull
 from worker.config import WorkerSettings
 from worker.counters import count
 from worker.inputs.fetch import UNKNOWN, Limits, Version, fetch
@@ -52,7 +54,7 @@ class KeptImages:
             return kept.body
         body = bytes(fetched)
         # A cache that cannot be written to costs time, and no request.
-        with suppress(OSError):
+        with suppress(OSError, DiskFull):
             self._keep(path, _Kept(version, body))
         return body
 
@@ -72,6 +74,7 @@ class KeptImages:
         if not kept.version.conditions() or len(kept.body) > self._max_bytes:
             path.unlink(missing_ok=True)
             return
+        check_room(self._folder, len(kept.body))
         self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(kept.version).encode() + b"\n" + kept.body)
         self.trim()

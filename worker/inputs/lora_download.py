@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from models.disk import check_room
 from worker.config import WorkerSettings
 from worker.counters import count
 from worker.errors import StorageError
@@ -50,7 +51,7 @@ class Downloads:
         """The file at `url`, from the cache or else fetched.
 
         `check` is called with a fetched file before it is kept, `keep_going` while it arrives; what either
-        raises stops the download. Raises FetchError, which names `field`, and StorageError.
+        raises stops the download. Raises FetchError and StorageError, which name `field`, and DiskFull.
         """
         key = hashlib.sha256(url.encode()).hexdigest()
         with _keeping(field):
@@ -72,6 +73,8 @@ class Downloads:
                 def keep(chunk: bytes) -> None:
                     keep_going()
                     digest.update(chunk)
+                    # At each, since others may fill the disk meanwhile.
+                    check_room(part.parent, len(chunk))
                     with _keeping(field):
                         file.write(chunk)
 

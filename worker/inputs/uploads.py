@@ -22,11 +22,12 @@ class Upload(NamedTuple):
 def keep_upload(data: bytes, owner: str, secret: Secret, storage: Storage) -> Upload:
     """Keeps a picture as it was sent; the same bytes of the same owner are kept once, under the same id.
 
-    Sent again, its time until it expires begins anew. Raises ImageError and StorageError.
+    Sent again, its time until it expires begins anew. Raises ImageError, StorageError and DiskFull.
     """
     name = f"upload.{_format(data)}"
     # Follows from the content, yet only this server can tell it: the id is the permission to read.
     file_id = secret.derive("upload", owner, hashlib.sha256(data).hexdigest())[:16].hex()
+    storage.check_room(len(data))
     storage.put(file_id, name, data)
     return Upload(file_id, name, len(data))
 
@@ -34,12 +35,13 @@ def keep_upload(data: bytes, owner: str, secret: Secret, storage: Storage) -> Up
 def put_upload(data: bytes, file_id: str, name: str, storage: Storage) -> None:
     """Keeps a picture under an id and a name that were given out before it came; what is there stays.
 
-    Raises ImageError, also for a picture of another type than the name says, and StorageError.
+    Raises ImageError, also for a picture of another type than the name says, StorageError and DiskFull.
     """
     kind = _format(data)
     if name != f"upload.{kind}":
         raise ImageError(f"file: this is a picture of type {kind}, and was announced as {name}.")
     if storage.read(file_id, name) is None:
+        storage.check_room(len(data))
         storage.put(file_id, name, data)
 
 

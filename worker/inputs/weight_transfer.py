@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from models.disk import check_room
 from models.job import Job
 from models.weights.reference import HubReference, ReferenceFault, read_reference
 from models.weights.resolve import digest, resolve_controlnet
@@ -43,7 +44,8 @@ class Adapters:
     def receive(self, job: Job, sent: dict[str, str], keep_going: Callable[[], None]) -> Job:
         """The job with paths of this machine; what `keep_going` raises stops it.
 
-        Raises StorageError, and ControlNetError or HubError for a ControlNet of the hub that is not here.
+        Raises StorageError, DiskFull, and ControlNetError or HubError for a ControlNet of the hub that is not
+        here.
         """
         here = {path: self._find(Path(path), sha256, keep_going) for path, sha256 in sent.items()}
         loras = tuple(
@@ -67,11 +69,15 @@ class Adapters:
         return kept
 
     def _fetch(self, sha256: str, path: Path, keep_going: Callable[[], None]) -> None:
+        def go_on() -> None:
+            keep_going()
+            check_room(part.parent)
+
         part = self._settings.cache_path / "urls" / f"{sha256}.{secrets.token_hex(8)}.part"
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(exist_ok=True)
-            if self._shared is None or not self._shared.fetch_file(f"{FOLDER}/{sha256}", part, keep_going):
+            if self._shared is None or not self._shared.fetch_file(f"{FOLDER}/{sha256}", part, go_on):
                 raise StorageError("The file of a LoRA is no longer kept; send the request again.")
             trim(self._settings.cache_path, self._settings.max_cache_bytes)
             part.replace(path)

@@ -167,7 +167,8 @@ class Requests:
 
         The same id again changes nothing, so a submit whose answer was lost can be repeated. `input` is JSON
         as `model_dump(mode="json")` gives it. Raises Refused, KeyReused when the key was used with another
-        digest in the last 24 hours, and StorageError for a full disk.
+        digest in the last 24 hours, StorageError, and DiskFull when
+        there is no room for the picture in it.
         """
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from models import disk
 from worker.config import WorkerSettings
 from worker.errors import StorageError
 
@@ -40,6 +41,9 @@ class Objects(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """What is not there is no fault."""
+
+    def check_room(self, size: int) -> None:
+        """Raises DiskFull when a disk of this machine has no room for `size` bytes that a caller sends."""
 
 
 @runtime_checkable
@@ -120,6 +124,9 @@ class FolderObjects:
                 raise _fault("deleted", error) from error
             with suppress(OSError):
                 path.parent.rmdir()
+
+    def check_room(self, size: int) -> None:
+        disk.check_room(self._root, size)
 
 
 def write_whole(path: Path, data: bytes) -> None:

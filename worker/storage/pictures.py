@@ -38,6 +38,10 @@ class Storage:
             return None
         return self._objects.get(file_key(file_id, name))
 
+    def check_room(self, size: int = 0) -> None:
+        """Raises DiskFull when there is no room for `size` bytes that a caller sends."""
+        self._objects.check_room(size)
+
     def check(self) -> None:
         """Returns if the place answers."""
         self._objects.get(f"{FOLDER}/probe")

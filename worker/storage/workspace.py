@@ -47,9 +47,11 @@ class Workspace:
     def slim_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Keeps the picture of a body that `holds_picture`, and returns the body without it.
 
-        Raises StorageError.
+        Raises StorageError and DiskFull.
         """
-        self._write(request_id, SOURCE_NAME, body["image_url"].encode())
+        data = body["image_url"].encode()
+        self._objects.check_room(len(data))
+        self._write(request_id, SOURCE_NAME, data)
         return body | {"image_url": ASIDE}
 
     def whole_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:

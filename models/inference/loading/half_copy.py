@@ -7,19 +7,19 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from models.disk import spare_bytes
 from models.inference.loading.tensors import Weights
 
 WORTHWHILE_BYTES = 2**30
 """Smaller checkpoints load fast enough as they are."""
-SPARE_BYTES = 5 * 10**9
-"""Disk space that a copy leaves free."""
+SPARE_BYTES = 4 * 10**9
+"""What a copy leaves on the disk above the floor of `models.disk`."""
 
 NAMES = {torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -44,7 +44,7 @@ def recast(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Path]
     if copy.is_file():
         return [copy]
     cache.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(cache).free < stored // 2 + SPARE_BYTES:
+    if spare_bytes(cache) < stored // 2 + SPARE_BYTES:
         log.warning("no room in %s for a %s copy of %s", cache, NAMES[dtype], files[0].parent)
         return list(files)
     log.info("keeping a %s copy of %s for the next start", NAMES[dtype], files[0].parent)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, snapshot_download
 
-from models.errors import HubError
+from models.errors import DiskFull, HubError, ModelError
 from models.weights import download
 from models.weights.hub import HubFile, Progress, cached_file, choose_file, list_files, repo_file
 from tests.support.hub import HubStub, environment
@@ -30,8 +30,8 @@ def style(hub: HubStub) -> str:
     return hub.add_repo("owner/style", {"style.safetensors": WEIGHTS, "README.md": b"# a style"})
 
 
-def sentence(ask: Callable[[], object]) -> str:
-    with pytest.raises(HubError) as caught:
+def sentence(ask: Callable[[], object], kind: type[ModelError] = HubError) -> str:
+    with pytest.raises(kind) as caught:
         ask()
     message = str(caught.value)
     assert "127.0.0.1" not in message
@@ -180,9 +180,23 @@ def test_a_file_over_the_limit_is_refused_before_a_byte_of_it(hub: HubStub, styl
 def test_a_full_disk_is_told_before_the_download(
     hub: HubStub, style: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "SPARE_BYTES", 10**18)
-    assert "make room or move the cache with HF_HOME" in sentence(lambda: repo_file("owner/style"))
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    told = sentence(lambda: repo_file("owner/style"), DiskFull)
+    assert told.startswith("The disk of the Hugging Face cache (HF_HOME) has ")
     assert not hub.downloads("style.safetensors")
+
+
+def test_a_download_stops_when_others_have_filled_the_disk_and_goes_on_later(
+    hub: HubStub, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(progress: Progress) -> None:
+        if progress.done >= 2**20:
+            monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+
+    sentence(lambda: repo_file("owner/style", on_progress=fill), DiskFull)
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 0)
+    assert repo_file("owner/style").path.read_bytes() == WEIGHTS
+    assert hub.downloads("style.safetensors")[-1].headers["range"].startswith("bytes=1")
 
 
 @pytest.mark.parametrize("repo_id", ["..", "a/..", "../a", "a", "a/b/c", "a--b/c", "a/b\n", "", "/a/b"])

@@ -5,7 +5,7 @@ import pytest
 from huggingface_hub import constants
 
 from models.config import DEFAULT_CONTROLNET, DEFAULT_MODEL, ModelSettings
-from models.errors import HubError
+from models.errors import DiskFull, HubError
 from models.weights import download
 from models.weights.hub import Progress, cached_file
 from models.weights.pull import check, discard, plan, pull
@@ -87,8 +87,8 @@ def test_disk_space_is_looked_at_for_the_whole_plan_first(
     hub: HubStub, settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan(settings, ["model"])
-    monkeypatch.setattr(download, "SPARE_BYTES", 10**18)
-    with pytest.raises(HubError, match="make room or move the cache"):
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    with pytest.raises(DiskFull, match="HF_HOME"):
         pull(planned)
     assert hub.downloads() == []
 

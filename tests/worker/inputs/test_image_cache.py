@@ -104,6 +104,15 @@ def test_longest_unused_images_go_when_the_disk_is_used_up(web: Web, tmp_path: P
     assert web.seen[-1].headers["If-None-Match"] is None
 
 
+def test_image_is_fetched_and_not_kept_below_the_floor_of_free_disk(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    url = web.on("/a.png", versioned('"1"', BODY))
+    assert images(tmp_path).get(url, "image_url") == BODY
+    assert not list(tmp_path.rglob("images/*"))
+
+
 def test_image_goes_that_was_not_used_for_as_long_as_requests_are_kept(web: Web, tmp_path: Path) -> None:
     url = web.on("/a.png", versioned('"1"', BODY))
     kept = images(tmp_path)

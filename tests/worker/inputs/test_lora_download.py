@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import Cancelled, CheckpointError
+from models.errors import Cancelled, CheckpointError, DiskFull
 from tests.worker.inputs.web import Handler, Web
 from worker.config import WorkerSettings
 from worker.errors import FetchError, StorageError
@@ -118,6 +118,18 @@ def test_two_workers_fetch_a_url_once(settings: WorkerSettings, web: Web) -> Non
     assert len(found) == 3
     assert len(set(found)) == 1
     assert len(web.seen) == 1
+
+
+def test_download_is_refused_below_the_floor_of_free_disk(
+    settings: WorkerSettings, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = web.on("/a", lambda call: call.reply(WEIGHTS))
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    with pytest.raises(DiskFull, match="are kept free"):
+        get(settings, url)
+    assert left_over(settings) == []
+    monkeypatch.undo()
+    assert get(settings, url).path.read_bytes() == WEIGHTS
 
 
 def test_cache_that_cannot_be_written_is_told(settings: WorkerSettings, web: Web) -> None:

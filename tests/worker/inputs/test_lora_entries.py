@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from models.config import DEFAULT_CONTROLNET
-from models.errors import Cancelled, CheckpointError, ControlNetError, HubError, LoraError
+from models.errors import Cancelled, CheckpointError, ControlNetError, DiskFull, HubError, LoraError
 from models.job import LoraFile
 from models.schema.inputs import LoraInput
 from models.weights import demo
@@ -19,7 +19,7 @@ from models.weights.hub import repo_file
 from tests.support.hub import HubStub
 from tests.worker.inputs.web import Web
 from worker.config import WorkerSettings
-from worker.errors import FetchError
+from worker.errors import FetchError, StorageError
 from worker.inputs.disk_quota import trim
 from worker.inputs.lora_entries import ControlNet, resolve_entries
 
@@ -187,6 +187,18 @@ def test_download_from_the_hub_that_nobody_goes_on_with_is_deleted(
     os.utime(part, (time.time() - 7200,) * 2)
     assert trim(settings.cache_path, max_bytes=10**9) == 1
     assert not part.exists()
+
+
+@pytest.mark.parametrize("by", ["hub", "URL"])
+def test_full_disk_names_the_entry_and_is_no_fault_of_the_caller(
+    settings: WorkerSettings, hub: HubStub, web: Web, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    hub.add_repo("ann/style", {"style.safetensors": LORA})
+    url = web.on("/a", lambda call: call.reply(LORA))
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    with pytest.raises(DiskFull, match=r"^loras\[0\]\.path: The disk of .* are kept free") as caught:
+        resolve(settings, ("ann/style" if by == "hub" else url, 1.0))
+    assert caught.value.code == StorageError.code
 
 
 def test_download_from_the_hub_stops_when_it_is_no_longer_wanted(

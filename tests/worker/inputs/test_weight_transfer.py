@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from models.errors import Cancelled
+from models.errors import Cancelled, DiskFull
 from models.job import Job, LoraFile
 from models.weights import demo
 from models.weights.resolve import digest
@@ -112,6 +112,19 @@ def test_lora_that_was_swept_is_told(machine: Machine) -> None:
     with pytest.raises(StorageError, match="send the request again"):
         adapters_of(there).receive(prepared, sent, go_on)
     assert not list(there.data_dir.rglob("*.part"))
+
+
+def test_transfer_is_refused_below_the_floor_of_free_disk(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machine("io"), machine("gpu")
+    prepared = job(lora(here.data_dir))
+    sent = adapters_of(here).send(prepared)
+    prepared.loras[0].path.unlink()
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    with pytest.raises(DiskFull):
+        adapters_of(there).receive(prepared, sent, go_on)
+    assert not [path for path in there.data_dir.rglob("*") if path.is_file()]
 
 
 def test_transfer_stops_when_the_request_is_taken_away(machine: Machine) -> None:

@@ -169,7 +169,7 @@ def test_no_copy_is_kept_of_a_small_checkpoint_or_without_room(
     load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("models.inference.loading.half_copy.WORTHWHILE_BYTES", 1000)
-    monkeypatch.setattr("models.inference.loading.half_copy.SPARE_BYTES", 2**62)
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 2**62)
     load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,77 @@
+"""Below the floor of free disk nothing more is taken from callers, and what needs no room goes on."""
+
+import httpx
+import pytest
+
+from app.config import Settings
+from tests.contract.test_upload import picture, upload
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from worker.storage.objects import open_objects
+from worker.storage.pictures import Storage, new_file_id
+from worker.storage.workspace import INLINE_CHARACTERS
+
+pytestmark = pytest.mark.anyio
+
+FAL = "/fal-ai/z-image/turbo/controlnet/lora"
+PICTURE = "data:image/png;base64," + "A" * INLINE_CHARACTERS
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """More is to be kept free than any disk has; `undo` makes room."""
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 10**18)
+    return monkeypatch
+
+
+def refused(answer: httpx.Response) -> None:
+    assert answer.status_code == 507, answer.text
+    body = answer.json()
+    assert body["error_code"] == 507001
+    assert "GB free" in body["error_message"]
+    assert body["detail"] == body["message"] == body["error_message"]
+    # Nobody is told to send the same again by itself.
+    assert "retry-after" not in answer.headers
+
+
+async def test_upload_is_refused_over_every_dialect(
+    http: httpx.AsyncClient, settings: Settings, full_disk: pytest.MonkeyPatch
+) -> None:
+    asked = {"content_type": "image/png", "file_name": "a.png"}
+    place = (await http.post("/fal/rest/storage/upload/initiate", json=asked)).json()["upload_url"]
+    refused(await upload(http, picture()))
+    refused(await http.post("/fal/cdn/files/upload", content=picture()))
+    refused(await http.put(place, content=picture()))
+    assert not list(settings.data_dir.rglob("upload.png"))
+    full_disk.undo()
+    assert (await upload(http, picture())).status_code == 200
+    assert (await http.put(place, content=picture())).status_code == 200
+
+
+@pytest.mark.parametrize("submit", [SUBMIT, FAL, "/fal/run" + FAL, "/v1/preprocess"])
+async def test_picture_in_a_request_is_refused_over_every_dialect(
+    http: httpx.AsyncClient,
+    settings: Settings,
+    full_disk: pytest.MonkeyPatch,
+    hands: WorkerHands,
+    submit: str,
+) -> None:
+    body = DOCUMENTED_INPUT | {"image_url": PICTURE, "preprocess": "depth"}
+    refused(await http.post(submit, json=body))
+    assert not (settings.data_dir / "work").exists()
+    assert hands.client.zcard("zturbo:line") == 0
+
+
+async def test_control_map_is_not_made_where_it_cannot_be_kept(
+    http: httpx.AsyncClient, full_disk: pytest.MonkeyPatch
+) -> None:
+    refused(await http.post("/v1/preprocess", json={"image_url": "https://a.test/x.png"}))
+
+
+async def test_request_that_needs_no_room_is_taken_and_its_picture_kept(
+    http: httpx.AsyncClient, settings: Settings, full_disk: pytest.MonkeyPatch
+) -> None:
+    answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT)
+    assert answer.status_code == 200, answer.text
+    file_id = new_file_id()
+    Storage(open_objects(settings)).put(file_id, "image.png", picture())
+    assert (await http.get(f"/v1/files/{file_id}/image.png")).content == picture()
