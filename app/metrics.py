@@ -16,12 +16,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from worker.queue import keys
 from worker.queue.requests import Stats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-BOUNDS = ("0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60", "120", "300", "600", "1800", "3600")
-"""Seconds; those of worker/queue/lua/lib.lua, where what took longer counts as +Inf."""
 
 
 class Counted(NamedTuple):
@@ -121,7 +119,7 @@ def _histograms(counts: Mapping[str, int]) -> Iterator[Metric]:
             series[tuple(values)][bound] = count
         for labelled, found in series.items():
             so_far, buckets = 0, []
-            for bound in (*BOUNDS, "+Inf"):
+            for bound in (*(f"{bound:g}" for bound in keys.BOUNDS), "+Inf"):
                 so_far += found.get(bound, 0)
                 buckets.append((bound, so_far))
             family.add_metric(labelled, buckets, found["sum"] / 1000)

@@ -21,11 +21,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.rows import percentiles, write_row
 from worker.queue.affinity import NO_WEIGHTS, Weights
-
-ROUNDS_AHEAD = 8
-LOOKED_AT = 32
-PASSED_OVER_SECONDS = 10.0
-"""The three as in worker/queue/lua/next.lua."""
+from worker.queue.keys import AHEAD_ROUNDS, LOOKED_AT, PASSED_OVER_SECONDS
 
 WORKERS = (1, 4, 64)
 
@@ -48,7 +44,7 @@ def choose(line: Sequence[Waiting], held: Weights) -> Waiting:
     """Of a line in its order, the request that a worker takes which holds these weights."""
     chosen, least, oldest = line[0], 4, math.inf
     for request in line[:LOOKED_AT]:
-        if request.round > line[0].round + ROUNDS_AHEAD:
+        if request.round > line[0].round + AHEAD_ROUNDS:
             break
         load = loads(request.needs, held)
         if load < least and request.created - oldest <= PASSED_OVER_SECONDS:

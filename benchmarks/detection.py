@@ -17,8 +17,9 @@ from pathlib import Path
 from benchmarks.rows import percentiles, write_row
 from benchmarks.store import running_store
 from worker.config import WorkerSettings
-from worker.queue.connection import Scripts, connect
+from worker.queue.connection import connect
 from worker.queue.lease import BEATS_PER_LEASE
+from worker.queue.scripts import Scripts
 from worker.queue.work_queue import Records
 from worker.runtime.reconciler import TICK_SECONDS
 

@@ -32,10 +32,12 @@ from models.schema.inputs import ControlNetLoraInput
 from worker.config import WorkerSettings
 from worker.host.embedded_redis import Fsync
 from worker.queue.affinity import NO_WEIGHTS
-from worker.queue.connection import connect, script_source
-from worker.queue.doorbell import BELL_LISTS, Queue
+from worker.queue.connection import connect
+from worker.queue.doorbell import BELL_LISTS
+from worker.queue.keys import Queue
 from worker.queue.registry import Registry, WorkerInfo
 from worker.queue.requests import Requests
+from worker.queue.scripts import script_source
 from worker.queue.work_queue import RECORD_VERSION, Record, Records, pairs
 
 STEPS = 8

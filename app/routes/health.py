@@ -12,7 +12,7 @@ from app.errors import Unavailable
 from app.metrics import CONTENT_TYPE, exposition
 from app.schemas import HealthBody, ReadyBody, WorkerBody
 from worker.errors import StorageError, StoreUnavailable
-from worker.queue.doorbell import QUEUES, Queue
+from worker.queue.keys import QUEUES, Queue
 from worker.queue.registry import WorkerInfo
 from worker.storage.pictures import Storage
 

@@ -9,7 +9,8 @@ import redis
 from PIL import Image
 
 from benchmarks.chaos.callers import Ticket
-from worker.queue.work_queue import FINAL_STATES, REQUEST_KEY, Record, parse
+from worker.queue import keys
+from worker.queue.work_queue import FINAL_STATES, Record, parse
 from worker.storage.objects import Objects
 from worker.storage.pictures import FOLDER, file_key
 
@@ -71,8 +72,8 @@ def judge(client: redis.Redis, objects: Objects, tickets: list[Ticket], seen: di
 
 
 def _records(client: redis.Redis) -> list[Record]:
-    keys = list(client.scan_iter(f"{REQUEST_KEY}*", count=1000))
-    return [parse(client.hgetall(key), retention_days=7) for key in keys]  # type: ignore[arg-type]
+    found = list(client.scan_iter(f"{keys.REQUEST}*", count=1000))
+    return [parse(client.hgetall(key), retention_days=7) for key in found]  # type: ignore[arg-type]
 
 
 def _explained(record: Record, ticket: Ticket) -> bool:

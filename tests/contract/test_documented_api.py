@@ -29,7 +29,7 @@ from tests.support.http_api import WorkerHands, served
 from tests.support.processes import wait_for
 from worker.encoding.encode import encode_preview
 from worker.errors import FetchError, ImageError
-from worker.queue.doorbell import Queue
+from worker.queue.keys import Queue
 from worker.queue.registry import WorkerInfo
 from worker.storage.objects import open_objects
 from worker.storage.pictures import Storage, new_file_id

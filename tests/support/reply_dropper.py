@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from worker.queue.connection import script_source
+from worker.queue.scripts import script_source
 
 
 class ReplyDropper:

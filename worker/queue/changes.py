@@ -14,10 +14,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from worker.queue.work_queue import LINE_KEY
-
-CHANGED = "zturbo:changed"
-STEPPED = "zturbo:stepped"
+from worker.queue import keys
 
 LINE_SECONDS = 0.5
 """Places in the line are told this often at most: each start of a request moves all the others."""
@@ -88,7 +85,7 @@ class Changes:
         while True:
             try:
                 async with self._client.pubsub() as subscription:
-                    await subscription.subscribe(CHANGED, STEPPED)
+                    await subscription.subscribe(keys.CHANGED, keys.STEPPED)
                     await self._hear(subscription)
             except RedisError as error:
                 log.warning("no news of requests: %s", error)
@@ -104,7 +101,7 @@ class Changes:
                     for listeners in self._listeners.values():
                         _tell_all(listeners)
                 case {"type": "message", "channel": channel, "data": request_id}:
-                    self._line_moved |= channel == CHANGED
+                    self._line_moved |= channel == keys.CHANGED
                     _tell_all(self._listeners.get(request_id, ()))
             now = asyncio.get_running_loop().time()
             if self._line_moved and now - self._line_read_at >= LINE_SECONDS:
@@ -120,7 +117,7 @@ class Changes:
         }
         pipe = self._client.pipeline(transaction=False)
         for request_id in waiting:
-            pipe.zrank(LINE_KEY, request_id)
+            pipe.zrank(keys.LINE, request_id)
         for listeners, rank in zip(waiting.values(), await pipe.execute(), strict=True):
             for listener in listeners:
                 if rank is not None and listener.position not in (None, rank):

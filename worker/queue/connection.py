@@ -1,10 +1,7 @@
-"""How Redis is reached, and how the Lua scripts, the only writers of its `zturbo:` keys, are run."""
+"""How Redis is reached, and what is said of it when it is away."""
 
 import asyncio
-from functools import cache
-from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import redis
 import redis.asyncio
@@ -21,7 +18,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from worker.errors import StoreUnavailable
-from worker.queue.doorbell import BELL_LISTS
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -41,8 +37,6 @@ PASSING = (ConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 
 AWAY = "The request store (Redis) cannot be reached or cannot write; try again shortly."
 
-_LUA = Path(__file__).parent / "lua"
-
 
 def connect(redis_url: str) -> redis.Redis:
     """A client for a worker. Safe to share between threads: each call has a connection of its own."""
@@ -56,25 +50,6 @@ def connect_async(redis_url: str) -> "redis.asyncio.Redis":
     return redis.asyncio.Redis.from_url(
         redis_url, decode_responses=True, socket_timeout=SOCKET_SECONDS, retry=retry
     )
-
-
-@cache
-def script_source(name: str) -> str:
-    return (_LUA / "lib.lua").read_text() + (_LUA / f"{name}.lua").read_text()
-
-
-class Scripts:
-    """The scripts in `lua/` on one client, which may be an async one: then `run` returns an awaitable."""
-
-    def __init__(self, client: "redis.Redis | redis.asyncio.Redis") -> None:
-        self._client = client
-        self._registered: dict[str, Any] = {}
-
-    def run(self, name: str, *args: str | int | float) -> Any:
-        script = self._registered.get(name)
-        if script is None:
-            script = self._registered[name] = self._client.register_script(script_source(name))
-        return script(keys=BELL_LISTS, args=args)
 
 
 def is_away(error: Exception) -> bool:

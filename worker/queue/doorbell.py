@@ -12,7 +12,6 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Literal
 
 import redis
 from rq import Queue as BellQueue
@@ -21,10 +20,9 @@ from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-log = logging.getLogger(__name__)
+from worker.queue.keys import QUEUES, Queue
 
-Queue = Literal["io", "gpu"]
-QUEUES: tuple[Queue, ...] = ("io", "gpu")
+log = logging.getLogger(__name__)
 
 BELL_LISTS = tuple(f"{BellQueue.redis_queue_namespace_prefix}zturbo-{queue}" for queue in QUEUES)
 """Where RQ keeps the bells, in the order of `QUEUES`; the scripts count them."""

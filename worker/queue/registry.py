@@ -7,8 +7,9 @@ from typing import Any, Literal
 import redis
 import redis.asyncio
 
-from worker.queue.connection import Scripts
-from worker.queue.doorbell import Queue
+from worker.queue import keys
+from worker.queue.keys import Queue
+from worker.queue.scripts import Scripts
 
 WorkerState = Literal["starting", "ready", "busy", "setup_failed", "quarantined"]
 
@@ -50,8 +51,8 @@ class Registry:
         self._scripts.run("register", info.kind, info.id, json.dumps(asdict(info)), self._hold_ms)
 
     def leave(self, info: WorkerInfo) -> None:
-        self._client.zrem(f"zturbo:workers:{info.kind}", info.id)
-        self._client.delete(f"zturbo:worker:{info.id}")
+        self._client.zrem(keys.WORKERS + info.kind, info.id)
+        self._client.delete(keys.WORKER + info.id)
 
 
 async def read_workers(client: redis.asyncio.Redis) -> list[WorkerInfo]:

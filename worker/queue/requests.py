@@ -19,21 +19,14 @@ from pydantic_core import to_json
 
 from worker.config import WorkerSettings
 from worker.errors import KeyReused, Refused
+from worker.queue import keys
 from worker.queue.changes import Changes
-from worker.queue.connection import DEFAULT_REDIS_URL, ReachingStore, Scripts, connect_async
-from worker.queue.doorbell import Bells, Queue
+from worker.queue.connection import DEFAULT_REDIS_URL, ReachingStore, connect_async
+from worker.queue.doorbell import Bells
+from worker.queue.keys import Queue
 from worker.queue.registry import WorkerInfo, read_workers
-from worker.queue.work_queue import (
-    LINE_KEY,
-    PREVIEW_KEY,
-    RECORD_VERSION,
-    REQUEST_ID,
-    REQUEST_KEY,
-    WATCHED_KEY,
-    Record,
-    State,
-    parse,
-)
+from worker.queue.scripts import Scripts
+from worker.queue.work_queue import RECORD_VERSION, REQUEST_ID, Record, State, parse
 from worker.storage import location
 from worker.storage.objects import open_objects
 from worker.storage.workspace import Workspace, holds_picture
@@ -145,13 +138,13 @@ class Requests:
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers and can write its append-only file."""
         async with self._reaching_store:
-            await self._client.set("zturbo:ping", "1", px=1000)
+            await self._client.set(keys.PING, "1", px=1000)
 
     async def tell_storage(self) -> None:
         """Tells workers where this server keeps what they share with it."""
         place = await asyncio.to_thread(location.describe, self._settings)
         async with self._reaching_store:
-            await self._client.set(location.KEY, place)
+            await self._client.set(keys.STORAGE, place)
 
     async def submit(
         self,
@@ -238,7 +231,7 @@ class Requests:
             return None
         drawn = int(request_id[:12], 16) / 1000
         async with self._reaching_store:
-            spans: Any = await self._client.zrange("zturbo:outages", 0, -1)
+            spans: Any = await self._client.zrange(keys.OUTAGES, 0, -1)
         for span in spans:
             since, until = (int(milliseconds) / 1000 for milliseconds in span.split())
             if since - DRAWN_BEFORE_SECONDS <= drawn <= until:
@@ -248,18 +241,18 @@ class Requests:
     async def watch(self, request_id: str, seconds: float) -> None:
         """Somebody looks at the request's previews from now on, for so long."""
         async with self._reaching_store:
-            await self._client.set(WATCHED_KEY + request_id, "1", px=int(seconds * 1000))
+            await self._client.set(keys.WATCHED + request_id, "1", px=int(seconds * 1000))
 
     async def preview(self, request_id: str) -> str | None:
         """What the picture looks like after its last step, a JPEG in base64, if there is one."""
         async with self._reaching_store:
-            preview: Any = await self._client.get(PREVIEW_KEY + request_id)
+            preview: Any = await self._client.get(keys.PREVIEW + request_id)
         return preview  # type: ignore[no-any-return]  # a string: answers are decoded
 
     async def position(self, request_id: str) -> int | None:
         """Requests ahead of it (0: the next to run); None when it is not in the line."""
         async with self._reaching_store:
-            rank = await self._client.zrank(LINE_KEY, request_id)
+            rank = await self._client.zrank(keys.LINE, request_id)
         return None if rank is None else int(rank)  # type: ignore[arg-type]  # no score was asked for
 
     async def cancel(self, request_id: str, force: bool = False) -> Cancellation | None:
@@ -298,7 +291,7 @@ class Requests:
         for _ in range(LIST_BATCHES):
             async with self._reaching_store:
                 ids: Any = await self._client.zrange(
-                    f"zturbo:owner:{owner}", newest, "-inf", desc=True, byscore=True, offset=0, num=LIST_BATCH
+                    keys.OWNER + owner, newest, "-inf", desc=True, byscore=True, offset=0, num=LIST_BATCH
                 )
             for record in await self._read(ids):
                 newest = f"({record.sequence}"
@@ -314,8 +307,8 @@ class Requests:
         async with self._reaching_store:
             pipe = self._client.pipeline(transaction=True)
             for request_id in ids:
-                pipe.hgetall(REQUEST_KEY + request_id)
-                pipe.zrank(LINE_KEY, request_id)
+                pipe.hgetall(keys.REQUEST + request_id)
+                pipe.zrank(keys.LINE, request_id)
             answers = await pipe.execute()
         return [
             parse(fields, self._settings.retention_days, rank)
@@ -327,13 +320,13 @@ class Requests:
         async with self._reaching_store:
             seconds, _ = await self._client.time()
             pipe = self._client.pipeline(transaction=True)
-            pipe.zcard("zturbo:waiting:io")
-            pipe.zcard("zturbo:waiting:gpu")
-            pipe.zcard(LINE_KEY)
-            pipe.zcard("zturbo:leases")
-            pipe.zcount("zturbo:done", (seconds - MINUTE) * 1000, "+inf")
-            pipe.get("zturbo:pace")
-            pipe.hgetall("zturbo:metrics")
+            pipe.zcard(keys.WAITING + "io")
+            pipe.zcard(keys.WAITING + "gpu")
+            pipe.zcard(keys.LINE)
+            pipe.zcard(keys.LEASES)
+            pipe.zcount(keys.DONE, (seconds - MINUTE) * 1000, "+inf")
+            pipe.get(keys.PACE)
+            pipe.hgetall(keys.METRICS)
             io, gpu, in_line, running, finished, pace, counts = await pipe.execute()
             workers = await read_workers(self._client)
         return Stats(

@@ -15,14 +15,14 @@ import redis
 
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
+from worker.queue import keys
 from worker.queue.affinity import NO_WEIGHTS, Weights
-from worker.queue.connection import Scripts
-from worker.queue.doorbell import Queue
+from worker.queue.keys import Queue, Stage
+from worker.queue.scripts import Scripts
 
 State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 """`in_queue` until a GPU worker takes the request; `in_progress` from then on, the finish stage included."""
 
-Stage = Literal["prepare", "generate", "finish"]
 Standing = Literal["held", "passed", "gone", "cancelled", "fenced"]
 
 EXPAND = "zturbo/expand"
@@ -41,12 +41,6 @@ DAY_SECONDS = 86_400
 RECORD_VERSION = 2
 """Of the records that this code submits. One without a version is 0, from before there was one; what differs
 between versions is told in docs/upgrades.md. A worker takes no request of a newer version than its own."""
-
-REQUEST_KEY = "zturbo:req:"
-LINE_KEY = "zturbo:line"
-PREVIEW_KEY = "zturbo:preview:"
-WATCHED_KEY = "zturbo:watched:"
-"""String by id: there while somebody follows the request."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +186,7 @@ class Records:
         self._lease_ms = int(settings.lease_seconds * 1000)
 
     def get(self, request_id: str) -> Record | None:
-        fields: dict[str, str] = self._client.hgetall(REQUEST_KEY + request_id)  # type: ignore[assignment]
+        fields: dict[str, str] = self._client.hgetall(keys.REQUEST + request_id)  # type: ignore[assignment]
         return self._parse(fields) if fields else None
 
     def _parse(self, fields: Mapping[str, str]) -> Record:
@@ -221,7 +215,7 @@ class Records:
 
     def is_watched(self, request_id: str) -> bool:
         """Whether somebody follows the request and would look at a preview."""
-        return bool(self._client.exists(WATCHED_KEY + request_id))
+        return bool(self._client.exists(keys.WATCHED + request_id))
 
     def advance(
         self,

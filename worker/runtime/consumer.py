@@ -23,9 +23,10 @@ from worker.errors import LeaseLost, WorkerError
 from worker.logs import about
 from worker.queue.affinity import NO_WEIGHTS
 from worker.queue.connection import is_away
-from worker.queue.doorbell import Bells, Queue
+from worker.queue.doorbell import Bells
+from worker.queue.keys import QUEUE_OF, Queue, Stage
 from worker.queue.lease import Lease
-from worker.queue.work_queue import Record, Records, Stage
+from worker.queue.work_queue import Record, Records
 from worker.runtime.quarantine import Trial
 from worker.runtime.watchdog import Watchdog
 from worker.stages.dispatch import task_of
@@ -251,7 +252,7 @@ class Consumer:
         log.info("stage ended", extra=extra)
 
     def _ring(self, stage: Stage, bells: int) -> None:
-        queue: Queue = "gpu" if stage == "generate" else "io"
+        queue = QUEUE_OF[stage]
         try:
             self._bells.ring(queue, bells)
         except RedisError as error:

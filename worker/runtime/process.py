@@ -19,8 +19,10 @@ from worker.config import WorkerSettings
 from worker.counters import counted
 from worker.errors import WorkerError
 from worker.host.parent_death import known_pid
+from worker.queue import keys
 from worker.queue.connection import connect
-from worker.queue.doorbell import Bells, Queue, answer_bells
+from worker.queue.doorbell import Bells, answer_bells
+from worker.queue.keys import Queue
 from worker.queue.registry import Registry, WorkerInfo, WorkerState
 from worker.queue.work_queue import Records
 from worker.runtime.consumer import DEVICE_BROKEN_STATUS, Consumer
@@ -158,7 +160,7 @@ class WorkerProcess:
             time.sleep(STORAGE_RETRY_SECONDS)
 
     def _told(self) -> str | None:
-        told: str | None = self._client.get(location.KEY)  # type: ignore[assignment]  # answers are decoded
+        told: str | None = self._client.get(keys.STORAGE)  # type: ignore[assignment]  # answers are decoded
         return told
 
     def _load(self) -> Engine:

@@ -11,6 +11,8 @@ from contextlib import suppress
 import redis
 from redis.exceptions import RedisError
 
+from worker.queue import keys
+
 FAILURES = 5
 QUICK_SECONDS = 600
 """Failures further apart have nothing to do with one another."""
@@ -25,7 +27,7 @@ class Trial:
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
         self.name = f"{f'GPU {gpu}' if gpu else f'device {device}'} of {socket.gethostname()}"
         self._client = client
-        self._key = f"zturbo:unproven:{self.name}"
+        self._key = keys.UNPROVEN + self.name
 
     def begin(self) -> int:
         """Counts this start; returns how many before it ended without a picture."""

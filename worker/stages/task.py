@@ -14,7 +14,8 @@ from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
 from worker.inputs.weight_transfer import Adapters
 from worker.queue.affinity import Weights
-from worker.queue.work_queue import Record, Stage
+from worker.queue.keys import Stage
+from worker.queue.work_queue import Record
 from worker.storage.objects import Objects
 from worker.storage.pictures import Storage
 from worker.storage.workspace import Workspace

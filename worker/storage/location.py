@@ -11,12 +11,11 @@ from worker.config import WorkerSettings
 from worker.errors import SetupError
 from worker.secret import Secret
 
-KEY = "zturbo:storage"
 TOLD_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_REGION")
 
 
 def describe(settings: WorkerSettings) -> str:
-    """What the API writes under KEY: the store's address, or what only a process with its folder can know."""
+    """What the API tells: the store's address, or what only a process with its folder can know."""
     if settings.storage:
         variables = {name: os.environ[name] for name in TOLD_VARIABLES if os.environ.get(name)}
         return json.dumps({"storage": settings.storage, "variables": variables})

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from benchmarks.faults import Faults
 from tests.support.redis_server import RedisServer
 from worker.config import WorkerSettings
-from worker.queue.connection import Scripts, connect
+from worker.queue.connection import connect
 from worker.queue.registry import Registry, WorkerInfo
+from worker.queue.scripts import Scripts
 from worker.queue.work_queue import Records
 
 pytestmark = pytest.mark.skipif(

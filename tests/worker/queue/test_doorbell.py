@@ -12,7 +12,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from tests.worker.runtime.crew import Crew
-from worker.queue.doorbell import BELL_LISTS, QUEUES, Bells
+from worker.queue.doorbell import BELL_LISTS, Bells
+from worker.queue.keys import QUEUES
 
 pytestmark = pytest.mark.anyio
 

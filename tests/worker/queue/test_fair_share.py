@@ -7,8 +7,8 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from worker.config import WorkerSettings
-from worker.queue.connection import Scripts
 from worker.queue.requests import Requests
+from worker.queue.scripts import Scripts
 from worker.queue.work_queue import Records
 
 OWNERS = ("ann", "bob", "cat")

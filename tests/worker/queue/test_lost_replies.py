@@ -11,7 +11,8 @@ from tests.support.reply_dropper import ReplyDropper
 from tests.worker.runtime.test_consumer import BODY, MODEL, GreyEngine, files, never
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
-from worker.queue.doorbell import Bells, Queue
+from worker.queue.doorbell import Bells
+from worker.queue.keys import Queue
 from worker.queue.requests import CallersKey, Requests
 from worker.queue.work_queue import Records
 from worker.runtime.consumer import Consumer

@@ -10,10 +10,10 @@ import redis
 
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
-from worker.queue.connection import Scripts
 from worker.queue.doorbell import Bells
 from worker.queue.registry import Registry, WorkerInfo
 from worker.queue.requests import Requests
+from worker.queue.scripts import Scripts
 from worker.queue.work_queue import Record, Records
 
 Sides = tuple[Requests, Records]
@@ -359,12 +359,12 @@ async def test_submit_stands_when_the_bell_cannot_be_rung(
 
 
 def test_no_script_is_left_out_of_the_wheel_or_fails_to_load(client: redis.Redis) -> None:
-    from worker.queue import connection
+    from worker.queue import scripts
 
-    names = {path.stem for path in connection._LUA.glob("*.lua")} - {"lib"}
+    names = {path.stem for path in scripts._LUA.glob("*.lua")} - {"lib"}
     assert {"submit", "next", "beat", "advance", "close", "release", "cancel", "reap", "delete"} <= names
     for name in names:
-        client.script_load(connection.script_source(name))
+        client.script_load(scripts.script_source(name))
     assert Scripts(client).run("expired", 1, 1) == []
 
 

@@ -27,9 +27,10 @@ from benchmarks.affinity import Waiting, choose
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
 from worker.queue.affinity import NO_WEIGHTS, Weights
-from worker.queue.connection import Scripts, connect
-from worker.queue.doorbell import Queue
-from worker.queue.work_queue import Records, Stage
+from worker.queue.connection import connect
+from worker.queue.keys import Queue, Stage
+from worker.queue.scripts import Scripts
+from worker.queue.work_queue import Records
 
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
 IDS = ("a", "b", "c", "x", "y", "z")

@@ -10,8 +10,10 @@ import redis
 from tests.worker.runtime.crew import MODEL
 from tests.worker.runtime.solo import BODY, GreyEngine, never
 from worker.config import WorkerSettings
-from worker.queue.connection import Scripts, connect
-from worker.queue.doorbell import Bells, Queue
+from worker.queue.connection import connect
+from worker.queue.doorbell import Bells
+from worker.queue.keys import Queue
+from worker.queue.scripts import Scripts
 from worker.queue.work_queue import Record, Records
 from worker.runtime.consumer import Consumer
 from worker.runtime.quarantine import Trial

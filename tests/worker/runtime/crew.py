@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.worker.runtime.worker_process import main
 from worker.config import WorkerSettings
+from worker.queue import keys
 from worker.queue.connection import connect
 from worker.queue.registry import WorkerInfo
 from worker.queue.requests import Requests
@@ -51,7 +52,7 @@ class Crew:
         self.requests = Requests.connect(self.settings)
         # As an API does when it starts.
         with connect(redis_url) as client:
-            client.set(location.KEY, location.describe(self.settings))
+            client.set(keys.STORAGE, location.describe(self.settings))
         self._processes: list[BaseProcess] = []
         self._log = data_dir / "workers.log"
         data_dir.mkdir(parents=True, exist_ok=True)

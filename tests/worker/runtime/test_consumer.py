@@ -19,7 +19,7 @@ from tests.worker.runtime.solo import BODY, GreyEngine, files
 from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.queue.affinity import Weights
-from worker.queue.doorbell import Queue
+from worker.queue.keys import Queue
 from worker.queue.work_queue import CONTROL_MAP, EXPAND, Record, Records
 from worker.storage.objects import FolderObjects
 

@@ -9,8 +9,8 @@ import redis
 from tests.worker.runtime.solo import files
 from worker.config import WorkerSettings
 from worker.errors import StorageError
-from worker.queue.connection import Scripts
-from worker.queue.doorbell import Queue
+from worker.queue.keys import Queue
+from worker.queue.scripts import Scripts
 from worker.queue.work_queue import Record, Records
 from worker.runtime.sweeper import Sweeper
 from worker.storage.objects import FolderObjects

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from tests.support.processes import wait_for
 from tests.support.s3_server import KEYS, S3Server
 from tests.worker.runtime.crew import Crew
-from worker.storage import location
+from worker.queue import keys
 from worker.storage.objects import open_objects
 from worker.storage.pictures import Storage
 from worker.storage.workspace import INLINE_CHARACTERS
@@ -94,7 +94,7 @@ async def test_worker_that_is_there_before_any_api_waits_for_it(
     redis_url: str, client: redis.Redis, tmp_path: Path
 ) -> None:
     crew = Crew(redis_url, tmp_path / "api")
-    client.delete(location.KEY)
+    client.delete(keys.STORAGE)
     crew.start("io")
     (worker,) = await crew.workers("starting")
     await anyio.sleep(0.2)

@@ -17,7 +17,7 @@ from models.errors import BadOutput, DeviceBroken, WeightsMissing
 from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
-from worker.queue.doorbell import Queue
+from worker.queue.keys import Queue
 from worker.runtime.process import run_worker
 
 

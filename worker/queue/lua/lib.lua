@@ -1,37 +1,7 @@
--- Put in front of every script: the keys, the clock, and the moves that several scripts share.
--- KEYS are the lists that the bells of the two queues hang in: {io, gpu}. Every other key is built here.
-
-local REQUEST = 'zturbo:req:'       -- hash of one request
-local WAITING = 'zturbo:waiting:'   -- sorted set by queue (io, gpu): ids that a worker may take
-local LEASES = 'zturbo:leases'      -- sorted set: ids in a worker's hands, by the end of the lease (ms)
-local LINE = 'zturbo:line'          -- sorted set: ids not yet taken by a GPU worker, by their place
-local QUEUED = 'zturbo:queued'      -- hash by owner: how many of their ids are in the line
-local ROUND = 'zturbo:round'        -- string: the latest round of which GPU workers took a request
-local SPENT = 'zturbo:spent:'       -- string by owner: until when their submits last at the permitted rate (ms)
-local ROUNDS = 'zturbo:rounds'      -- hash by owner: the latest round in which they have or had a request
-local DONE = 'zturbo:done'          -- sorted set: ids in a final state, by the time of it (ms)
-local OWNER = 'zturbo:owner:'       -- sorted set by owner: their ids, by submission
-local TOKEN = 'zturbo:token:'       -- string: the id that a token was handed
-local WORKERS = 'zturbo:workers:'   -- sorted set by queue: worker ids, by the end of their registration (ms)
-local WORKER = 'zturbo:worker:'     -- string: what one worker says of itself, JSON
-local SEQUENCE = 'zturbo:sequence'  -- counter of submissions
-local PACE = 'zturbo:pace'          -- string: moving average of a generation (ms)
-local CLOCK = 'zturbo:clock'        -- string: Redis's time at the latest move, and `now` of then (ms)
-local TURN = 'zturbo:turn'          -- string: until when one worker process has this tick's reaping (ms)
-local BOOT = 'zturbo:boot'          -- string: Redis's run id at the latest reaping, and the date of that (ms)
-local OUTAGES = 'zturbo:outages'    -- sorted set: 'from to' (ms) of each time that Redis ended, by its end
-local REAPED = 'zturbo:reaped'      -- string: time of the last reaping (ms)
-local QUIET = 'zturbo:quiet'        -- string: no lease is taken away before this time (ms)
-local CHANGED = 'zturbo:changed'     -- channel: id of a request whose state changed, and with it perhaps the line
-local STEPPED = 'zturbo:stepped'     -- channel: id of a request that did a step
-local PREVIEW = 'zturbo:preview:'   -- string by id: JPEG of the picture as it is now, base64
-local IDEMPOTENCY = 'zturbo:idempotency:' -- string by a digest of owner and key: an id, a digest of what it stands for
-local METRICS = 'zturbo:metrics'     -- hash: what was counted, 'name|label|…', and for a histogram '…|bound' and '…|sum' (ms)
-local WEBHOOKS = 'zturbo:webhooks'   -- sorted set: ids whose caller is to be told of the end, by when next (ms)
+-- Put in front of every script, behind the constants of worker/queue/keys.py: the clock, and the moves that several
+-- scripts share. KEYS are the lists that the bells of the two queues hang in: {io, gpu}.
 
 local BELLS = {io = KEYS[1], gpu = KEYS[2]}
-local QUEUE = {prepare = 'io', generate = 'gpu', finish = 'io'}
-local PLACES = 65536                -- places in a round, more than there are owners; enough bits are left for rounds
 local BEHIND_FINISH = 1e12          -- more than two places in the line are ever apart
 
 local LONGEST_GAP = 86400000        -- ms; nothing is ever due later than this, so a longer gap counts as one
@@ -68,8 +38,6 @@ end
 local function count(by, ...)
     redis.call('HINCRBY', METRICS, table.concat({...}, '|'), by)
 end
-
-local BOUNDS = {0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600} -- seconds
 
 local function observe(ms, ...)
     local bound = '+Inf'

@@ -5,10 +5,6 @@ local queue, token, worker, lease, known = ARGV[1], ARGV[2], ARGV[3], tonumber(A
 local held = ARGV[6]
 local at = now()
 
-local AHEAD = 8 * PLACES    -- how far in the line a request may be taken before its turn
-local LOOKED_AT = 32        -- requests to choose from
-local PASSED_OVER = 10000   -- ms
-
 local id = redis.call('GET', TOKEN .. token)
 if id then
     if redis.call('HGET', REQUEST .. id, 'token') ~= token then return {} end
