@@ -1,6 +1,7 @@
 """A caller's bytes to checked RGB pixels. An error never has Pillow's own text: it can leak addresses."""
 
 import io
+import re
 import warnings
 from functools import cache
 
@@ -17,10 +18,15 @@ NAMES = ", ".join(FORMATS).replace("HEIF", "HEIC")
 MAX_MEGAPIXELS = 40
 MAX_SIDE = 16_384
 MAX_SCANS = 100
-"""Of a JPEG; a progressive one has about ten. A scan of 82 bytes can cost 20 ms, so a file of 50 MB hours."""
+MAX_SCANNED_MEGAPIXELS = 600
+"""Scans of a JPEG times its megapixels: a progressive one of the largest size has ten scans, so 400. A scan
+of a few bytes goes over all pixels: 100 of 40 megapixels take 4 s, and a file of 50 MB would take hours."""
 
-JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
-"""How a JPEG and each of its scans begins; within a scan the latter does not occur."""
+SCAN, END = 0xDA, 0xD9
+ALONE = (0x01, *range(0xD0, 0xD9))
+"""Markers of a JPEG that have no length after them."""
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 
 SIXTEEN_BIT = 257
 """65535 / 255."""
@@ -32,13 +38,13 @@ def read_image(data: bytes, field: str) -> Pixels:
     `field` is where the bytes came from, for the message. Raises ImageError.
     """
     _register_heif()
-    if data.startswith(JPEG) and data.count(SCAN) > MAX_SCANS:
-        raise ImageError(f"{field}: the picture has more than {MAX_SCANS} scans.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, field)
+                if image.format in ("JPEG", "MPO"):
+                    _check_scans(image, data, field)
                 image.load()
                 # In place: a copy of forty megapixels is 160 MB.
                 ImageOps.exif_transpose(image, in_place=True)
@@ -71,6 +77,26 @@ def _check_size(image: Image.Image, field: str) -> None:
             f"{field}: the picture is {width}x{height}; at most {MAX_MEGAPIXELS} megapixels and "
             f"{MAX_SIDE} pixels a side are taken."
         )
+
+
+def _check_scans(image: Image.Image, data: bytes, field: str) -> None:
+    scans, megapixels = _count_scans(data), image.width * image.height / 1_000_000
+    if scans > MAX_SCANS or scans * megapixels > MAX_SCANNED_MEGAPIXELS:
+        raise ImageError(
+            f"{field}: the JPEG has {scans} scans of {megapixels:.1f} megapixels; at most {MAX_SCANS} scans "
+            f"and {MAX_SCANNED_MEGAPIXELS} megapixels in all of them are taken: save it as baseline or PNG."
+        )
+
+
+def _count_scans(data: bytes) -> int:
+    """The scans of the first picture, found as libjpeg finds them; behind it a telephone may put a film."""
+    scans = at = 0
+    while (marker := _MARKER.search(data, at)) and (kind := marker[1][0]) != END:
+        scans += kind == SCAN
+        at = marker.end()
+        if kind not in ALONE:
+            at += int.from_bytes(data[at : at + 2])
+    return scans
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from worker.errors import ImageError
 from worker.inputs.decode import read_image
@@ -107,12 +107,35 @@ def test_heic_that_lies_about_its_size_is_refused(told: int) -> None:
         read_image(bytes(data), "image_url")
 
 
-def test_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
-    data = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
-    assert read_image(data, "image_url").shape == (64, 64, 3)
+def of_many_scans(size: tuple[int, int], more: int) -> bytes:
+    """A progressive JPEG whose last scan comes so many times more."""
+    data = encoded(Image.new("L", size, 90), "JPEG", progressive=True)
     last = data[data.rfind(b"\xff\xda") : -2]
-    with pytest.raises(ImageError, match="more than 100 scans"):
-        read_image(data[:-2] + 100 * last + b"\xff\xd9", "image_url")
+    return data[:-2] + more * last + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(("size", "more"), [((64, 64), 100), ((3000, 2500), 75), ((8000, 5000), 10)])
+def test_jpeg_of_many_scans_is_refused_before_it_is_decoded(
+    size: tuple[int, int], more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = of_many_scans(size, more)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(
+        ImageError, match=r"^image_url: the JPEG has \d+ scans of .* in all of them are taken"
+    ):
+        read_image(data, "image_url")
+
+
+@pytest.mark.parametrize(("size", "more"), [((64, 64), 0), ((64, 64), 80), ((3000, 2000), 60)])
+def test_jpeg_of_fewer_scans_is_read(size: tuple[int, int], more: int) -> None:
+    assert read_image(of_many_scans(size, more), "image_url").shape == (size[1], size[0], 3)
+
+
+def test_only_scans_of_the_picture_itself_count() -> None:
+    """A preview in the EXIF block and a film behind the picture may have any bytes."""
+    data = encoded(Image.new("RGB", (16, 16), "red"), "JPEG")
+    preview = b"\xff\xe1\x10\x02" + b"\xff\xda" * 0x800
+    assert read_image(data[:2] + preview + data[2:] + b"\xff\xda" * 1000, "image_url").shape == (16, 16, 3)
 
 
 def test_first_frame_of_an_animation_is_taken() -> None:
