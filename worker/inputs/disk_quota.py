@@ -1,4 +1,4 @@
-"""The disk that LoRAs fetched for callers may take: by URL in DATA_DIR/cache, by hub id in the hub's cache.
+"""The disk that caches may take: all of DATA_DIR/cache, and what callers brought into the hub's cache.
 
 Of the hub's cache, which other programs use too, only what a caller's request brought there is ever deleted:
 `DATA_DIR/cache/hub` has a note of each such file.
@@ -6,24 +6,39 @@ Of the hub's cache, which other programs use too, only what a caller's request b
 
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from redis.exceptions import RedisError
+
+from models.disk import spare_bytes
 from models.weights.hub import Progress, evict
+from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.storage.objects import write_whole
 
-IN_USE_SECONDS = 3600.0
-"""A file that was asked for this recently is kept, whatever the quota: a request in the queue may need it."""
+UNFINISHED_SECONDS = 3600.0
+"""What nobody has gone on writing for so long was left by a process that died."""
+LOCK_SECONDS = 86_400.0
+"""A lock is kept as long as the file that was fetched under it is fresh."""
+DAY_SECONDS = 86_400
+
+InLine = Callable[[], Collection[str]]
+"""What the requests in line need of the caches: names of LoRAs as callers wrote them, paths, SHA-256s."""
+
+log = logging.getLogger(__name__)
 
 
 class _Kept(NamedTuple):
     used_at: float
     size: int
+    names: frozenset[str]
+    """What a request in line may call it by."""
     delete: Callable[[], None]
 
 
@@ -60,64 +75,119 @@ class HubNote:
             raise StorageError(f"The file could not be kept here: {error.strerror}.") from error
 
 
-def trim(cache: Path, max_bytes: int) -> int:
-    """Deletes downloads that were never finished, and what was unused longest until the rest fits.
+class DiskQuota:
+    """Deletes what was unused longest until the rest fits, but for what the requests in line need.
 
-    Returns how many files that were.
+    Several processes may trim at once: what another has deleted meanwhile is no fault.
     """
-    begun = [_file(path) for path in cache.glob("urls/*.part")]
-    begun += [_hub_file(note) for note in cache.glob("hub/*.begun")]
-    stale = [each for each in begun if _is_unused(each.used_at)]
-    kept = [_file(path) for path in cache.glob("files/*.safetensors")]
-    kept += [_hub_file(note) for note in cache.glob("hub/*.file")]
-    room = max_bytes
-    for each in sorted(kept, key=lambda each: each.used_at, reverse=True):
-        room -= each.size
-        if room < 0 and _is_unused(each.used_at):
-            stale.append(each)
-    for each in stale:
-        each.delete()
-    return len(stale)
+
+    def __init__(self, settings: WorkerSettings, in_line: InLine | None = None) -> None:
+        """Without `in_line` the files of LoRAs are left to a process that can ask what is in line."""
+        self._cache = settings.cache_path
+        self._max_bytes = settings.max_cache_bytes
+        self._max_image_bytes = settings.max_image_cache_bytes
+        self._max_image_seconds = settings.retention_days * DAY_SECONDS
+        self._in_line = in_line
+
+    def trim(self) -> int:
+        """Brings every cache under its quota; returns how many files that cost."""
+        stale = [each for each in self._unfinished() if _age(each) > UNFINISHED_SECONDS]
+        stale += [each for each in self._files("urls/*.lock") if _age(each) > LOCK_SECONDS]
+        stale += [each for each in self._files("urls/*.json") if _age(each) > LOCK_SECONDS]
+        weights = [*self._files("files/*.safetensors"), *self._hub_files("hub/*.file"), *self._old_copies()]
+        if self._in_line and (beyond := self._beyond(weights, self._max_bytes)):
+            stale += self._spared(beyond, self._in_line)
+        stale += self._images()
+        for each in stale:
+            # Whoever cannot delete one file deletes the others.
+            with suppress(OSError):
+                each.delete()
+        return len(stale)
+
+    def trim_images(self) -> None:
+        """Brings the cache of images alone under its quota."""
+        for each in self._images():
+            each.delete()
+
+    def _images(self) -> list[_Kept]:
+        images = list(self._files("images/*"))
+        old = [each for each in images if _age(each) > self._max_image_seconds]
+        return old + [each for each in self._beyond(images, self._max_image_bytes) if each not in old]
+
+    def _beyond(self, kept: Iterable[_Kept], max_bytes: int) -> list[_Kept]:
+        """What does not fit, the longest unused; a cache makes room where the disk is nearly full."""
+        newest = sorted(kept, key=lambda each: each.used_at, reverse=True)
+        room = min(max_bytes, sum(each.size for each in newest) + spare_bytes(self._cache))
+        beyond = []
+        for each in newest:
+            room -= each.size
+            if room < 0:
+                beyond.append(each)
+        return beyond
+
+    def _spared(self, beyond: list[_Kept], in_line: InLine) -> list[_Kept]:
+        try:
+            names = set(in_line())
+        except RedisError as error:
+            log.warning("the caches are trimmed later: %s", error)
+            return []
+        for name in tuple(names):
+            # A hub id with a file, and the content that a URL stands for.
+            names.add("/".join(name.split("/")[:2]))
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                names.add(json.loads((self._cache / "urls" / f"{_name(name)}.json").read_bytes())["sha256"])
+        return [each for each in beyond if not each.names & names]
+
+    def _unfinished(self) -> Iterator[_Kept]:
+        yield from self._files("urls/*.part")
+        yield from self._files(".draft-*")
+        yield from self._hub_files("hub/*.begun")
+
+    def _old_copies(self) -> list[_Kept]:
+        """Copies of weights in 16 bits (`models.inference.loading.half_copy`), but the one used last."""
+        copies = self._files("*.safetensors")
+        return sorted(copies, key=lambda each: each.used_at, reverse=True)[1:]
+
+    def _files(self, pattern: str) -> Iterator[_Kept]:
+        """The time of a file is that of its last use."""
+        for path in self._cache.glob(pattern):
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                yield _Kept(stat.st_mtime, stat.st_size, frozenset({path.stem}), _deleting(path))
+
+    def _hub_files(self, pattern: str) -> Iterator[_Kept]:
+        for note in self._cache.glob(pattern):
+            try:
+                used_at, said = note.stat().st_mtime, json.loads(note.read_bytes())
+                repo_id, path = str(said["repo_id"]), Path(said["path"]) if said["path"] else None
+                size = path.stat().st_size if path and path.is_file() else 0
+            except FileNotFoundError:
+                continue
+            except (ValueError, KeyError, TypeError):
+                # A note that tells nothing: the file it stood for is left to whoever looks after that cache.
+                note.unlink(missing_ok=True)
+                continue
+            names = frozenset({repo_id, str(path)})
+            yield _Kept(used_at, size, names, _evicting(note, repo_id, path))
 
 
-def _file(path: Path) -> _Kept:
-    """Its time is that of its last use (worker.inputs.lora_download)."""
+def _deleting(path: Path) -> Callable[[], None]:
+    return lambda: path.unlink(missing_ok=True)
 
+
+def _evicting(note: Path, repo_id: str, path: Path | None) -> Callable[[], None]:
     def delete() -> None:
-        path.unlink(missing_ok=True)
-
-    return _Kept(_used_at(path), _size(path), delete)
-
-
-def _hub_file(note: Path) -> _Kept:
-    said = json.loads(note.read_bytes())
-    path = Path(said["path"]) if said["path"] else None
-
-    def delete() -> None:
-        evict(said["repo_id"], path, IN_USE_SECONDS)
+        with suppress(FileNotFoundError):
+            evict(repo_id, path, UNFINISHED_SECONDS)
         note.unlink(missing_ok=True)
 
-    return _Kept(_used_at(note), _size(path) if path else 0, delete)
+    return delete
+
+
+def _age(kept: _Kept) -> float:
+    """Seconds since its last use."""
+    return time.time() - kept.used_at
 
 
 def _name(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_unused(used_at: float) -> bool:
-    return time.time() - used_at > IN_USE_SECONDS
-
-
-def _used_at(path: Path) -> float:
-    """Unix seconds; 0 when it is gone."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

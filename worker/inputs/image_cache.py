@@ -8,7 +8,6 @@ nor what was not used for as long as requests are kept.
 import hashlib
 import json
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +16,9 @@ from models.disk import check_room
 from models.errors import DiskFull
 from worker.config import WorkerSettings
 from worker.counters import count
+from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.fetch import UNKNOWN, Limits, Version, fetch
 from worker.inputs.guard import AllowList
-from worker.queue.work_queue import DAY_SECONDS
 from worker.storage.objects import write_whole
 
 IMAGE_SECONDS = 30.0
@@ -34,12 +33,13 @@ NOTHING = _Kept(UNKNOWN, b"")
 
 
 class KeptImages:
-    """`images/<sha256 of the URL>` in the cache: a line of JSON, which is the version, then the body."""
+    """`images/<sha256 of the URL>` in the cache: a line of JSON, which is the version and
+    the body's SHA-256, then the body."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._folder = settings.cache_path / "images"
         self._max_bytes = settings.max_image_cache_bytes
-        self._max_seconds = settings.retention_days * DAY_SECONDS
+        self._quota = DiskQuota(settings)
         self._limits = Limits(settings.max_image_bytes, IMAGE_SECONDS)
         self._allowed = AllowList.parse(settings.allow_hosts)
 
@@ -68,7 +68,16 @@ class KeptImages:
         # Under another limit since: asked for anew, and refused.
         if len(body) > self._limits.max_bytes:
             return NOTHING
-        return _Kept(Version(*json.loads(version)), body)
+        try:
+            etag, modified, digest = json.loads(version)
+            if digest == hashlib.sha256(body).hexdigest():
+                return _Kept(Version(str(etag), str(modified)), body)
+        except (ValueError, TypeError):
+            pass
+        # A file that is no longer what was written would be taken for the picture for ever.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return NOTHING
 
     def _keep(self, path: Path, kept: _Kept) -> None:
         if not kept.version.conditions() or len(kept.body) > self._max_bytes:
@@ -76,16 +85,6 @@ class KeptImages:
             return
         check_room(self._folder, len(kept.body))
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(kept.version).encode() + b"\n" + kept.body)
-        self.trim()
-
-    def trim(self) -> None:
-        """Deletes what is too old, and what was used longest ago until the rest fits."""
-        room, now = self._max_bytes, time.time()
-        # Several workers trim at once: what one has deleted is gone for all.
-        with suppress(FileNotFoundError):
-            files = [(path.stat(), path) for path in self._folder.iterdir()]
-            for stat, path in sorted(files, key=lambda file: file[0].st_mtime, reverse=True):
-                room -= stat.st_size
-                if room < 0 or now - stat.st_mtime > self._max_seconds:
-                    path.unlink()
+        head = [*kept.version, hashlib.sha256(kept.body).hexdigest()]
+        write_whole(path, json.dumps(head).encode() + b"\n" + kept.body)
+        self._quota.trim_images()

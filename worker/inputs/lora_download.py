@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.disk import check_room
+from models.errors import CheckpointError
 from worker.config import WorkerSettings
 from worker.counters import count
 from worker.errors import StorageError
-from worker.inputs.disk_quota import trim
+from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.fetch import Limits, fetch
 from worker.inputs.guard import AllowList
 from worker.storage.objects import write_whole
@@ -38,10 +39,10 @@ class Downloaded(NamedTuple):
 class Downloads:
     """The files that callers' URLs were fetched to."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, quota: DiskQuota | None = None) -> None:
         self._urls = settings.cache_path / "urls"
         self._files = settings.cache_path / "files"
-        self._max_cache_bytes = settings.max_cache_bytes
+        self._quota = quota or DiskQuota(settings)
         self._limits = Limits(settings.max_lora_bytes, LORA_SECONDS)
         self._allowed = AllowList.parse(settings.allow_hosts)
 
@@ -58,7 +59,7 @@ class Downloads:
             self._urls.mkdir(parents=True, exist_ok=True)
             self._files.mkdir(exist_ok=True)
             with _alone(self._urls / f"{key}.lock", keep_going):
-                cached = self._cached(key)
+                cached = self._cached(key, check)
                 count("cache", "lora", "hit" if cached else "miss")
                 return cached or self._fetch(url, field, key, check, keep_going)
 
@@ -82,25 +83,33 @@ class Downloads:
                 file.flush()
                 os.fsync(file.fileno())
             check(part)
-            trim(self._urls.parent, self._max_cache_bytes)
+            self._quota.trim()
             sha256 = digest.hexdigest()
+            # First what it stands for: a request in line keeps a file by its URL.
+            entry = {"sha256": sha256, "at": time.time()}
+            write_whole(self._urls / f"{key}.json", json.dumps(entry).encode())
             path = part.replace(self._files / f"{sha256}.safetensors")
         finally:
             part.unlink(missing_ok=True)
-        entry = {"sha256": sha256, "at": time.time()}
-        write_whole(self._urls / f"{key}.json", json.dumps(entry).encode())
         return Downloaded(path, sha256)
 
-    def _cached(self, key: str) -> Downloaded | None:
+    def _cached(self, key: str, check: Callable[[Path], object]) -> Downloaded | None:
         try:
             entry = json.loads((self._urls / f"{key}.json").read_bytes())
-        except FileNotFoundError:
+            path = self._files / f"{entry['sha256']}.safetensors"
+            if time.time() - entry["at"] > FRESH_SECONDS:
+                return None
+            # When it was last used: the cache is trimmed by that.
+            os.utime(path)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            # Not there, or no longer what was written.
             return None
-        path = self._files / f"{entry['sha256']}.safetensors"
-        if time.time() - entry["at"] > FRESH_SECONDS or not path.is_file():
+        try:
+            check(path)
+        except CheckpointError:
+            # It was sound when it was kept; damaged since, it is fetched anew.
+            path.unlink(missing_ok=True)
             return None
-        # When it was last used: the cache is trimmed by that.
-        os.utime(path)
         return Downloaded(path, entry["sha256"])
 
 

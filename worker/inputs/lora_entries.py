@@ -14,7 +14,7 @@ from models.weights.published import find_controlnet
 from models.weights.reference import HubReference, UrlReference, read_reference
 from models.weights.resolve import ResolvedFile, resolve_controlnet, resolve_lora
 from worker.config import WorkerSettings
-from worker.inputs.disk_quota import HubNote, trim
+from worker.inputs.disk_quota import DiskQuota, HubNote
 from worker.inputs.lora_download import Downloads
 
 
@@ -27,19 +27,23 @@ class ControlNet(NamedTuple):
 
 
 def resolve_entries(
-    entries: Sequence[LoraInput], settings: WorkerSettings, keep_going: Callable[[], None]
+    entries: Sequence[LoraInput],
+    settings: WorkerSettings,
+    keep_going: Callable[[], None],
+    quota: DiskQuota | None = None,
 ) -> tuple[tuple[LoraFile, ...], ControlNet | None]:
     """The LoRAs in their order, and the ControlNet if an entry is one.
 
     This can take minutes when a file has to be fetched; `keep_going` is called meanwhile, and what it raises
     stops it. Raises ModelError and FetchError, which name the entry.
     """
+    quota = quota or DiskQuota(settings)
     loras: list[LoraFile] = []
     controlnet: ControlNet | None = None
     for number, entry in enumerate(entries):
         field = f"loras[{number}].path"
         with _naming(field):
-            file, is_controlnet = _resolve(entry.path, field, settings, keep_going)
+            file, is_controlnet = _resolve(entry.path, field, settings, keep_going, quota)
             if not is_controlnet:
                 loras.append(
                     LoraFile(name=entry.path, path=file.path, scale=entry.scale, sha256=file.sha256 or "")
@@ -56,7 +60,7 @@ def resolve_entries(
 
 
 def _resolve(
-    path: str, field: str, settings: WorkerSettings, keep_going: Callable[[], None]
+    path: str, field: str, settings: WorkerSettings, keep_going: Callable[[], None], quota: DiskQuota
 ) -> tuple[ResolvedFile, bool]:
     """The file, and whether it is a ControlNet."""
     reference, note = read_reference(path), HubNote(settings.cache_path)
@@ -68,12 +72,12 @@ def _resolve(
     if isinstance(reference, HubReference) and find_controlnet(reference.repo_id):
         return resolve_controlnet(path, settings, lambda _: keep_going()), True
     if isinstance(reference, UrlReference):
-        fetched = Downloads(settings).get(path, field, read_header, keep_going)
+        fetched = Downloads(settings, quota).get(path, field, read_header, keep_going)
         file = ResolvedFile(path, fetched.path, fetched.sha256)
     else:
         file = resolve_lora(path, settings, on_progress, settings.max_lora_bytes)
         if note.used(file.path):
-            trim(settings.cache_path, settings.max_cache_bytes)
+            quota.trim()
     match kind(read_header(file.path)):
         case "controlnet":
             return file, True

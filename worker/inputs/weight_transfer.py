@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.disk import check_room
+from models.errors import CheckpointError
 from models.job import Job
+from models.weights.header import read_header
 from models.weights.reference import HubReference, ReferenceFault, read_reference
 from models.weights.resolve import digest, resolve_controlnet
 from worker.config import WorkerSettings
 from worker.errors import StorageError
-from worker.inputs.disk_quota import trim
+from worker.inputs.disk_quota import DiskQuota
 from worker.storage.objects import Objects, SharedObjects
 
 FOLDER = "weights"
@@ -24,9 +26,10 @@ FRESH_SECONDS = 86_400.0
 
 
 class Adapters:
-    def __init__(self, objects: Objects, settings: WorkerSettings) -> None:
+    def __init__(self, objects: Objects, settings: WorkerSettings, quota: DiskQuota | None = None) -> None:
         self._shared = objects if isinstance(objects, SharedObjects) else None
         self._settings = settings
+        self._quota = quota or DiskQuota(settings)
         self._files = settings.cache_path / "files"
 
     def send(self, job: Job) -> dict[str, str]:
@@ -62,7 +65,10 @@ class Adapters:
         if path.is_file() and digest(path) == sha256:
             return path
         kept = self._files / f"{sha256}.safetensors"
-        if not kept.is_file():
+        try:
+            read_header(kept)
+        except CheckpointError:
+            # Not there, or damaged since it was kept.
             self._fetch(sha256, kept, keep_going)
         # When it was last used: the cache is trimmed by that.
         os.utime(kept)
@@ -79,7 +85,7 @@ class Adapters:
             path.parent.mkdir(exist_ok=True)
             if self._shared is None or not self._shared.fetch_file(f"{FOLDER}/{sha256}", part, go_on):
                 raise StorageError("The file of a LoRA is no longer kept; send the request again.")
-            trim(self._settings.cache_path, self._settings.max_cache_bytes)
+            self._quota.trim()
             part.replace(path)
         except OSError as error:
             raise StorageError(f"The file of a LoRA could not be kept here: {error.strerror}.") from error

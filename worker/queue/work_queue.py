@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import redis
@@ -268,6 +269,26 @@ class Records:
         """
         held: int = self._scripts.run("bury", queue, id_prefix)
         return held
+
+    def in_line(self) -> set[str]:
+        """What unfinished requests need of this machine's caches: names of LoRAs, paths, SHA-256s."""
+        ids: list[str] = self._client.zrange(keys.LINE, 0, -1)  # type: ignore[assignment]
+        ids += self._client.zrange(keys.LEASES, 0, -1)  # type: ignore[arg-type]
+        pipe = self._client.pipeline(transaction=False)
+        for request_id in ids:
+            pipe.hmget(keys.REQUEST + request_id, "input", "prepared")
+        names: set[str] = set()
+        for input, prepared in pipe.execute():
+            names.update(lora["path"] for lora in json.loads(input or "{}").get("loras") or ())
+            made = json.loads(prepared or "{}")
+            names.update((made.get("sent") or {}).values())
+            job = made.get("job") or {}
+            for lora in job.get("loras") or ():
+                names.update((lora["path"], lora.get("sha256", "")))
+            if job.get("controlnet"):
+                # Fetched by URL, it is called by its SHA-256.
+                names.update((job["controlnet"], Path(job["controlnet"]).stem))
+        return names
 
     def has_turn(self, task: str, seconds: float) -> bool:
         """Whether this process is the one to do what needs doing once in so long."""

@@ -107,7 +107,7 @@ class WorkerProcess:
                 self._records(),
                 self._records(),
                 self._bells,
-                Tools(self._settings, objects),
+                Tools(self._settings, objects, self._records().in_line),
                 self._engine,
                 self._trial,
                 self._quit,

@@ -12,8 +12,7 @@ from redis.exceptions import RedisError
 from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.inputs import weight_transfer
-from worker.inputs.disk_quota import trim
-from worker.inputs.image_cache import KeptImages
+from worker.inputs.disk_quota import DiskQuota
 from worker.queue.work_queue import DAY_SECONDS, FINAL_STATES, Records
 from worker.storage import pictures
 from worker.storage.objects import Objects, sweep
@@ -36,7 +35,7 @@ class Sweeper:
         self._objects = objects
         self._storage = Storage(objects)
         self._settings = settings
-        self._images = KeptImages(settings)
+        self._quota = DiskQuota(settings, records.in_line)
         self._workspace = Workspace(objects)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -63,8 +62,7 @@ class Sweeper:
             for record in expired:
                 for file_id in record.file_ids:
                     self._storage.delete(file_id)
-        self._images.trim()
-        trim(self._settings.cache_path, self._settings.max_cache_bytes)
+        self._quota.trim()
         # One worker in turn: to list a million pictures in an S3 store takes a thousand calls.
         if self._records.has_turn("sweep", SWEEP_SECONDS):
             self._workspace.sweep(self._is_over)

@@ -11,6 +11,7 @@ from models.schema.inputs import AnyInput, ControlNetLoraInput
 from models.weights.resolve import resolve_controlnet
 from worker.config import WorkerSettings
 from worker.encoding.metadata import describe
+from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.lora_entries import ControlNet, resolve_entries
 from worker.queue.affinity import Weights, needed_by
 from worker.stages.control_map import control_source
@@ -38,7 +39,9 @@ class PictureTask(Task[Generated]):
     def prepare(self, keep_going: KeepGoing) -> Advance:
         tools = self._tools
         body = tools.workspace.whole_input(self.record.id, self.record.input)
-        job, control = prepare(AnyInput.model_validate(body), tools.settings, tools.storage, keep_going)
+        job, control = prepare(
+            AnyInput.model_validate(body), tools.settings, tools.storage, keep_going, tools.quota
+        )
         made = {
             "job": job.model_dump(mode="json"),
             "sent": tools.adapters.send(job),
@@ -91,6 +94,7 @@ def prepare(
     settings: WorkerSettings,
     storage: Storage,
     keep_going: KeepGoing = _go_on,
+    quota: DiskQuota | None = None,
 ) -> tuple[Job, Pixels | None]:
     """Everything named is fetched and checked: the job, and the control pixels at the output's size.
 
@@ -102,7 +106,7 @@ def prepare(
     else:
         control = control_source(request, settings, storage)
         height, width = control.shape[:2]
-    loras, chosen = resolve_entries(request.loras, settings, keep_going)
+    loras, chosen = resolve_entries(request.loras, settings, keep_going, quota)
     if chosen and control is None:
         raise ControlNetError(f"loras: {chosen.name} is a ControlNet, which needs an image_url to go by.")
     control_scale = request.control_scale * (chosen.scale if chosen else 1)

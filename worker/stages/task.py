@@ -1,7 +1,8 @@
 """What a worker needs to know of a task: its stages, as plain values in and plain values out.
 
 A stage reads its record and returns an `Advance` or a `Finish`; `worker.runtime.consumer` alone writes them
-down. No stage talks to Redis. Each can be done again from its record: another worker may have died over it.
+down. No stage talks to Redis, but to ask what is in line. Each can be done again from its record: another
+worker may have died over it.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from models.job import Generated, Job, OnStep, Pixels, Preprocess
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
+from worker.inputs.disk_quota import DiskQuota, InLine
 from worker.inputs.weight_transfer import Adapters
 from worker.queue.affinity import Weights
 from worker.queue.keys import Stage
@@ -63,11 +65,12 @@ Outcome = Advance | Finish
 class Tools:
     """What the stages of one worker work with."""
 
-    def __init__(self, settings: WorkerSettings, objects: Objects) -> None:
+    def __init__(self, settings: WorkerSettings, objects: Objects, in_line: InLine | None = None) -> None:
         self.settings = settings
         self.storage = Storage(objects)
         self.workspace = Workspace(objects)
-        self.adapters = Adapters(objects, settings)
+        self.quota = DiskQuota(settings, in_line)
+        self.adapters = Adapters(objects, settings, self.quota)
 
 
 T = TypeVar("T")

@@ -42,6 +42,8 @@ def recast(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Path]
         return list(files)
     copy = cache / f"{_key(files)}-{NAMES[dtype].lower()}.safetensors"
     if copy.is_file():
+        # When it was last used: the quota of the caches goes by that.
+        os.utime(copy)
         return [copy]
     cache.mkdir(parents=True, exist_ok=True)
     if spare_bytes(cache) < stored // 2 + SPARE_BYTES:

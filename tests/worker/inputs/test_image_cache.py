@@ -10,6 +10,7 @@ from tests.worker.inputs.web import Answer, Handler, Web
 from worker.config import WorkerSettings
 from worker.counters import counted
 from worker.errors import FetchError
+from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.image_cache import KeptImages
 
 BODY = bytes(range(256)) + b"\n" + bytes(700)
@@ -115,13 +116,46 @@ def test_image_is_fetched_and_not_kept_below_the_floor_of_free_disk(
 
 def test_image_goes_that_was_not_used_for_as_long_as_requests_are_kept(web: Web, tmp_path: Path) -> None:
     url = web.on("/a.png", versioned('"1"', BODY))
-    kept = images(tmp_path)
-    kept.get(url, "image_url")
-    kept.trim()
+    images(tmp_path).get(url, "image_url")
+    quota = DiskQuota(WorkerSettings(_env_file=None, data_dir=tmp_path))
+    quota.trim()
     [path] = tmp_path.rglob("images/*")
     os.utime(path, (0, 0))
-    kept.trim()
+    quota.trim()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no json\nbody",
+        b'["1"',
+        b"7\nbody",
+        b"[1, 2, 3]\nbody",
+        b"[1, 2]\nbody",
+        b'["\\"1\\"", "", "0"]\nhalf',
+    ],
+)
+def test_damaged_file_is_fetched_anew(web: Web, tmp_path: Path, content: bytes) -> None:
+    url = web.on("/a.png", versioned('"1"', BODY))
+    images(tmp_path).get(url, "image_url")
+    [path] = tmp_path.rglob("images/*")
+    path.write_bytes(content)
+    assert [images(tmp_path).get(url, "image_url") for _ in range(2)] == [BODY] * 2
+    assert [call.headers["If-None-Match"] for call in web.seen] == [None, None, '"1"']
+
+
+def test_image_larger_than_the_whole_cache_is_fetched_and_pushes_nothing_out(
+    web: Web, tmp_path: Path
+) -> None:
+    small = web.on("/small.png", versioned('"1"', b"small"))
+    large = web.on("/large.png", versioned('"2"', BODY))
+    kept = images(tmp_path, max_image_cache_bytes=500)
+    assert [kept.get(url, "image_url") for url in (small, large, large)] == [b"small", BODY, BODY]
+    assert len(list(tmp_path.rglob("images/*"))) == 1
+    kept.get(small, "image_url")
+    assert web.seen[-1].headers["If-None-Match"] == '"1"'
 
 
 def test_server_that_says_unchanged_unasked_is_refused(web: Web, tmp_path: Path) -> None:

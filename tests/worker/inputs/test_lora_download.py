@@ -68,6 +68,21 @@ def test_url_is_fetched_anew_after_a_day(settings: WorkerSettings, web: Web) -> 
     assert get(settings, url).path.read_bytes() == b"other weights"
 
 
+def test_file_that_was_damaged_since_is_fetched_anew(settings: WorkerSettings, web: Web) -> None:
+    def check(path: Path) -> None:
+        if path.read_bytes() != WEIGHTS:
+            raise CheckpointError("It is cut short.")
+
+    url = web.on("/a", lambda call: call.reply(WEIGHTS))
+    path = get(settings, url).path
+    path.write_bytes(WEIGHTS[:100])
+    assert Downloads(settings).get(url, FIELD, check, nothing).path.read_bytes() == WEIGHTS
+    (entry,) = (settings.cache_path / "urls").glob("*.json")
+    entry.write_bytes(b"{")
+    assert get(settings, url).path.read_bytes() == WEIGHTS
+    assert len(web.seen) == 3
+
+
 def test_file_that_fails_its_check_is_not_kept(settings: WorkerSettings, web: Web) -> None:
     def check(path: Path) -> None:
         raise CheckpointError(f"not a checkpoint: {path.read_bytes()[:7]!r}")

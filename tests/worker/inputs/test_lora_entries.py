@@ -20,7 +20,7 @@ from tests.support.hub import HubStub
 from tests.worker.inputs.web import Web
 from worker.config import WorkerSettings
 from worker.errors import FetchError, StorageError
-from worker.inputs.disk_quota import trim
+from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.lora_entries import ControlNet, resolve_entries
 
 
@@ -52,6 +52,10 @@ def web() -> Iterator[Web]:
     web = Web()
     yield web
     web.close()
+
+
+def trim(settings: WorkerSettings, max_bytes: int) -> int:
+    return DiskQuota(settings.model_copy(update={"max_cache_bytes": max_bytes}), lambda: ()).trim()
 
 
 def resolve(
@@ -145,10 +149,12 @@ def test_what_a_request_brought_into_the_hubs_cache_counts_as_fetched(
     for name in ("one", "two"):
         hub.add_repo(f"ann/{name}", {"style.safetensors": LORA})
         (lora,), _ = resolve(settings, (f"ann/{name}", 1.0))
-    assert trim(settings.cache_path, max_bytes=1) == 0
+    in_line = settings.model_copy(update={"max_cache_bytes": 1})
+    assert DiskQuota(in_line, lambda: {"ann/one/style.safetensors", "ann/two"}).trim() == 0
+    assert lora.path.is_file()
     aged(settings)
     resolve(settings, ("ann/two", 1.0))
-    assert trim(settings.cache_path, max_bytes=len(LORA)) == 1
+    assert trim(settings, len(LORA)) == 1
     assert lora.path.is_file()
     assert not list((lora.path.parents[3] / "models--ann--one").rglob("*.safetensors"))
     assert not list((lora.path.parents[3] / "models--ann--one" / "blobs").iterdir())
@@ -160,7 +166,7 @@ def test_what_was_in_the_hubs_cache_before_is_never_deleted(settings: WorkerSett
     hub.add_repo("ann/own", {"style.safetensors": LORA})
     own = repo_file("ann/own")
     resolve(settings, ("ann/own", 1.0))
-    assert trim(settings.cache_path, max_bytes=0) == 0
+    assert trim(settings, 0) == 0
     assert own.path.read_bytes() == LORA
 
 
@@ -170,7 +176,7 @@ def test_bytes_that_another_commit_has_too_stay(settings: WorkerSettings, hub: H
     hub.add_repo("ann/own", {"style.safetensors": LORA, "README.md": b"newer"})
     resolve(settings, ("ann/own", 1.0))
     aged(settings)
-    assert trim(settings.cache_path, max_bytes=0) == 1
+    assert trim(settings, 0) == 1
     assert own.path.read_bytes() == LORA
 
 
@@ -182,10 +188,10 @@ def test_download_from_the_hub_that_nobody_goes_on_with_is_deleted(
     with pytest.raises(HubError):
         resolve(settings, ("ann/style", 1.0))
     (part,) = Path(constants.HF_HUB_CACHE).rglob("*.incomplete")
-    assert trim(settings.cache_path, max_bytes=10**9) == 0
+    assert trim(settings, 10**9) == 0
     aged(settings)
     os.utime(part, (time.time() - 7200,) * 2)
-    assert trim(settings.cache_path, max_bytes=10**9) == 1
+    assert trim(settings, 10**9) == 1
     assert not part.exists()
 
 
