@@ -46,7 +46,7 @@ was. This one:
 {where}
 
 ## Measured
-`python -m benchmarks.demo_quality --check`, on prompts and control maps that training never saw, 8 steps:
+`python -m training.quality --check`, on prompts and control maps that training never saw, 8 steps:
 
 {figures}
 

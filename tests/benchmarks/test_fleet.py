@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from benchmarks.fleet import Server
+from benchmarks.simulation.fleet import Server
 
 MOVES = ("submit", "status", "next_io", "next_gpu", "advance", "beat", "watched", "close", "bell")
 MILLISECOND = 0.001

@@ -1,6 +1,6 @@
 """The demo model draws what it is told: prompt, control and LoRAs, through the engine as a worker calls it.
 
-`python -m benchmarks.demo_quality` measures how well; here a few fixed pictures must come out right.
+`python -m training.quality` measures how well; here a few fixed pictures must come out right.
 """
 
 from pathlib import Path
@@ -11,7 +11,6 @@ import pytest
 import torch
 from diffusers import ZImageTransformer2DModel
 
-from benchmarks.demo_samples import control_samples
 from models.config import ModelSettings
 from models.inference.control.controlnet import load_controlnet
 from models.inference.engine import Engine
@@ -19,6 +18,7 @@ from models.job import Generated, Job, LoraFile, Pixels
 from models.weights import demo
 from models.weights.download import file_sha256
 from training.measures import blueprint_measure, edge_agreement, night_measure
+from training.samples import control_samples
 
 MAX_BYTES = 40_000_000
 SIDE = demo.native_size(1024, 1024)[0]

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from benchmarks.affinity import Waiting, choose
+from benchmarks.simulation.affinity import Waiting, choose
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
 from worker.queue.affinity import NO_WEIGHTS, Weights

@@ -38,7 +38,7 @@ local function choose_for_io()
 end
 
 -- Of those that are about due the one with the least to load. A request is passed over for one at most that came
--- no later than PASSED_OVER after it. benchmarks/affinity.py tells what this is worth.
+-- no later than PASSED_OVER after it. benchmarks/simulation/affinity.py tells what this is worth.
 local function choose_for_gpu()
     local first, place = unpack(redis.call('ZRANGE', WAITING .. queue, 0, 0, 'WITHSCORES'))
     if not first then return nil end

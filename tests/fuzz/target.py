@@ -1,7 +1,7 @@
 """Atheris on the three ways by which strangers' bytes come in: pictures, data URIs, safetensors headers.
 
 Each runs in a process of its own, because a fault of a decoder ends it:
-`python -m benchmarks.fuzz.target NAME FOLDER [options of libFuzzer]`.
+`python -m tests.fuzz.target NAME FOLDER [options of libFuzzer]`.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from PIL import Image
 LONGEST_SECONDS = 25
 """For one input: a picture of the largest size takes seven on a busy core."""
 MEMORY_MB = 3000
-LEAKS = (" at 0x", "<_io", "Traceback", "PIL", "/tmp")  # noqa: S108
+LEAKS = (" at 0x", "<_io", "Traceback", "PIL", "/tmp")
 HEIC = Path(__file__).parents[2] / "tests" / "worker" / "inputs" / "pictures"
 
 
@@ -96,7 +96,7 @@ def feed(name: str, seconds: int, seed: int) -> dict[str, Any]:
             (corpus / str(number)).write_bytes(data)
         options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-timeout={LONGEST_SECONDS}"]
         options += [f"-rss_limit_mb={MEMORY_MB}", "-print_final_stats=1", f"-artifact_prefix={folder}/"]
-        command = [sys.executable, "-m", "benchmarks.fuzz.target", name, str(corpus), *options]
+        command = [sys.executable, "-m", "tests.fuzz.target", name, str(corpus), *options]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )

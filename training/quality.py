@@ -1,7 +1,7 @@
 """Whether the demo model does what it is told, measured through the server's own engine on scenes it never
 saw.
 
-    python -m benchmarks.demo_quality --check
+    python -m training.quality --check
 
 prints each figure beside its goal, writes them as JSON, as a row of results/demo_quality.jsonl and a sheet of
 samples as PNG, and with `--check` exits 1 when one falls short. A judge network trained on renders
@@ -20,7 +20,6 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.demo_samples import LORA_PROMPTS, Sample, control_samples, prompt_samples, write_sheet
 from benchmarks.rows import write_row
 from models.config import ModelSettings
 from models.inference.engine import Engine
@@ -30,9 +29,10 @@ from models.weights.download import file_sha256
 from training import judge as judging
 from training.maps import CONTROLS, Control
 from training.measures import blueprint_measure, depth_agreement, edge_agreement, joints_found, night_measure
+from training.samples import LORA_PROMPTS, Sample, control_samples, prompt_samples, write_sheet
 from training.vocabulary import COLOURS, OBJECTS
 
-JUDGE: Final = Path(__file__).parent / "demo_judge.safetensors"
+JUDGE: Final = Path(__file__).parent / "judge.safetensors"
 SCALES: Final = (0.0, 0.3, 0.6, 0.9)
 STYLES: Final = {"blueprint": blueprint_measure, "night": night_measure}
 TIMED_RUNS: Final = 5
@@ -186,7 +186,7 @@ def measure_time(model: Model, figures: Figures) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo_quality", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.quality", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=demo.FOLDER, help="folder of the demo model")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="the network that measures")
     parser.add_argument("--count", type=int, default=100, help="prompts, and control maps in all")

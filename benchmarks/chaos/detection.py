@@ -1,6 +1,6 @@
 """How long a worker is dead before its request is somebody else's, when nobody but its lease tells.
 
-    python -m benchmarks.detection
+    python -m benchmarks.chaos.detection
 
 Workers of another machine are stood in for by what can be seen of them, beats that stop at a random moment;
 the scripts, the reaping and Redis are real. A worker on the supervisor's own machine is noticed at once:
@@ -26,7 +26,7 @@ from worker.runtime.reconciler import TICK_SECONDS
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.detection", description=__doc__.split("\n")[0]
+        prog="python -m benchmarks.chaos.detection", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=200)

@@ -1,6 +1,6 @@
 """A fleet of up to a thousand GPUs on one Redis, or on several, in a small discrete-event simulation.
 
-    python -m benchmarks.fleet --check
+    python -m benchmarks.simulation.fleet --check
 
 Requests come at random to stations with as many places as there are workers; every move on them holds Redis,
 a station with one place, for as long as benchmarks.redis_cost has measured. How long the stages take is given
@@ -48,7 +48,9 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.simulation.fleet", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--picture", type=float, default=0.906, help="seconds of a GPU; SGLang's H100 figure")
     parser.add_argument("--prepare", type=float, default=0.05, help="seconds of an io worker")
     parser.add_argument("--finish", type=float, default=0.1, help="seconds of an io worker")

@@ -1,7 +1,7 @@
 """Strangers' calls and strangers' bytes, made up at length: nothing may break or answer as is not documented.
 
     uv pip install --group fuzz
-    python -m benchmarks.fuzz [--examples 100] [--seconds 60] [--check]
+    python -m tests.fuzz [--examples 100] [--seconds 60] [--check]
 
 Schemathesis calls a whole `zturbo serve` by its OpenAPI document, with a key and without one; then atheris
 changes pictures, data URIs and safetensors headers, guided by the code that they reach. One run is one row of
@@ -12,14 +12,14 @@ import argparse
 import sys
 from typing import Any
 
-from benchmarks.fuzz.api import call_everything
-from benchmarks.fuzz.target import TARGETS, feed
 from benchmarks.rows import write_row
+from tests.fuzz.api import call_everything
+from tests.fuzz.target import TARGETS, feed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fuzz", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m tests.fuzz", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--examples", type=int, default=100, help="calls of each operation and phase")

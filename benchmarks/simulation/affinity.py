@@ -1,6 +1,6 @@
 """What it saves that GPU workers prefer requests whose weights they hold, and what it costs others.
 
-    python -m benchmarks.affinity --check
+    python -m benchmarks.simulation.affinity --check
 
 A simulation of the rule in worker/queue/lua/next.lua, which tests/worker/queue/test_work_queue_model.py
 holds against `choose` here: requests of several keys come at random, their LoRA sets drawn by Zipf's law, to
@@ -160,7 +160,9 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.affinity", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.simulation.affinity", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--load", type=float, default=0.95, help="share of the workers' time, in order")
