@@ -79,6 +79,7 @@ def test_controlnet_and_lora_come_from_the_hub_by_their_ids(model_folder: Path, 
         controlnet.unlink()
         server = ServeProcess(
             tmp_path / "data",
+            *("--io-workers", "1"),
             model=str(model_folder),
             env={"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"},
         )
