@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from tests.support.reply_dropper import ReplyDropper
-from tests.worker.runtime.test_consumer import BODY, MODEL, GreyEngine, files, never
+from tests.worker.runtime.crew import MODEL
+from tests.worker.runtime.solo import BODY, GreyEngine, files, never
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
 from worker.queue.doorbell import Bells
