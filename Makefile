@@ -17,12 +17,13 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format bench requirements documents clean
+.PHONY: help install demo run test mutants check format bench requirements documents clean
 
 help:
 	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
 	@echo "make run       serve until stopped (SERVE_ARGS='--port 9000')"
 	@echo "make test      every test (PYTEST_ARGS='-n 2 -k lora')"
+	@echo "make mutants   break the code line by line: does a test notice? (MUTANTS_ARGS='guard fetch')"
 	@echo "make check     format, lint and types, as CI sees them"
 	@echo "make format    let ruff format and fix what it can"
 	@echo "make documents write openapi.json, .env.example and the commands of docs/cli.md anew"
@@ -54,6 +55,9 @@ run: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

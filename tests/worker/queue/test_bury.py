@@ -89,3 +89,19 @@ async def test_what_a_newer_worker_says_besides_is_skipped(requests: Requests, c
     said = json.loads(client.get("zturbo:worker:gpu-1"))  # type: ignore[arg-type]
     client.set("zturbo:worker:gpu-1", json.dumps(said | {"of_a_newer_version": 1}))
     assert (await requests.stats()).workers == [WorkerInfo("gpu-1", "gpu", "ready")]
+
+
+async def test_dead_worker_is_shown_no_more_and_the_others_are(sides: Sides, client: redis.Redis) -> None:
+    requests, records = sides
+    for worker_id in ("io-host-77-x", "io-host-78-y"):
+        Registry(client, hold_seconds=60).say(WorkerInfo(worker_id, "io", "busy"))
+    records.bury("io", "io-host-77-")
+    assert [worker.id for worker in (await requests.stats()).workers] == ["io-host-78-y"]
+    assert client.exists("zturbo:worker:io-host-77-x") == 0
+    assert client.zrange("zturbo:workers:io", 0, -1) == ["io-host-78-y"]
+
+
+async def test_what_is_done_once_in_a_while_is_done_by_one_process(records: Records) -> None:
+    assert records.has_turn("sweep", 60)
+    assert not records.has_turn("sweep", 60)
+    assert records.has_turn("another", 60)

@@ -268,7 +268,7 @@ async def test_finished_request_cannot_be_cancelled(sides: Sides) -> None:
     assert await requests.cancel("a", force=True) == ("not_cancellable", "succeeded")
 
 
-async def test_only_a_finished_request_can_be_deleted(sides: Sides) -> None:
+async def test_only_a_finished_request_can_be_deleted(sides: Sides, client: redis.Redis) -> None:
     requests, _ = sides
     await submit(requests, "a", owner="ann")
     assert await requests.delete("a") is False
@@ -276,6 +276,7 @@ async def test_only_a_finished_request_can_be_deleted(sides: Sides) -> None:
     assert await requests.delete("a") is True
     assert await requests.get("a") is None
     assert (await requests.list_owned("ann")).records == []
+    assert client.exists("zturbo:owner:ann", "zturbo:done") == 0
 
 
 async def test_owner_lists_own_requests_newest_first_in_pages(sides: Sides) -> None:
@@ -324,6 +325,7 @@ async def test_expired_records_are_forgotten(sides: Sides, settings: WorkerSetti
     await submit(requests, "a")
     await submit(requests, "b")
     await requests.cancel("a")
+    assert records.forget_expired(10) == []
     records._settings = settings.model_copy(update={"retention_days": 0.001 / 86_400})
     await anyio.sleep(0.01)
     assert [record.id for record in records.forget_expired(10)] == ["a"]
