@@ -110,9 +110,9 @@ def _make(
     progress.show({"status": "preparing"})
     job, control = prepare(request, settings, Storage(open_objects(settings)))
     if engine is None:
+        progress.show({"status": f"loading {settings.model}"})
         from models.inference.engine import Engine
 
-        progress.show({"status": f"loading {settings.model}"})
         engine = Engine.load(settings)
     loaded = engine
 

@@ -1,6 +1,7 @@
-"""The seam to the layers above: a loaded model that turns a job into its pictures.
+"""The engine: a loaded model that turns a job into its pictures; all that a worker asks of this package.
 
-Imports no torch until an engine is loaded, so that a worker can name its type.
+Importing this module imports torch, so only what loads an engine does so, and late. Everyone else goes by the
+protocol `worker.stages.task.Engine`.
 """
 
 import hashlib
@@ -9,19 +10,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
+
+import torch
+from torch import Tensor
 
 from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
+from models.inference.control.detectors import Detectors
+from models.inference.denoise.pipeline import decode, denoise, draw_noise, encode_control, noise_levels
+from models.inference.denoise.preview import preview
+from models.inference.denoise.transformer import Control, condition, control_tokens
+from models.inference.device.loaded_model import Rig
+from models.inference.device.out_of_memory import fit, fit_batch, telling_broken_device
+from models.inference.lora.stack import LoraStack
 from models.inference.lru import Reuse
+from models.inference.text_encoder import encode_prompt, expand_prompt
 from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
 from models.weights.resolve import REAL, model_choice, resolve_controlnet, resolve_model
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from models.inference.device.loaded_model import Rig
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,10 +37,7 @@ T = TypeVar("T")
 class Engine:
     """One model on one device. Not for two threads at once; the same job gives the same bytes."""
 
-    def __init__(self, name: str, rig: "Rig", settings: ModelSettings) -> None:
-        from models.inference.control.detectors import Detectors
-        from models.inference.lora.stack import LoraStack
-
+    def __init__(self, name: str, rig: Rig, settings: ModelSettings) -> None:
         self.name = name
         self.device = rig.placement.device
         self._rig = rig
@@ -42,14 +46,11 @@ class Engine:
         self._detectors = Detectors(settings, self.device)
 
     @classmethod
-    def load(cls, settings: ModelSettings) -> "Engine":
+    def load(cls, settings: ModelSettings) -> Self:
         """Load the model that the settings choose.
 
         Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
         """
-        from models.inference.device.loaded_model import Rig
-        from models.inference.device.out_of_memory import telling_broken_device
-
         choice = model_choice(settings)
         folder = resolve_model(settings)
         name = DEFAULT_MODEL if choice == REAL else choice
@@ -71,19 +72,11 @@ class Engine:
 
         Raises `ModelError`. What `on_step` raises passes through, and leaves the engine ready for the next.
         """
-        import torch
-
-        from models.inference.device.out_of_memory import telling_broken_device
-
         with torch.no_grad(), telling_broken_device():
             return self._generate(job, control, on_step)
 
     def expand(self, prompt: str, seed: int) -> Expansion:
         """The prompt as the text encoder rewrites it. Raises `ModelError`."""
-        import torch
-
-        from models.inference.device.out_of_memory import fit, telling_broken_device
-        from models.inference.text_encoder import expand_prompt
 
         def rewrite() -> Expansion:
             with self._rig.text_encoder() as text_encoder:
@@ -95,10 +88,6 @@ class Engine:
 
     def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
         """What would guide a picture; `source` is of the picture's size already. Raises `ModelError`."""
-        import torch
-
-        from models.inference.device.out_of_memory import telling_broken_device
-
         height, width = source.shape[:2]
         job = Job(prompt="", width=width, height=height, preprocess=preprocess)
         with torch.no_grad(), telling_broken_device():
@@ -145,8 +134,6 @@ class Engine:
 
     def _fit(self, job: Job, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """A part of the pictures, with less memory if need be."""
-        from models.inference.device.out_of_memory import fit
-
         return fit(self._rig, self._refusal(job), lambda: work(*args, **options))
 
     def _refusal(self, job: Job) -> str:
@@ -155,10 +142,8 @@ class Engine:
             "smaller image_size, or stop what else runs on it."
         )
 
-    def _encode(self, job: Job) -> "tuple[Tensor, str | None, str | None]":
+    def _encode(self, job: Job) -> tuple[Tensor, str | None, str | None]:
         """The prompt's embedding; the prompt as it was expanded and a warning, if there is one."""
-        from models.inference.text_encoder import encode_prompt, expand_prompt
-
         if job.enable_prompt_expansion:
             with self._rig.text_encoder() as text_encoder:
                 expanded, warning = expand_prompt(text_encoder, self._rig.tokenizer, job.prompt, job.seed)
@@ -167,7 +152,7 @@ class Engine:
 
         prompt = job.expanded_prompt or job.prompt
 
-        def embed() -> "Tensor":
+        def embed() -> Tensor:
             with self._rig.text_encoder() as text_encoder:
                 return encode_prompt(text_encoder, self._rig.tokenizer, prompt).cpu()
 
@@ -175,20 +160,16 @@ class Engine:
         embeds = self._reuse.get("prompt", prompt, embed)
         return embeds.to(self.device), job.expanded_prompt, None
 
-    def _encode_control(self, image: Pixels) -> "Tensor":
-        from models.inference.denoise.pipeline import encode_control
-
-        def encode() -> "Tensor":
+    def _encode_control(self, image: Pixels) -> Tensor:
+        def encode() -> Tensor:
             with self._rig.autoencoder() as vae:
                 return encode_control(vae, image).cpu()
 
         key = (_digest(image), self._rig.placement.tiled_vae)
         return self._reuse.get("control", key, encode).to(self.device)
 
-    def _decode(self, latents: "Tensor") -> list[Pixels]:
+    def _decode(self, latents: Tensor) -> list[Pixels]:
         """One picture after the other: at once they would take more memory and no less time."""
-        from models.inference.denoise.pipeline import decode
-
         with self._rig.autoencoder() as vae:
             return [decode(vae, latents[place : place + 1]) for place in range(len(latents))]
 
@@ -203,12 +184,8 @@ class Engine:
         key = (_digest(control), job.preprocess, job.width, job.height)
         return self._reuse.get("map", key, lambda: detect(control, job.width, job.height))
 
-    def _denoise(
-        self, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
-    ) -> "Tensor":
+    def _denoise(self, job: Job, embeds: Tensor, control_latents: Tensor | None, on_step: OnStep) -> Tensor:
         """Latents of all pictures, as many at a time as the memory takes."""
-        from models.inference.device.out_of_memory import fit_batch
-
         return fit_batch(
             self._rig,
             self._refusal(job),
@@ -217,19 +194,13 @@ class Engine:
         )
 
     def _denoise_by(
-        self, at_once: int, job: Job, embeds: "Tensor", control_latents: "Tensor | None", on_step: OnStep
-    ) -> "Tensor":
-        import torch
-
-        from models.inference.denoise.pipeline import denoise, draw_noise, noise_levels
-        from models.inference.denoise.preview import preview
-        from models.inference.denoise.transformer import Control, condition, control_tokens
-
+        self, at_once: int, job: Job, embeds: Tensor, control_latents: Tensor | None, on_step: OnStep
+    ) -> Tensor:
         rig = self._rig
         height, width = job.height // rig.pixels_per_latent, job.width // rig.pixels_per_latent
         batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
 
-        def report(batch: int, step: int, steps: int, guess: "Callable[[], Tensor]") -> None:
+        def report(batch: int, step: int, steps: int, guess: Callable[[], Tensor]) -> None:
             rig.end_step()
             on_step(Step(batch * steps + step, len(batches) * steps, lambda: preview(guess())))
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from huggingface_hub import constants, scan_cache_dir
+from huggingface_hub.errors import CacheNotFound
+
 from models.config import ModelSettings
 from models.errors import CheckpointError
 from models.weights import demo
@@ -63,9 +66,6 @@ def _in_folder(folder: Path, source: str) -> Iterator[tuple[str, str, Path]]:
 
 
 def _in_hub_cache() -> Iterator[tuple[str, str, Path]]:
-    from huggingface_hub import constants, scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
     try:
         repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (CacheNotFound, OSError):

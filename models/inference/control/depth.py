@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from models.errors import CheckpointError
 from models.inference.control.annotators import DETECTION_SIZE, Detector, import_annotators, read_weights
@@ -53,8 +54,6 @@ def load_midas(device: str) -> Detector:
 
 def load_depth_anything(device: str) -> Detector:
     """Depth Anything V2, small (Apache-2.0; the larger ones are not for commercial use)."""
-    from transformers import AutoImageProcessor, AutoModelForDepthEstimation
-
     folder = detector_folder(DEPTH_ANYTHING_REPO)
     processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
     network = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32).eval().to(device)

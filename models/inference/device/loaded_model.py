@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
@@ -75,7 +75,7 @@ class Rig:
         self._other: Branch | None = None
 
     @classmethod
-    def load(cls, folder: Path, controlnet: Path | None, settings: ModelSettings) -> "Rig":
+    def load(cls, folder: Path, controlnet: Path | None, settings: ModelSettings) -> Self:
         """Load the model in `folder` as the memory there is allows; `controlnet` is the default branch.
 
         Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.

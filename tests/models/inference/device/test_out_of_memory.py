@@ -13,12 +13,13 @@ from diffusers import AutoencoderKL
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, OutOfMemory
+from models.inference.denoise.pipeline import denoise
 from models.inference.device.out_of_memory import fit_batch, is_out_of_memory
 from models.inference.device.placement import Placement, smaller
 from models.inference.engine import Engine
 from models.job import Job, Pixels
 
-DENOISE = "models.inference.denoise.pipeline.denoise"
+DENOISE = "models.inference.engine.denoise"
 JOB = Job(prompt="a red ball", width=128, height=128, num_inference_steps=2, seed=1)
 
 
@@ -101,13 +102,12 @@ def test_batch_is_split_before_anything_is_given_up(engine: Engine, monkeypatch:
     three = JOB.model_copy(update={"num_images": 3})
     expected = engine.generate(three, None, lambda step: None)
     sizes: list[int] = []
-    real = _denoise()
 
     def small(transformer: Any, conditioning: Any, latents: torch.Tensor, *rest: Any) -> Any:
         sizes.append(len(latents))
         if len(latents) > 2:
             raise out_of_memory()
-        return real(transformer, conditioning, latents, *rest)
+        return denoise(transformer, conditioning, latents, *rest)
 
     monkeypatch.setattr(DENOISE, small)
     steps: list[tuple[int, int]] = []
@@ -129,7 +129,7 @@ def test_then_the_weights_move_out_and_the_picture_stays_the_same(
     for mode in ("text-encoder-offload", "model-offload", "block-offload"):
         with monkeypatch.context() as short:
             # The freed cache does not help either.
-            short.setattr(DENOISE, failing(2, out_of_memory(), _denoise()))
+            short.setattr(DENOISE, failing(2, out_of_memory(), denoise))
             made = engine.generate(JOB, None, lambda step: None)
         assert mode in made.facts.warnings[0]
         np.testing.assert_array_equal(made.images[0], expected)
@@ -138,18 +138,12 @@ def test_then_the_weights_move_out_and_the_picture_stays_the_same(
 
 def test_below_the_last_rung_it_is_an_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)
-    monkeypatch.setattr(DENOISE, failing(9, out_of_memory(), _denoise()))
+    monkeypatch.setattr(DENOISE, failing(9, out_of_memory(), denoise))
     with pytest.raises(OutOfMemory, match="128x128"):
         picture(engine)
     modes = ("text-encoder-offload", "model-offload", "block-offload")
     rungs = {key.split("|")[1]: times for key, times in engine.counts.items() if key.startswith("oom|")}
     assert rungs == dict.fromkeys(("free_cache", "tiled_decode", *modes, "give_up"), 1)
-
-
-def _denoise() -> Callable[..., Any]:
-    from models.inference.denoise.pipeline import denoise
-
-    return denoise
 
 
 def _as_on_a_gpu(placement: Placement) -> Placement | None:
@@ -169,7 +163,7 @@ def _as_on_a_gpu(placement: Placement) -> Placement | None:
 def test_error_that_poisons_the_device_is_told_apart(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
-    monkeypatch.setattr(DENOISE, failing(1, RuntimeError(message), _denoise()))
+    monkeypatch.setattr(DENOISE, failing(1, RuntimeError(message), denoise))
     with pytest.raises(DeviceBroken) as broken:
         picture(engine)
     assert "\n" not in str(broken.value)
@@ -190,6 +184,6 @@ def test_other_words_for_want_of_memory_are_known(message: str) -> None:
 
 
 def test_other_errors_pass_through(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DENOISE, failing(1, RuntimeError("shape mismatch"), _denoise()))
+    monkeypatch.setattr(DENOISE, failing(1, RuntimeError("shape mismatch"), denoise))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         picture(engine)
