@@ -40,7 +40,7 @@ from benchmarks.gpu.models import (
 from benchmarks.rows import write_row
 from models.inference.control.controlnet import Layout
 from models.inference.denoise.compilation import warm_up
-from models.inference.device.loaded_model import Rig
+from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.placement import ON_DEVICE, Placement, decide
 from models.inference.lora.stack import LoraStack
 from models.job import Job
@@ -74,13 +74,15 @@ class Bench:
         quantized = options.quantization == "int8"
         if quantized:
             self.components = to_be_quantized(self.components)
-        self.rig = Rig(self.components, placement, None, options.compile, options.attention, quantized)
+        self.model = LoadedModel(
+            self.components, placement, None, options.compile, options.attention, quantized
+        )
         if options.compile != "off":
             latents = [(side // 8, side // 8) for side in self.scale.sizes]
             for path in self.controlnets.values():
-                with self.rig.denoiser(path) as (transformer, branch):
+                with self.model.denoiser(path) as (transformer, branch):
                     warm_up(transformer, branch, latents, torch.device(self.device))
-        self.engine = build_engine(self.rig, folder)
+        self.engine = build_engine(self.model, folder)
         self.peak = peak_rate(self.scale.product, self.device, self.dtype)
 
     def job(self, side: int, **options: Any) -> Job:
@@ -96,7 +98,7 @@ class Bench:
                 yield {"control": f"Union {layout.variant} on {words}"}, layout, options
 
     def check(self) -> Iterator[Row]:
-        errors = step_error(self.rig, list(self.controlnets.values()), min(self.scale.sizes))
+        errors = step_error(self.model, list(self.controlnets.values()), min(self.scale.sizes))
         yield {"dtype": str(self.dtype), **errors}
         worst = max(errors.values())
         if not worst <= ERRORS[self.dtype]:
@@ -122,7 +124,7 @@ class Bench:
             yield {"size": side, "pictures": count, **figures, "each s": round(figures["p50 s"] / count, 4)}
 
     def lora(self) -> Iterator[Row]:
-        stack = LoraStack(self.rig.transformer, self.rig.originals)
+        stack = LoraStack(self.model.transformer, self.model.originals)
         sets = [self.loras, self.loras[:1]]
 
         def change() -> None:
@@ -139,7 +141,7 @@ class Bench:
         for variant in peers.variants(self.device):
             for side in self.scale.sizes:
                 for control in (None, self.scale.layouts[0].variant):
-                    with self.rig.denoiser(self.controlnets[control] if control else None) as (_, branch):
+                    with self.model.denoiser(self.controlnets[control] if control else None) as (_, branch):
                         draw = peers.build(self.components, branch, variant, side)
                     figures: Row = {}
                     with peak_memory(figures):
@@ -168,7 +170,7 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
     placement = decide(options.device, free, weight, quantized=quantized)
     if placement.mode in ON_DEVICE:
         components.transformer.to(options.device)
-    engine = build_engine(Rig(components, placement, controlnet, quantized=quantized), folder)
+    engine = build_engine(LoadedModel(components, placement, controlnet, quantized=quantized), folder)
     job = Job(
         prompt=peers.PROMPT, width=max(scale.sizes[:2]), height=max(scale.sizes[:2]), loras=loras[:1],
         controlnet=controlnet, control_scale=peers.SCALE, control_end=0.4,

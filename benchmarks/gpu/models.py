@@ -16,7 +16,7 @@ from benchmarks.random_models import fill_at_random, random_controlnet, random_t
 from models.config import ModelSettings
 from models.inference.control.controlnet import KNOWN, Layout
 from models.inference.denoise.blocks import use_own_blocks
-from models.inference.device.loaded_model import Rig
+from models.inference.device.loaded_model import LoadedModel
 from models.inference.engine import Engine
 from models.inference.loading.components import Components
 from models.inference.loading.footprint import Footprint
@@ -140,9 +140,9 @@ def write_loras(components: Components, folder: Path) -> tuple[LoraFile, ...]:
     return tuple(loras)
 
 
-def build_engine(rig: Rig, folder: Path) -> Engine:
+def build_engine(model: LoadedModel, folder: Path) -> Engine:
     """The server's engine; it keeps nothing for requests that come again, so that each is measured whole."""
-    return Engine("random", rig, ModelSettings(data_dir=folder, reuse_bytes=0, _env_file=None))
+    return Engine("random", model, ModelSettings(data_dir=folder, reuse_bytes=0, _env_file=None))
 
 
 def footprint(components: Components, controlnet: Path) -> Footprint:

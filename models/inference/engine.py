@@ -21,10 +21,10 @@ from models.inference.control.detectors import Detectors
 from models.inference.denoise.pipeline import decode, denoise, draw_noise, encode_control, noise_levels
 from models.inference.denoise.preview import preview
 from models.inference.denoise.transformer import Control, condition, control_tokens
-from models.inference.device.loaded_model import Rig
+from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.out_of_memory import fit, fit_batch, telling_broken_device
 from models.inference.lora.stack import LoraStack
-from models.inference.lru import Reuse
+from models.inference.lru import LruCache
 from models.inference.text_encoder import encode_prompt, expand_prompt
 from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
@@ -37,12 +37,12 @@ T = TypeVar("T")
 class Engine:
     """One model on one device. Not for two threads at once; the same job gives the same bytes."""
 
-    def __init__(self, name: str, rig: Rig, settings: ModelSettings) -> None:
+    def __init__(self, name: str, model: LoadedModel, settings: ModelSettings) -> None:
         self.name = name
-        self.device = rig.placement.device
-        self._rig = rig
-        self._reuse = Reuse(settings.reuse_bytes)
-        self._loras = LoraStack(rig.transformer, rig.originals)
+        self.device = model.placement.device
+        self._model = model
+        self._cache = LruCache(settings.reuse_bytes)
+        self._loras = LoraStack(model.transformer, model.originals)
         self._detectors = Detectors(settings, self.device)
 
     @classmethod
@@ -57,15 +57,15 @@ class Engine:
         if Path(choice).is_dir():
             name = Path(choice).resolve().name
         with telling_broken_device():
-            rig = Rig.load(folder, _default_controlnet(settings), settings)
-            rig.warm_up(settings.compiled_sizes)
-        return cls(name, rig, settings)
+            model = LoadedModel.load(folder, _default_controlnet(settings), settings)
+            model.warm_up(settings.compiled_sizes)
+        return cls(name, model, settings)
 
     @property
     def counts(self) -> dict[str, int]:
         """What happened since it was loaded: `oom|rung` for want of memory, `cache|kind|hit` or `miss`."""
-        counted = {f"oom|{rung}": times for rung, times in self._rig.shortages.items()}
-        return counted | {f"cache|{lookup}": times for lookup, times in self._reuse.lookups.items()}
+        counted = {f"oom|{rung}": times for rung, times in self._model.shortages.items()}
+        return counted | {f"cache|{lookup}": times for lookup, times in self._cache.lookups.items()}
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
@@ -79,12 +79,12 @@ class Engine:
         """The prompt as the text encoder rewrites it. Raises `ModelError`."""
 
         def rewrite() -> Expansion:
-            with self._rig.text_encoder() as text_encoder:
-                return expand_prompt(text_encoder, self._rig.tokenizer, prompt, seed)
+            with self._model.text_encoder() as text_encoder:
+                return expand_prompt(text_encoder, self._model.tokenizer, prompt, seed)
 
         refusal = f"The text encoder does not fit the memory of {self.device}; stop what else runs on it."
         with torch.no_grad(), telling_broken_device():
-            return fit(self._rig, refusal, rewrite)
+            return fit(self._model, refusal, rewrite)
 
     def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
         """What would guide a picture; `source` is of the picture's size already. Raises `ModelError`."""
@@ -95,7 +95,7 @@ class Engine:
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         timings, warnings = dict[str, float](), list(job.warnings)
-        placement = self._rig.placement
+        placement = self._model.placement
         loras = self._fit(job, self._loras.apply, job.loras)
 
         with self._timed("encode", timings):
@@ -115,10 +115,10 @@ class Engine:
             latents = self._denoise(job, embeds, control_latents, on_step)
         with self._timed("decode", timings):
             images = self._fit(job, self._decode, latents)
-        if self._rig.placement != placement:
+        if self._model.placement != placement:
             warnings.append(
                 f"The memory of {self.device} ran out; from now on this server works slower, with less: "
-                f"{self._rig.placement.mode}, decoding in tiles."
+                f"{self._model.placement.mode}, decoding in tiles."
             )
         facts = Facts(
             model=self.name,
@@ -134,7 +134,7 @@ class Engine:
 
     def _fit(self, job: Job, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """A part of the pictures, with less memory if need be."""
-        return fit(self._rig, self._refusal(job), lambda: work(*args, **options))
+        return fit(self._model, self._refusal(job), lambda: work(*args, **options))
 
     def _refusal(self, job: Job) -> str:
         return (
@@ -145,32 +145,32 @@ class Engine:
     def _encode(self, job: Job) -> tuple[Tensor, str | None, str | None]:
         """The prompt's embedding; the prompt as it was expanded and a warning, if there is one."""
         if job.enable_prompt_expansion:
-            with self._rig.text_encoder() as text_encoder:
-                expanded, warning = expand_prompt(text_encoder, self._rig.tokenizer, job.prompt, job.seed)
+            with self._model.text_encoder() as text_encoder:
+                expanded, warning = expand_prompt(text_encoder, self._model.tokenizer, job.prompt, job.seed)
                 prompt = expanded or job.prompt
-                return encode_prompt(text_encoder, self._rig.tokenizer, prompt), expanded, warning
+                return encode_prompt(text_encoder, self._model.tokenizer, prompt), expanded, warning
 
         prompt = job.expanded_prompt or job.prompt
 
         def embed() -> Tensor:
-            with self._rig.text_encoder() as text_encoder:
-                return encode_prompt(text_encoder, self._rig.tokenizer, prompt).cpu()
+            with self._model.text_encoder() as text_encoder:
+                return encode_prompt(text_encoder, self._model.tokenizer, prompt).cpu()
 
         # LoRAs are merged into the transformer alone, so that none of them changes an embedding.
-        embeds = self._reuse.get("prompt", prompt, embed)
+        embeds = self._cache.get("prompt", prompt, embed)
         return embeds.to(self.device), job.expanded_prompt, None
 
     def _encode_control(self, image: Pixels) -> Tensor:
         def encode() -> Tensor:
-            with self._rig.autoencoder() as vae:
+            with self._model.autoencoder() as vae:
                 return encode_control(vae, image).cpu()
 
-        key = (_digest(image), self._rig.placement.tiled_vae)
-        return self._reuse.get("control", key, encode).to(self.device)
+        key = (_digest(image), self._model.placement.tiled_vae)
+        return self._cache.get("control", key, encode).to(self.device)
 
     def _decode(self, latents: Tensor) -> list[Pixels]:
         """One picture after the other: at once they would take more memory and no less time."""
-        with self._rig.autoencoder() as vae:
+        with self._model.autoencoder() as vae:
             return [decode(vae, latents[place : place + 1]) for place in range(len(latents))]
 
     def _control_map(self, job: Job, control: Pixels) -> Pixels:
@@ -182,12 +182,12 @@ class Engine:
             case _:
                 return control
         key = (_digest(control), job.preprocess, job.width, job.height)
-        return self._reuse.get("map", key, lambda: detect(control, job.width, job.height))
+        return self._cache.get("map", key, lambda: detect(control, job.width, job.height))
 
     def _denoise(self, job: Job, embeds: Tensor, control_latents: Tensor | None, on_step: OnStep) -> Tensor:
         """Latents of all pictures, as many at a time as the memory takes."""
         return fit_batch(
-            self._rig,
+            self._model,
             self._refusal(job),
             job.num_images,
             lambda at_once: self._denoise_by(at_once, job, embeds, control_latents, on_step),
@@ -196,22 +196,22 @@ class Engine:
     def _denoise_by(
         self, at_once: int, job: Job, embeds: Tensor, control_latents: Tensor | None, on_step: OnStep
     ) -> Tensor:
-        rig = self._rig
-        height, width = job.height // rig.pixels_per_latent, job.width // rig.pixels_per_latent
+        model = self._model
+        height, width = job.height // model.pixels_per_latent, job.width // model.pixels_per_latent
         batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
 
         def report(batch: int, step: int, steps: int, guess: Callable[[], Tensor]) -> None:
-            rig.end_step()
+            model.end_step()
             on_step(Step(batch * steps + step, len(batches) * steps, lambda: preview(guess())))
 
         path = job.controlnet if control_latents is not None else None
-        with rig.denoiser(path) as (transformer, controlnet):
+        with model.denoiser(path) as (transformer, controlnet):
             branch = None
             if control_latents is not None and controlnet is not None:
                 tokens = control_tokens(transformer, controlnet, control_latents)
                 branch = Control(controlnet, tokens, job.control_scale)
             conditioning = condition(transformer, embeds, height, width)
-            sigmas = noise_levels(rig.scheduler, job.num_inference_steps)
+            sigmas = noise_levels(model.scheduler, job.num_inference_steps)
             made = []
             for batch, seeds in enumerate(batches):
                 noise = [draw_noise(seed, transformer.in_channels, height, width) for seed in seeds]
@@ -233,7 +233,7 @@ class Engine:
     def _timed(self, stage: str, timings: dict[str, float]) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self._rig.synchronize()
+        self._model.synchronize()
         timings[stage] = time.perf_counter() - started
 
 

@@ -19,7 +19,7 @@ class Sized(Protocol):
 T = TypeVar("T", bound=Sized)
 
 
-class Reuse:
+class LruCache:
     """Not for two threads at once. Values are handed out as they are kept: nobody may change one."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -18,7 +18,7 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from models.errors import HubError
 from models.weights.download import FIRST_PAUSE, RETRIED_STATUSES, TRIES, fetch_blob
-from models.weights.hub_errors import hub_sentences
+from models.weights.hub_errors import hub_errors
 from models.weights.published import find_controlnet
 from models.weights.reference import SUFFIX, is_file_name, is_repo_id
 
@@ -117,7 +117,7 @@ def choose_file(repo_id: str, names: Collection[str]) -> str:
 
 def list_files(repo_id: str) -> Listing:
     """What the newest commit of a repository holds. Asks the hub, never the cache."""
-    with hub_sentences(repo_id):
+    with hub_errors(repo_id):
         info = _retried(
             lambda: HfApi(endpoint=constants.ENDPOINT).model_info(
                 repo_id, revision=MAIN, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
@@ -150,7 +150,7 @@ def fetch(
         if on_progress:
             on_progress(Progress(repo_id, filename, done, file.size))
 
-    with hub_sentences(repo_id, filename):
+    with hub_errors(repo_id, filename):
         if file.sha256:
             fetch_blob(
                 hf_hub_url(repo_id, filename, revision=listing.commit, endpoint=constants.ENDPOINT),

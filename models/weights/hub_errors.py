@@ -18,7 +18,7 @@ from models.errors import HubError
 
 
 @contextmanager
-def hub_sentences(repo_id: str, filename: str | None = None) -> Iterator[None]:
+def hub_errors(repo_id: str, filename: str | None = None) -> Iterator[None]:
     """Whatever huggingface_hub, the network or the disk raises inside comes out as a HubError."""
     what = f"{repo_id}/{filename}" if filename else repo_id
     try:

@@ -28,7 +28,7 @@ _DOWN = re.compile(r"\blora[._]?(A|down)\b")
 
 
 @dataclass(frozen=True)
-class Shelved:
+class InstalledLora:
     """One LoRA as a caller may name it, and what its file says."""
 
     path: str
@@ -44,14 +44,14 @@ class Shelved:
 
 
 class _Said(NamedTuple):
-    """What the file of a LoRA says of itself; the fields are those of `Shelved`."""
+    """What the file of a LoRA says of itself; the fields are those of `InstalledLora`."""
 
     rank: int | None
     base_model: str | None
     trigger_words: tuple[str, ...]
 
 
-def find_loras(settings: ModelSettings) -> list[Shelved]:
+def find_loras(settings: ModelSettings) -> list[InstalledLora]:
     """In order of their names; files that are no LoRA, or broken, are left out."""
     found = [*_in_folder(settings.loras_path, "folder"), *_in_hub_cache()]
     if model_choice(settings) == DEMO:
@@ -79,7 +79,7 @@ def _in_hub_cache() -> Iterator[tuple[str, str, Path]]:
                     yield f"{repo.repo_id}/{name}", "hub", file.file_path
 
 
-def _look(path: str, source: str, file: Path) -> Shelved | None:
+def _look(path: str, source: str, file: Path) -> InstalledLora | None:
     try:
         # A name that is no text can stand in no answer, and in no request.
         path.encode()
@@ -87,7 +87,7 @@ def _look(path: str, source: str, file: Path) -> Shelved | None:
     except (OSError, UnicodeEncodeError):
         return None
     said = _read(file, stat.st_size, stat.st_mtime_ns)
-    return Shelved(path, source, stat.st_size, *said) if said else None
+    return InstalledLora(path, source, stat.st_size, *said) if said else None
 
 
 @functools.lru_cache(maxsize=KEPT_FILES)

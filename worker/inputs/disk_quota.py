@@ -42,7 +42,7 @@ class _Kept(NamedTuple):
     delete: Callable[[], None]
 
 
-class HubNote:
+class HubMarker:
     """Notes what a request brings into the hub's cache; `on_progress` is told of the download."""
 
     def __init__(self, cache: Path) -> None:

@@ -14,7 +14,7 @@ from models.weights.published import find_controlnet
 from models.weights.reference import HubReference, UrlReference, read_reference
 from models.weights.resolve import ResolvedFile, resolve_controlnet, resolve_lora
 from worker.config import WorkerSettings
-from worker.inputs.disk_quota import DiskQuota, HubNote
+from worker.inputs.disk_quota import DiskQuota, HubMarker
 from worker.inputs.lora_download import Downloads
 
 
@@ -63,7 +63,7 @@ def _resolve(
     path: str, field: str, settings: WorkerSettings, keep_going: Callable[[], None], quota: DiskQuota
 ) -> tuple[ResolvedFile, bool]:
     """The file, and whether it is a ControlNet."""
-    reference, note = read_reference(path), HubNote(settings.cache_path)
+    reference, note = read_reference(path), HubMarker(settings.cache_path)
 
     def on_progress(progress: Progress) -> None:
         note.on_progress(progress)

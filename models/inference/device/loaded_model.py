@@ -20,7 +20,7 @@ from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.compilation import compile_blocks, keep_code_in, warm_up
 from models.inference.device.attention import preferring
 from models.inference.device.devices import find_device, free_bytes
-from models.inference.device.offload import move_all_but, stream, visiting
+from models.inference.device.offload import move_all_but, on_device, stream
 from models.inference.device.placement import ON_DEVICE, Placement, decide, smaller
 from models.inference.device.quantization import quantize_blocks, require_torchao
 from models.inference.loading.components import Components, Files, load_components
@@ -37,7 +37,7 @@ class Branch(NamedTuple):
     controlnet: ZImageControlNetModel
 
 
-class Rig:
+class LoadedModel:
     """Keeps the default control branch loaded, and the one other that was used last."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Rig:
 
     @contextmanager
     def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
-        with self._guest(self._text_encoder, "text-encoder-offload", "model-offload"):
+        with self._on_device(self._text_encoder, "text-encoder-offload", "model-offload"):
             yield self._text_encoder
 
     @contextmanager
@@ -116,14 +116,14 @@ class Rig:
         branch = self._branch(controlnet) if controlnet else None
         with (
             preferring(self._attention),
-            self._guest(self.transformer, "model-offload"),
-            self._guest(branch, "model-offload") if branch is not None else nullcontext(),
+            self._on_device(self.transformer, "model-offload"),
+            self._on_device(branch, "model-offload") if branch is not None else nullcontext(),
         ):
             yield self.transformer, branch
 
     @contextmanager
     def autoencoder(self) -> Iterator[AutoencoderKL]:
-        with self._guest(self._vae, "model-offload"):
+        with self._on_device(self._vae, "model-offload"):
             yield self._vae
 
     def warm_up(self, sizes: Iterable[tuple[int, int]]) -> None:
@@ -179,8 +179,8 @@ class Rig:
             for controlnet in branches:
                 self._stream_branch(controlnet)
 
-    def _guest(self, module: nn.Module, *modes: str) -> AbstractContextManager[None]:
-        return visiting(module, self._device) if self.placement.mode in modes else nullcontext()
+    def _on_device(self, module: nn.Module, *modes: str) -> AbstractContextManager[None]:
+        return on_device(module, self._device) if self.placement.mode in modes else nullcontext()
 
     def _compile(self, model: nn.Module) -> None:
         if self._compile_mode != "off":

@@ -1,7 +1,7 @@
-"""Weights that stay in host memory and visit the device only while they are used.
+"""Weights that stay in host memory and are copied to the device only while they are used.
 
-The host's tensors are kept and put back, never copied back: what changes them in between (a LoRA) must do so
-while they are at home.
+The host's tensors are kept and put back, never copied back. Whatever changes a weight for good (a LoRA) must
+do so while the weight is on the host.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,27 +12,32 @@ from torch import Tensor, nn
 
 from models.inference.device.quantization import tensors_of
 
+HostTensors = list[tuple[Tensor, Tensor]]
+"""Each tensor of a module, and the data in host memory that it had before it was copied to a device."""
+
 
 @contextmanager
-def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
+def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Have a module's weights on `device` within the block."""
-    home = _bring(module, device)
+    on_host = _copy_to(device, module)
     try:
         yield
     finally:
-        _send_home(home)
+        _put_back(on_host)
 
 
 def stream(blocks: Iterable[nn.Module], device: torch.device) -> None:
-    """From now on each block's weights visit `device` for the length of its forward."""
+    """From now on each block's weights are on `device` for the length of its forward only."""
     for block in blocks:
         if device.type == "cuda":
             _pin(block)
-        homes: list[list[tuple[Tensor, Tensor]]] = []
-        block.register_forward_pre_hook(lambda module, _, homes=homes: homes.append(_bring(module, device)))
+        running: list[HostTensors] = []
+        block.register_forward_pre_hook(
+            lambda module, _, running=running: running.append(_copy_to(device, module))
+        )
         block.register_forward_hook(
-            # Called also when the block could not be brought.
-            lambda *_, homes=homes: _send_home(homes.pop() if homes else []),
+            # Called also when the block could not be copied.
+            lambda *_, running=running: _put_back(running.pop() if running else []),
             always_call=True,
         )
 
@@ -51,20 +56,20 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _bring(module: nn.Module, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    home = [(tensor, tensor.data) for tensor in _tensors(module)]
+def _copy_to(device: torch.device, module: nn.Module) -> HostTensors:
+    on_host = [(tensor, tensor.data) for tensor in _tensors(module)]
     try:
-        for tensor, data in home:
+        for tensor, data in on_host:
             tensor.data = data.to(device, non_blocking=True, copy=True)
     except BaseException:
-        # No room for all of them, and nobody would send home those that went.
-        _send_home(home)
+        # There is no room for all of them, and nobody would put back those that were copied.
+        _put_back(on_host)
         raise
-    return home
+    return on_host
 
 
-def _send_home(home: list[tuple[Tensor, Tensor]]) -> None:
-    for tensor, data in home:
+def _put_back(on_host: HostTensors) -> None:
+    for tensor, data in on_host:
         tensor.data = data
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from models.errors import DeviceBroken, OutOfMemory
-from models.inference.device.loaded_model import Rig
+from models.inference.device.loaded_model import LoadedModel
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ BROKEN = ("CUDA error", "cuDNN error", "CUDA driver error")
 log = logging.getLogger(__name__)
 
 
-def fit(rig: Rig, refusal: str, work: Callable[[], T]) -> T:
+def fit(model: LoadedModel, refusal: str, work: Callable[[], T]) -> T:
     """`work()`, done again after each rung of: free what is kept for reuse, decode in tiles, offload.
 
     Raises OutOfMemory(refusal) when the last rung does not help. What was given up is not taken back: what
@@ -36,16 +36,16 @@ def fit(rig: Rig, refusal: str, work: Callable[[], T]) -> T:
             if not is_out_of_memory(error):
                 raise
         # Out here the frames that held the failed part's tensors are gone, and with them their memory.
-        rig.free_cache()
-        rung = _shrink(rig) if freed else "free_cache"
-        rig.shortages[rung] += 1
+        model.free_cache()
+        rung = _shrink(model) if freed else "free_cache"
+        model.shortages[rung] += 1
         if rung == GIVE_UP:
             raise OutOfMemory(refusal)
         freed = True
-        log.warning("memory ran out on %s; trying again as %s", rig.placement.device, rig.placement)
+        log.warning("memory ran out on %s; trying again as %s", model.placement.device, model.placement)
 
 
-def fit_batch(rig: Rig, refusal: str, pictures: int, work: Callable[[int], T]) -> T:
+def fit_batch(model: LoadedModel, refusal: str, pictures: int, work: Callable[[int], T]) -> T:
     """`work(n)`, n pictures at a time: all, half as many each time memory runs out, and one as `fit` does it.
 
     How many fitted is forgotten: the next may be of another size.
@@ -56,19 +56,19 @@ def fit_batch(rig: Rig, refusal: str, pictures: int, work: Callable[[int], T]) -
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        rig.free_cache()
-        rig.shortages["smaller_batch"] += 1
-        log.warning("memory ran out on %s with %d pictures at a time", rig.placement.device, pictures)
+        model.free_cache()
+        model.shortages["smaller_batch"] += 1
+        log.warning("memory ran out on %s with %d pictures at a time", model.placement.device, pictures)
         pictures = (pictures + 1) // 2
-    return fit(rig, refusal, lambda: work(1))
+    return fit(model, refusal, lambda: work(1))
 
 
-def _shrink(rig: Rig) -> str:
+def _shrink(model: LoadedModel) -> str:
     """The rung that was stepped down to."""
-    before = rig.placement.mode
-    if not rig.shrink():
+    before = model.placement.mode
+    if not model.shrink():
         return GIVE_UP
-    return "tiled_decode" if rig.placement.mode == before else rig.placement.mode
+    return "tiled_decode" if model.placement.mode == before else model.placement.mode
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -12,9 +12,9 @@ from models.inference.loading.footprint import Footprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload"]
-"""From fastest to smallest. resident: everything stays on the device. text-encoder-offload: the text encoder
-visits it for each prompt. model-offload: each component visits when it is needed. block-offload: so does each
-block of the large ones."""
+"""Where the weights stay between uses, from fastest to smallest. resident: everything stays on the device.
+text-encoder-offload: the text encoder is copied there for each prompt. model-offload: each component is
+copied there when it is needed. block-offload: so is each block of the large components."""
 
 ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload")
 """Those in which the transformer and the control branches never leave the device."""

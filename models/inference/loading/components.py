@@ -14,7 +14,7 @@ from models.errors import CheckpointError
 from models.inference.denoise.blocks import use_own_blocks
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import qwen3_names
-from models.inference.loading.half_copy import recast
+from models.inference.loading.half_copy import half_copy
 from models.inference.loading.single_file import SingleFile, stored_in
 from models.inference.loading.tensors import Source, fill, folder_files
 
@@ -73,7 +73,7 @@ def load_components(
 def stored_transformer(folder: Path, file: Path | None, dtype: torch.dtype, cache: Path) -> Source:
     """The transformer's weights by diffusers' names, from a folder or the file that replaces its own."""
     files = [file] if file else folder_files(folder)
-    return SingleFile(stored_in(files if files[0].suffix == GGUF else recast(files, dtype, cache)))
+    return SingleFile(stored_in(files if files[0].suffix == GGUF else half_copy(files, dtype, cache)))
 
 
 def load_transformer(

@@ -26,7 +26,7 @@ NAMES = {torch.bfloat16: "BF16", torch.float16: "F16"}
 log = logging.getLogger(__name__)
 
 
-def recast(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Path]:
+def half_copy(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Path]:
     """The files to load instead of `files`: their copy in `dtype`, made now if need be, or they themselves.
 
     They themselves where `dtype` is no 16-bit type, or they are small or not in float32, or the disk has no

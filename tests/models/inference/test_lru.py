@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.inference.control.detectors import Detectors
 from models.inference.engine import Engine
-from models.inference.lru import Reuse
+from models.inference.lru import LruCache
 from models.job import Job, Pixels
 from tests.models.inference.test_engine import settings_for, write_lora
 
@@ -19,31 +19,31 @@ def array(kilobytes: int) -> NDArray[np.uint8]:
 
 
 def test_what_is_kept_is_not_made_again_and_lookups_are_counted() -> None:
-    reuse, made = Reuse(10_000), array(1)
-    assert reuse.get("map", "a", lambda: made) is made
-    assert reuse.get("map", "a", lambda: array(1)) is made
-    assert reuse.get("prompt", "a", lambda: array(2)) is not made, "a kind has keys of its own"
-    assert reuse.lookups == {"map|miss": 1, "map|hit": 1, "prompt|miss": 1}
+    cache, made = LruCache(10_000), array(1)
+    assert cache.get("map", "a", lambda: made) is made
+    assert cache.get("map", "a", lambda: array(1)) is made
+    assert cache.get("prompt", "a", lambda: array(2)) is not made, "a kind has keys of its own"
+    assert cache.lookups == {"map|miss": 1, "map|hit": 1, "prompt|miss": 1}
 
 
 def test_least_recently_used_goes_when_the_bytes_are_used_up() -> None:
-    reuse = Reuse(10_000)
+    cache = LruCache(10_000)
     for key in "abc":
-        reuse.get("map", key, lambda: array(4))
-        reuse.get("map", "a", lambda: array(4))
-    reuse.lookups.clear()
-    reuse.get("map", "a", lambda: array(4))
-    reuse.get("map", "c", lambda: array(4))
-    reuse.get("map", "b", lambda: array(4))
-    assert reuse.lookups == {"map|hit": 2, "map|miss": 1}
+        cache.get("map", key, lambda: array(4))
+        cache.get("map", "a", lambda: array(4))
+    cache.lookups.clear()
+    cache.get("map", "a", lambda: array(4))
+    cache.get("map", "c", lambda: array(4))
+    cache.get("map", "b", lambda: array(4))
+    assert cache.lookups == {"map|hit": 2, "map|miss": 1}
 
 
 def test_what_is_larger_than_all_of_it_is_not_kept_and_drives_nothing_out() -> None:
-    reuse = Reuse(10_000)
-    small = reuse.get("map", "small", lambda: array(1))
-    assert reuse.get("map", "large", lambda: array(11)).nbytes == 11_000
-    assert reuse.get("map", "small", lambda: array(1)) is small
-    assert Reuse(0).get("map", "any", lambda: array(1)).nbytes == 1000
+    cache = LruCache(10_000)
+    small = cache.get("map", "small", lambda: array(1))
+    assert cache.get("map", "large", lambda: array(11)).nbytes == 11_000
+    assert cache.get("map", "small", lambda: array(1)) is small
+    assert LruCache(0).get("map", "any", lambda: array(1)).nbytes == 1000
 
 
 def test_picture_is_the_same_with_and_without_what_is_kept_and_a_lora_makes_no_difference_to_it(

@@ -1,10 +1,10 @@
-"""Weights that visit: on the device while used, at home otherwise, the host's own tensors throughout."""
+"""Offloaded weights are on the device while they are used, and the host's own tensors otherwise."""
 
 import pytest
 import torch
 from torch import nn
 
-from models.inference.device.offload import stream, visiting
+from models.inference.device.offload import on_device, stream
 
 CPU = torch.device("cpu")
 
@@ -13,49 +13,49 @@ def pointers(module: nn.Module) -> list[int]:
     return [parameter.data_ptr() for parameter in module.parameters()]
 
 
-def test_module_visits_within_the_block_and_comes_home_untouched() -> None:
+def test_module_is_on_the_device_within_the_block_and_back_untouched_after_it() -> None:
     module = nn.Linear(4, 4)
-    home = pointers(module)
-    with visiting(module, CPU):
-        assert not set(pointers(module)) & set(home)
-    assert pointers(module) == home
+    on_host = pointers(module)
+    with on_device(module, CPU):
+        assert not set(pointers(module)) & set(on_host)
+    assert pointers(module) == on_host
 
 
-def test_module_comes_home_after_an_error() -> None:
+def test_module_is_back_on_the_host_after_an_error() -> None:
     module = nn.Linear(4, 4)
-    home = pointers(module)
-    with pytest.raises(ValueError, match="stop"), visiting(module, CPU):
+    on_host = pointers(module)
+    with pytest.raises(ValueError, match="stop"), on_device(module, CPU):
         raise ValueError("stop")
-    assert pointers(module) == home
+    assert pointers(module) == on_host
 
 
-def test_streamed_blocks_compute_the_same_and_each_visits_alone() -> None:
+def test_streamed_blocks_compute_the_same_and_each_is_on_the_device_alone() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
     x = torch.randn(2, 4)
     expected = model(x)
-    homes = [pointers(block) for block in model]
+    on_host = [pointers(block) for block in model]
     away: list[list[bool]] = []
     stream(model, CPU)
     for block in model:
         block.register_forward_pre_hook(
-            lambda *_: away.append([pointers(b) != h for b, h in zip(model, homes, strict=True)])
+            lambda *_: away.append([pointers(b) != h for b, h in zip(model, on_host, strict=True)])
         )
     assert torch.equal(model(x), expected)
     assert away == [[True, False, False], [False, True, False], [False, False, True]]
-    assert [pointers(block) for block in model] == homes
+    assert [pointers(block) for block in model] == on_host
 
 
-def test_streamed_block_comes_home_when_its_forward_fails() -> None:
+def test_streamed_block_is_back_on_the_host_when_its_forward_fails() -> None:
     block = nn.Linear(4, 4)
-    home = pointers(block)
+    on_host = pointers(block)
     stream([block], CPU)
     with pytest.raises(RuntimeError):
         block(torch.randn(2, 5))
-    assert pointers(block) == home
+    assert pointers(block) == on_host
 
 
-def test_change_at_home_is_seen_on_the_next_visit() -> None:
+def test_change_on_the_host_is_seen_by_the_next_forward() -> None:
     block = nn.Linear(4, 4, bias=False)
     stream([block], CPU)
     with torch.no_grad():

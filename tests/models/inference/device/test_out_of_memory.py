@@ -81,7 +81,7 @@ def test_what_the_failed_try_held_is_free_before_the_next(
 
     gc.disable()
     try:
-        fit_batch(engine._rig, "It does not fit.", pictures, work)
+        fit_batch(engine._model, "It does not fit.", pictures, work)
     finally:
         gc.enable()
     assert len(held) == 2
@@ -122,7 +122,7 @@ def test_batch_is_split_before_anything_is_given_up(engine: Engine, monkeypatch:
 def test_then_the_weights_move_out_and_the_picture_stays_the_same(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine._rig.shrink()
+    engine._model.shrink()
     expected = picture(engine)
     # On a CPU there is nothing to gain by it, so the GPU's ladder is asked for.
     monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ModelError
-from models.inference.device.offload import stream, visiting
+from models.inference.device.offload import on_device, stream
 from models.inference.device.quantization import is_quantized, quantize_blocks, tensors_of
 from models.inference.engine import Engine
 from models.inference.loading.components import load_transformer, stored_transformer
@@ -110,13 +110,13 @@ def test_lora_that_overflows_is_refused_and_none_is_applied(
     assert same(bits(whole), before)
 
 
-def test_quantized_blocks_visit_a_device_and_come_home(whole: torch.nn.Module) -> None:
+def test_quantized_blocks_are_copied_to_a_device_and_put_back(whole: torch.nn.Module) -> None:
     quantize_blocks(whole)
     layers: list[torch.nn.Module] = list(whole.layers)  # type: ignore[arg-type]
     x, rope, time = torch.randn(1, 64, 64).bfloat16(), torch.randn(1, 64, 1, 32, 2), torch.randn(1, 64)
     expected = layers[0](x, rope, time.bfloat16())
     home = [part.data_ptr() for part in stored_in(layers[0])]
-    with visiting(layers[0], CPU):
+    with on_device(layers[0], CPU):
         assert not set(home) & {part.data_ptr() for part in stored_in(layers[0])}
     stream(layers, CPU)
     assert torch.equal(layers[0](x, rope, time.bfloat16()), expected)

@@ -104,10 +104,10 @@ def test_no_weight_keeps_another_in_memory(original: Weights, tiny_model: Path, 
     assert sum(held.values()) == sum(tensor.nbytes for tensor in original.values())
 
 
-@pytest.mark.parametrize("recast", [False, True], ids=["at once", "into a copy"])
+@pytest.mark.parametrize("copied", [False, True], ids=["at once", "into a copy"])
 @pytest.mark.parametrize("single", [False, True], ids=["folder", "single file"])
 def test_two_tensors_at_most_are_in_memory_in_their_stored_type(
-    recast: bool,
+    copied: bool,
     single: bool,
     original: Weights,
     tiny_model: Path,
@@ -126,7 +126,7 @@ def test_two_tensors_at_most_are_in_memory_in_their_stored_type(
         return tensor
 
     monkeypatch.setattr(Stored, "read", read)
-    monkeypatch.setattr("models.inference.loading.half_copy.WORTHWHILE_BYTES", 1000 if recast else 2**62)
+    monkeypatch.setattr("models.inference.loading.half_copy.WORTHWHILE_BYTES", 1000 if copied else 2**62)
     save_file(as_other_front_ends(original), tmp_path / "z_image.safetensors")
     file = tmp_path / "z_image.safetensors" if single else None
     load_transformer(tiny_model / "transformer", file, torch.bfloat16, CPU, tmp_path / "cache")
