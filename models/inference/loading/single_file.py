@@ -14,25 +14,13 @@ from torch import Tensor
 
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import GgufFile
+from models.inference.loading.original_names import COMFYUI_PREFIXES, PROJECTIONS, diffusers_names
 from models.inference.loading.tensors import Shapes, Source, Weights
-
-TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-
-RENAMED = (
-    (re.compile(r"^x_embedder\."), "all_x_embedder.2-1."),
-    (re.compile(r"^final_layer\."), "all_final_layer.2-1."),
-    (re.compile(r"\.attention\.out\."), ".attention.to_out.0."),
-    (re.compile(r"\.attention\.q_norm\."), ".attention.norm_q."),
-    (re.compile(r"\.attention\.k_norm\."), ".attention.norm_k."),
-)
 
 NO_WEIGHT = re.compile(
     r"(^|\.)(scaled_fp8|comfy_quant|scale_input|input_scale|scale_weight|weight_scale)$|^norm_final\."
 )
 """What lies beside the weights: scales, markers of how they were quantized, and a norm that is never run."""
-
-FUSED = "attention.qkv.weight"
-PARTS = ("to_q", "to_k", "to_v")
 
 
 class Origin(NamedTuple):
@@ -52,7 +40,7 @@ class SingleFile:
     def __init__(
         self,
         weights: Source,
-        prefixes: Iterable[str] = TRANSFORMER_PREFIXES,
+        prefixes: Iterable[str] = COMFYUI_PREFIXES,
         names: Mapping[str, str] | None = None,
     ) -> None:
         self._weights = weights
@@ -60,15 +48,11 @@ class SingleFile:
         self._fused: tuple[str, Tensor] | None = None
         self._origins: dict[str, Origin] = {}
         for stored in self._stored:
-            name = (names or {}).get(stored) or _renamed(stored, prefixes)
-            if NO_WEIGHT.search(name):
-                continue
-            if name.endswith(FUSED):
-                stem = name.removesuffix("qkv.weight")
-                for part, projection in enumerate(PARTS):
-                    self._origins[f"{stem}{projection}.weight"] = Origin(stored, part)
-            else:
-                self._origins[name] = Origin(stored)
+            known = (names or {}).get(stored)
+            found = (known,) if known else diffusers_names(_without(prefixes, stored))
+            if not NO_WEIGHT.search(found[0]):
+                for part, name in enumerate(found):
+                    self._origins[name] = Origin(stored, part if len(found) > 1 else None)
 
     def shapes(self) -> Shapes:
         return {name: self._shape(origin) for name, origin in self._origins.items()}
@@ -81,7 +65,7 @@ class SingleFile:
         if self._fused is None or self._fused[0] != stored:
             self._fused = stored, self._read(stored)
         # Copied: a view would keep all three parts in memory for each of them.
-        return self._fused[1].chunk(len(PARTS))[part].clone()
+        return self._fused[1].chunk(len(PROJECTIONS))[part].clone()
 
     def _read(self, stored: str) -> Tensor:
         tensor = self._weights.read(stored)
@@ -94,7 +78,7 @@ class SingleFile:
 
     def _shape(self, origin: Origin) -> tuple[int, ...]:
         shape = self._stored[origin.stored]
-        return shape if origin.part is None else (shape[0] // len(PARTS), *shape[1:])
+        return shape if origin.part is None else (shape[0] // len(PROJECTIONS), *shape[1:])
 
     def _scale(self, stored: str) -> Tensor | None:
         stem = stored.removesuffix("weight")
@@ -109,10 +93,7 @@ def stored_in(files: list[Path]) -> Source:
     return GgufFile(files[0]) if files[0].suffix == GGUF else Weights(files)
 
 
-def _renamed(stored: str, prefixes: Iterable[str]) -> str:
-    name = stored
+def _without(prefixes: Iterable[str], stored: str) -> str:
     for prefix in prefixes:
-        name = name.removeprefix(prefix)
-    for pattern, replacement in RENAMED:
-        name = pattern.sub(replacement, name)
-    return name
+        stored = stored.removeprefix(prefix)
+    return stored

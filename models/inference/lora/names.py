@@ -9,10 +9,11 @@ apart, since its underscores are ambiguous.
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from models.inference.loading.original_names import COMFYUI_PREFIXES, diffusers_names, original_name
+
 LAYOUTS = (
     # What a key starts with -> who writes such keys; the first that fits counts.
-    ("model.diffusion_model.", "comfyui"),
-    ("diffusion_model.", "comfyui"),
+    *((prefix, "comfyui") for prefix in COMFYUI_PREFIXES),
     ("base_model.model.transformer.", "peft"),
     ("base_model.model.", "peft"),
     ("transformer.", "peft"),
@@ -47,16 +48,6 @@ FACTORS = {
     "diff_b": "diff_b",
 }
 
-# diffusers' name -> the name in the authors' own layout, which ComfyUI and most trainers keep (the pairs of
-# diffusers' convert_z_image_transformer_checkpoint_to_diffusers).
-ORIGINAL_NAMES = (
-    ("all_x_embedder.2-1", "x_embedder"),
-    ("all_final_layer.2-1", "final_layer"),
-    (".attention.to_out.0", ".attention.out"),
-    (".attention.norm_q", ".attention.q_norm"),
-    (".attention.norm_k", ".attention.k_norm"),
-)
-
 
 class LoraKey(NamedTuple):
     """One key of a LoRA file: its writer, the module's flat name, and which tensor of it this is."""
@@ -86,11 +77,6 @@ def module_index(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
     modules = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
     index: dict[str, tuple[str, ...]] = {flat(module): (module,) for module in modules}
     for module in modules:
-        original = module
-        for ours, theirs in ORIGINAL_NAMES:
-            original = original.replace(ours, theirs)
-        index.setdefault(flat(original), (module,))
-        if module.endswith(".attention.to_q"):
-            attention = module.removesuffix(".to_q")
-            index[flat(f"{attention}.qkv")] = tuple(f"{attention}.to_{part}" for part in "qkv")
+        original = original_name(module)
+        index.setdefault(flat(original), diffusers_names(original))
     return index
