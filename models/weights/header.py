@@ -7,12 +7,14 @@ the header's `data_offsets` must cover from end to end. https://huggingface.co/d
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from models.errors import CheckpointError
 
+LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
 MAX_RANK = 8
@@ -39,6 +41,8 @@ class TensorInfo(NamedTuple):
     dtype: str
     """As the format names it: `F32`, `BF16`, `F8_E4M3`, …"""
     shape: tuple[int, ...]
+    offset: int
+    """Bytes from the file's beginning to the tensor's own."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8 or length < 2:
+            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+            if size < LENGTH_BYTES or length > size - LENGTH_BYTES or length < 2:
                 raise _fault(path, "is not a safetensors file, or is cut short")
             if length > MAX_HEADER_BYTES:
                 raise _fault(path, f"has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
@@ -80,7 +84,19 @@ def read_header(path: Path) -> Header:
         raise _fault(path, "has half a character in its names or metadata") from None
     if len(header) > MAX_TENSORS:
         raise _fault(path, f"holds {len(header):,} tensors; at most {MAX_TENSORS:,} are read")
-    return Header(_tensors(path, header, size - 8 - length), metadata)
+    return Header(_tensors(path, header, LENGTH_BYTES + length, size), metadata)
+
+
+def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """What a file begins with that holds tensors of these data types and shapes, one after the other."""
+    header, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    # The tensors begin at a multiple of 8 bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
 def kind(header: Header) -> Kind:
@@ -96,8 +112,9 @@ def kind(header: Header) -> Kind:
     return "unknown"
 
 
-def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, TensorInfo]:
+def _tensors(path: Path, header: dict[str, Any], data_begin: int, size: int) -> dict[str, TensorInfo]:
     """Every entry checked, and together they fill the file: no gap, no overlap, nothing beyond its end."""
+    data_bytes = size - data_begin
     tensors: dict[str, TensorInfo] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in header.items():
@@ -108,7 +125,7 @@ def _tensors(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, T
                 and all(_is_size(value, data_bytes) for value in (*shape, begin, end))
                 and math.prod(shape) * BITS[dtype] == (end - begin) * 8
             ):
-                tensors[name] = TensorInfo(dtype, tuple(shape))
+                tensors[name] = TensorInfo(dtype, tuple(shape), data_begin + begin)
                 spans.append((begin, end))
             case _:
                 raise _fault(path, f"has a faulty entry for the tensor {name[:100]!a}")

@@ -14,14 +14,16 @@ from pathlib import Path
 import torch
 
 from models.disk import spare_bytes
-from models.inference.loading.tensors import Weights
+from models.inference.loading.tensors import DTYPES, Weights
+from models.weights.header import header_bytes
 
 WORTHWHILE_BYTES = 2**30
 """Smaller checkpoints load fast enough as they are."""
 SPARE_BYTES = 4 * 10**9
 """What a copy leaves on the disk above the floor of `models.disk`."""
 
-NAMES = {torch.bfloat16: "BF16", torch.float16: "F16"}
+NAMES = {DTYPES[name]: name for name in ("BF16", "F16")}
+"""The 16-bit types that a copy may have, and the format's names of them."""
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def half_copy(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Pa
     if (
         dtype not in NAMES
         or stored < WORTHWHILE_BYTES
-        or {p.dtype for p in weights.places.values()} != {"F32"}
+        or {place.info.dtype for place in weights.places.values()} != {"F32"}
     ):
         return list(files)
     copy = cache / f"{_key(files)}-{NAMES[dtype].lower()}.safetensors"
@@ -56,17 +58,12 @@ def half_copy(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Pa
 
 def _write(path: Path, weights: Weights, dtype: torch.dtype) -> None:
     """Tensor by tensor into a file beside `path`, then renamed."""
-    header, end = {}, 0
-    for name, place in weights.places.items():
-        begin, end = end, end + 2 * torch.Size(place.shape).numel()
-        header[name] = {"dtype": NAMES[dtype], "shape": place.shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    shapes = weights.shapes()
     descriptor, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in header:
+            file.write(header_bytes({name: (NAMES[dtype], shape) for name, shape in shapes.items()}))
+            for name in shapes:
                 tensor = weights.read(name).to(dtype).contiguous()
                 file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
             file.flush()

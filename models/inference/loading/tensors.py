@@ -4,8 +4,6 @@ Shapes are compared before any weight is read, and each tensor is cast on its wa
 loading needs no more host memory than the model itself and one tensor.
 """
 
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError
-from models.weights.header import read_header
+from models.weights.header import TensorInfo, read_header
 
 NAMES_SHOWN = 3
 """Tensor names that an error message lists before it only counts."""
@@ -51,10 +49,7 @@ class Place(NamedTuple):
 
     path: Path
     key: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    """Bytes from the file's beginning."""
+    info: TensorInfo
 
 
 class Weights:
@@ -67,25 +62,22 @@ class Weights:
     def __init__(self, files: Iterable[Path], prefix: str = "") -> None:
         self.places: dict[str, Place] = {}
         for path in files:
-            header = read_header(path)
-            begins = _offsets(path)
-            for key, info in header.tensors.items():
+            for key, info in read_header(path).tensors.items():
                 if key.startswith(prefix):
-                    place = Place(path, key, info.dtype, info.shape, begins[key])
-                    self.places[key.removeprefix(prefix)] = place
+                    self.places[key.removeprefix(prefix)] = Place(path, key, info)
 
     def shapes(self) -> Shapes:
-        return {name: place.shape for name, place in self.places.items()}
+        return {name: place.info.shape for name, place in self.places.items()}
 
     def read(self, name: str) -> Tensor:
         """One tensor, in memory of its own."""
-        place = self.places[name]
-        if place.dtype not in DTYPES:
-            raise CheckpointError(f"{place.path.name} stores {place.key} as {place.dtype}: not supported.")
-        tensor = torch.empty(place.shape, dtype=DTYPES[place.dtype])
-        if math.prod(place.shape):
-            with place.path.open("rb") as file:
-                file.seek(place.offset)
+        path, key, info = self.places[name]
+        if info.dtype not in DTYPES:
+            raise CheckpointError(f"{path.name} stores {key} as {info.dtype}: not supported.")
+        tensor = torch.empty(info.shape, dtype=DTYPES[info.dtype])
+        if tensor.numel():
+            with path.open("rb") as file:
+                file.seek(info.offset)
                 file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return tensor
 
@@ -137,15 +129,6 @@ def check_shapes(
     ]
     if faults:
         raise CheckpointError(f"{source} does not fit the model: it {'; '.join(faults)}.")
-
-
-def _offsets(path: Path) -> dict[str, int]:
-    """Where each tensor of a file begins; its header has been checked."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return {key: 8 + length + entry["data_offsets"][0] for key, entry in header.items()}
 
 
 def _named(fault: str, names: set[str], describe: Callable[[str], str] = str) -> list[str]:

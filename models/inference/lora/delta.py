@@ -87,7 +87,7 @@ def module_deltas(
 
 
 def _size(factor: str, key: str, header: Header) -> Shape:
-    dtype, shape = header.tensors[key]
+    dtype, shape, _ = header.tensors[key]
     if factor == "alpha":
         if shape not in ((), (1,)):
             raise LoraError(f'has an alpha that is no single number ("{key}", {_by(shape)})')

@@ -12,7 +12,15 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from models.errors import CheckpointError
-from models.weights.header import MAX_HEADER_BYTES, MAX_TENSORS, Header, TensorInfo, kind, read_header
+from models.weights.header import (
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
+    Header,
+    TensorInfo,
+    header_bytes,
+    kind,
+    read_header,
+)
 
 ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 
@@ -26,7 +34,7 @@ def write(path: Path, header: object, data: bytes = bytes(16)) -> Path:
 def test_reads_what_safetensors_wrote(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     arrays = {
-        "x": np.zeros((3, 4), np.float32),
+        "x": np.arange(12, dtype=np.float32).reshape(3, 4),
         "scalar": np.array(1.0, np.float16),
         "empty": np.zeros((0, 5), np.int64),
         "flags": np.ones(7, bool),
@@ -37,7 +45,25 @@ def test_reads_what_safetensors_wrote(tmp_path: Path) -> None:
     assert {name: info.shape for name, info in header.tensors.items()} == {
         name: array.shape for name, array in arrays.items()
     }
-    assert header.tensors["x"] == TensorInfo("F32", (3, 4))
+    x = header.tensors["x"]
+    assert (x.dtype, x.shape) == ("F32", (3, 4))
+    stored = path.read_bytes()[x.offset : x.offset + arrays["x"].nbytes]
+    assert stored == arrays["x"].tobytes()
+
+
+def test_safetensors_reads_tensors_behind_a_header_of_ours(tmp_path: Path) -> None:
+    arrays = {
+        "x": np.arange(3, dtype=np.float32),
+        "none": np.zeros((0, 5), np.int64),
+        "y": np.arange(7, dtype=np.int8),
+    }
+    header = header_bytes({"x": ("F32", (3,)), "none": ("I64", (0, 5)), "y": ("I8", (7,))})
+    assert len(header) % 8 == 0
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(header + b"".join(array.tobytes() for array in arrays.values()))
+    with safe_open(path, framework="np") as file:
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(file.get_tensor(name), array)
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
@@ -159,7 +185,7 @@ def test_any_bytes_are_read_or_refused(folder: Path, content: bytes) -> None:
 
 
 def header_of(*names: str) -> Header:
-    return Header({name: TensorInfo("F32", (1,)) for name in names}, {})
+    return Header({name: TensorInfo("F32", (1,), 0) for name in names}, {})
 
 
 @pytest.mark.parametrize(
