@@ -10,12 +10,12 @@ import math
 from pathlib import Path
 
 from models.sizes import GRID
-from models.weights.published import Published
+from models.weights.published import CONTROLNET_2_1, Published
 
 FOLDER = Path(__file__).parents[1] / "demo_weights"
 CONTROLNET = FOLDER / "controlnet.safetensors"
 LORAS = FOLDER / "loras"
-_CONTROLNETS = {"alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1": FOLDER / "controlnet-2.1.safetensors"}
+_CONTROLNETS = {CONTROLNET_2_1: FOLDER / "controlnet-2.1.safetensors"}
 
 
 def controlnet(published: Published) -> Path:

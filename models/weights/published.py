@@ -25,6 +25,14 @@ class Published:
     """Names that it had before, which callers still send."""
 
 
+CONTROLNET_2_1 = f"{DEFAULT_CONTROLNET}-2.1"
+
+MIDAS_FILE = "dpt_hybrid-midas-501f0c75.pt"
+BODY_POSE_FILE = "body_pose_model.pth"
+HAND_POSE_FILE = "hand_pose_model.pth"
+FACE_FILE = "facenet.pth"
+DEPTH_ANYTHING = "depth-anything/Depth-Anything-V2-Small-hf"
+
 MODEL = Published(
     DEFAULT_MODEL, "Z-Image-Turbo: transformer (float32), text encoder, autoencoder", int(32.8 * GB)
 )
@@ -32,25 +40,23 @@ MODEL = Published(
 CONTROLNETS = (
     Published(DEFAULT_CONTROLNET, "ControlNet-Union 1.0", int(3.1 * GB)),
     Published(
-        "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1",
+        CONTROLNET_2_1,
         "ControlNet-Union 2.1, distilled to 8 steps",
         int(6.7 * GB),
-        former_ids=("alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.0",),
+        former_ids=(f"{DEFAULT_CONTROLNET}-2.0",),
     ),
 )
 
 DETECTORS = (
-    Published(
-        "lllyasviel/Annotators", "MiDaS depth detector", 493 * MB, files=("dpt_hybrid-midas-501f0c75.pt",)
-    ),
+    Published("lllyasviel/Annotators", "MiDaS depth detector", 493 * MB, files=(MIDAS_FILE,)),
     Published(
         "lllyasviel/Annotators",
         "OpenPose detector (not for commercial use)",
         510 * MB,
-        files=("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
+        files=(BODY_POSE_FILE, HAND_POSE_FILE, FACE_FILE),
     ),
     Published(
-        "depth-anything/Depth-Anything-V2-Small-hf",
+        DEPTH_ANYTHING,
         "Depth Anything V2 depth detector",
         99 * MB,
         files=("config.json", "preprocessor_config.json", "model.safetensors"),

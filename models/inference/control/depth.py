@@ -13,10 +13,8 @@ from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 from models.errors import CheckpointError
 from models.inference.control.annotators import DETECTION_SIZE, Detector, import_annotators, read_weights
 from models.job import Pixels
+from models.weights.published import DEPTH_ANYTHING, MIDAS_FILE
 from models.weights.resolve import detector_folder
-
-MIDAS_FILE = "dpt_hybrid-midas-501f0c75.pt"
-DEPTH_ANYTHING_REPO = "depth-anything/Depth-Anything-V2-Small-hf"
 
 
 def midas_network() -> nn.Module:
@@ -54,7 +52,7 @@ def load_midas(device: str) -> Detector:
 
 def load_depth_anything(device: str) -> Detector:
     """Depth Anything V2, small (Apache-2.0; the larger ones are not for commercial use)."""
-    folder = detector_folder(DEPTH_ANYTHING_REPO)
+    folder = detector_folder(DEPTH_ANYTHING)
     processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
     network = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32).eval().to(device)
 

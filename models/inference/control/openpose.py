@@ -11,10 +11,7 @@ from torch import nn
 from models.errors import CheckpointError, PreprocessError
 from models.inference.control.annotators import DETECTION_SIZE, Detector, import_annotators, read_weights
 from models.job import Pixels
-
-BODY_FILE = "body_pose_model.pth"
-HAND_FILE = "hand_pose_model.pth"
-FACE_FILE = "facenet.pth"
+from models.weights.published import BODY_POSE_FILE, FACE_FILE, HAND_POSE_FILE
 
 BONES_A_FINGER = 4
 HAND_BONES = 5 * BONES_A_FINGER
@@ -33,8 +30,8 @@ def load_openpose(device: str) -> Detector:
 
     with torch.device("meta"):
         networks = bodypose_model(), handpose_model(), FaceNet()
-    body = _around(Body, _filled(networks[0], BODY_FILE, flat=True))
-    hand = _around(Hand, _filled(networks[1], HAND_FILE, flat=True))
+    body = _around(Body, _filled(networks[0], BODY_POSE_FILE, flat=True))
+    hand = _around(Hand, _filled(networks[1], HAND_POSE_FILE, flat=True))
     face = _around(Face, _filled(networks[2], FACE_FILE, flat=False))
     detector = OpenposeDetector(body, hand, face).to(device)
 
