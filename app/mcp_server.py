@@ -20,7 +20,15 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from app.client import TERMINAL, Client, ClientError, data_uri
+from models.job import DEFAULT_STEPS
 from models.schema.fields import (
+    DEFAULT_CONTROL_END,
+    DEFAULT_CONTROL_SCALE,
+    DEFAULT_CONTROL_START,
+    DEFAULT_FORMAT,
+    DEFAULT_IMAGES,
+    DEFAULT_PREPROCESS,
+    DEFAULT_SIZE,
     ControlEnd,
     ControlScale,
     ControlStart,
@@ -34,11 +42,9 @@ from models.schema.fields import (
     SizeField,
     Steps,
 )
+from models.schema.model_ids import CONTROLNET_LORA, TURBO_LORA
 
 T = TypeVar("T")
-
-WITH_IMAGE = "tongyi-mai/z-image/turbo/controlnet/lora"
-WITHOUT_IMAGE = "tongyi-mai/z-image/turbo/lora"
 
 POLL_SECONDS = 0.3
 WAIT_SECONDS = 50.0
@@ -80,15 +86,15 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
         image: ImageField = None,
         loras: Loras = [],  # noqa: B006 - read only
         image_size: SizeField = "auto",
-        preprocess: PreprocessField = "none",
-        control_scale: ControlScale = 0.9,
-        control_start: ControlStart = 0.0,
-        control_end: ControlEnd = 0.4,
-        num_inference_steps: Steps = 8,
+        preprocess: PreprocessField = DEFAULT_PREPROCESS,
+        control_scale: ControlScale = DEFAULT_CONTROL_SCALE,
+        control_start: ControlStart = DEFAULT_CONTROL_START,
+        control_end: ControlEnd = DEFAULT_CONTROL_END,
+        num_inference_steps: Steps = DEFAULT_STEPS,
         seed: Seed = -1,
-        num_images: Images = 1,
+        num_images: Images = DEFAULT_IMAGES,
         enable_prompt_expansion: Expansion = False,
-        output_format: Format = "png",
+        output_format: Format = DEFAULT_FORMAT,
         wait_seconds: WaitField = WAIT_SECONDS,
     ) -> CallToolResult:
         """Make a picture, or several. Answers with the pictures, their URLs and seeds.
@@ -105,7 +111,7 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
             "output_format": output_format,
         }
         if image is None:
-            body |= {"image_size": "square_hd" if image_size == "auto" else image_size}
+            body |= {"image_size": DEFAULT_SIZE if image_size == "auto" else image_size}
         else:
             body |= {
                 "image_url": await run_sync(_read, image),
@@ -115,7 +121,7 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
                 "control_start": control_start,
                 "control_end": control_end,
             }
-        submitted = await _call(client.submit, WITH_IMAGE if image else WITHOUT_IMAGE, body)
+        submitted = await _call(client.submit, CONTROLNET_LORA if image else TURBO_LORA, body)
         request_id = str(submitted["request_id"])
         try:
             with anyio.move_on_after(wait_seconds):

@@ -27,8 +27,8 @@ from rq.serializers import JSONSerializer
 from benchmarks.rows import write_row
 from benchmarks.store import running_store
 from models.job import Job
-from models.schema.catalog import ENDPOINTS
 from models.schema.inputs import ControlNetLoraInput
+from models.schema.model_ids import CONTROLNET_LORA
 from worker.config import WorkerSettings
 from worker.host.embedded_redis import Fsync
 from worker.queue.affinity import NO_WEIGHTS
@@ -55,7 +55,6 @@ LIFE = {
 CALLERS = 50
 BATCH = 1000
 ROUNDS = 5
-MODEL_ID = next(name for name in ENDPOINTS if name.endswith("controlnet/lora"))
 ASKED = {
     "prompt": "A lighthouse on a cliff at dusk",
     "image_url": "https://example.com/photo.jpg",
@@ -130,7 +129,7 @@ class Bench:
         }
 
     def _fill(self, depth: int) -> None:
-        record = ("version", RECORD_VERSION, "model_id", MODEL_ID, "input", json.dumps(BODY))
+        record = ("version", RECORD_VERSION, "model_id", CONTROLNET_LORA, "input", json.dumps(BODY))
         fields = (*record, "warnings", "[]")
         submits = ((f"r{n}", f"caller-{n % CALLERS}", "", "", 0, 10**9, 0, 0, *fields) for n in range(depth))
         self._many("submit", submits)
@@ -163,7 +162,7 @@ class Bench:
         ids = [f"{name}-{number}" for number in range(requests)]
         with self._measured("submit", requests):
             for request_id in ids:
-                await api.submit(request_id, MODEL_ID, BODY, "caller", [])
+                await api.submit(request_id, CONTROLNET_LORA, BODY, "caller", [])
         with self._measured("status", requests):
             for request_id in ids:
                 await api.get(request_id)
@@ -202,7 +201,9 @@ class Bench:
     def _stand_idle(self, times: int) -> None:
         """What every worker process does once a second, with as many others registered."""
         registry = Registry(self._client, 60)
-        workers = [WorkerInfo(f"gpu-{number}", "gpu", "ready", MODEL_ID, "cuda") for number in range(times)]
+        workers = [
+            WorkerInfo(f"gpu-{number}", "gpu", "ready", CONTROLNET_LORA, "cuda") for number in range(times)
+        ]
         with self._measured("worker_second", times):
             for info in workers:
                 registry.say(info)

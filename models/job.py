@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 MAX_SEED = 2**63 - 1
+DEFAULT_STEPS = 8
+"""Denoising steps that the published model was distilled to."""
 
 Preprocess = Literal["none", "canny", "depth", "pose"]
 OutputFormat = Literal["jpeg", "png", "webp"]
@@ -53,7 +55,7 @@ class Job(BaseModel):
     width: int
     height: int
     """Pixels, multiples of 16."""
-    num_inference_steps: int = 8
+    num_inference_steps: int = DEFAULT_STEPS
     seed: int = 0
     """Already drawn: never -1 here."""
     num_images: int = 1

@@ -12,9 +12,7 @@ from models.errors import SizeError
 PresetSize = Literal[
     "square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"
 ]
-ImageSize = Literal[
-    "square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9", "auto"
-]
+ImageSize = Literal[PresetSize, "auto"]
 
 GRID = 16
 """The autoencoder shrinks each side by 8 and the transformer takes patches of 2."""

@@ -9,8 +9,8 @@ from app.cli.exits import Exit, fail
 from app.cli.options import takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress
-from app.cli.requests import DEFAULT_MODEL_ID
 from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_settings
+from models.schema.model_ids import DEFAULT_MODEL_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

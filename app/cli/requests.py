@@ -12,11 +12,10 @@ from app.cli.exits import Exit, fail
 from app.cli.options import takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress, describe
+from models.schema.model_ids import DEFAULT_MODEL_ID
 
 if TYPE_CHECKING:
     from app.client import Client
-
-DEFAULT_MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 
 BaseUrl = Annotated[
     str,

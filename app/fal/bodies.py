@@ -35,8 +35,7 @@ from worker.queue.work_queue import Record, State
 OWNER, APP = "fal-ai", "z-image"
 MODEL_PATH = "turbo/controlnet/lora"
 FAL_MODEL_ID = f"{OWNER}/{APP}/{MODEL_PATH}"
-MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
-"""What answers for it here."""
+"""The one model of fal that is here; the endpoint CONTROLNET_LORA answers for it."""
 
 RUN_PATH = "/fal/run"
 """Stands for https://fal.run, where the same path as in the queue makes a call wait for the result."""

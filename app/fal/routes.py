@@ -14,6 +14,7 @@ from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep, find_own
 from app.fal import bodies
 from app.links import Links
 from app.submission import MAX_WAIT_SECONDS, SubmissionDep, WebhookQuery
+from models.schema.model_ids import CONTROLNET_LORA
 from worker.queue.follow import follow
 from worker.queue.work_queue import FINAL_STATES, Record
 from worker.storage.pictures import Storage
@@ -38,7 +39,7 @@ async def submit(
 ) -> JSONResponse:
     """Queue one request."""
     taken, _ = await submission.submit(
-        bodies.FalInput, bodies.MODEL_ID, fal_webhook, bodies.DIALECT, bodies.FalInput.ours
+        bodies.FalInput, CONTROLNET_LORA, fal_webhook, bodies.DIALECT, bodies.FalInput.ours
     )
     body = {"request_id": taken.request_id, **bodies.request_links(taken.request_id, submission.links)}
     return _answer(body | {"status": "IN_QUEUE", "queue_position": taken.position}, 200, taken.request_id)
@@ -53,7 +54,7 @@ async def run(
 ) -> JSONResponse:
     """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
     taken, _ = await submission.submit(
-        bodies.FalInput, bodies.MODEL_ID, None, bodies.DIALECT, bodies.FalInput.ours
+        bodies.FalInput, CONTROLNET_LORA, None, bodies.DIALECT, bodies.FalInput.ours
     )
     request_id = taken.request_id
     record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))

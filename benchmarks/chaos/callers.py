@@ -13,7 +13,7 @@ import httpx
 from PIL import Image
 
 from benchmarks.chaos.worker import FAILS
-from models.schema.catalog import ENDPOINTS
+from models.schema.model_ids import CONTROLNET_LORA
 
 CALLERS = 6
 PATIENCE_SECONDS = 120.0
@@ -21,8 +21,6 @@ PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.2
 FAILING_SHARE = 0.04
 CANCELLED_SHARE = 0.04
-
-(MODEL_ID,) = [name for name in ENDPOINTS if name.endswith("controlnet/lora")]
 
 
 @dataclass
@@ -78,7 +76,7 @@ class Callers:
             "num_inference_steps": 8,
         }
         answer = self.call(
-            "POST", f"/v1/models/{MODEL_ID}", json=body, headers={"Idempotency-Key": f"chaos-{number}"}
+            "POST", f"/v1/models/{CONTROLNET_LORA}", json=body, headers={"Idempotency-Key": f"chaos-{number}"}
         )
         return Ticket(answer["request_id"], number, "failed" if fails else "succeeded")
 

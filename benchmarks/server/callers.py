@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.rows import percentiles
-from models.schema.catalog import ENDPOINTS
+from models.schema.model_ids import CONTROLNET_LORA
 
 CALLERS = 16
-SUBMIT = "/v1/models/" + next(name for name in ENDPOINTS if name.endswith("controlnet/lora"))
+SUBMIT = f"/v1/models/{CONTROLNET_LORA}"
 BODY = {
     "prompt": "A lighthouse on a cliff at dusk",
     "image_url": "https://example.com/photo.jpg",

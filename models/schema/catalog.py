@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from models.schema.inputs import ControlNetInput, ControlNetLoraInput, TurboInput, TurboLoraInput
+from models.schema.model_ids import CONTROLNET, CONTROLNET_LORA, TURBO, TURBO_LORA
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ IMAGE_OUTPUT: dict[str, Any] = {
 
 _ENDPOINTS = (
     Endpoint(
-        model_id="tongyi-mai/z-image/turbo/controlnet/lora",
+        model_id=CONTROLNET_LORA,
         display_name="Z-Image Turbo ControlNet LoRA",
         description=(
             "Text to image in 8 steps by Z-Image-Turbo, guided by an input image through ControlNet-Union "
@@ -53,7 +54,7 @@ _ENDPOINTS = (
         output_schema=IMAGE_OUTPUT,
     ),
     Endpoint(
-        model_id="tongyi-mai/z-image/turbo",
+        model_id=TURBO,
         display_name="Z-Image Turbo",
         description="Text to image in 8 steps by Z-Image-Turbo.",
         categories=("text-to-image",),
@@ -61,7 +62,7 @@ _ENDPOINTS = (
         output_schema=IMAGE_OUTPUT,
     ),
     Endpoint(
-        model_id="tongyi-mai/z-image/turbo/lora",
+        model_id=TURBO_LORA,
         display_name="Z-Image Turbo LoRA",
         description="Text to image in 8 steps by Z-Image-Turbo, styled by up to three LoRAs.",
         categories=("text-to-image",),
@@ -69,7 +70,7 @@ _ENDPOINTS = (
         output_schema=IMAGE_OUTPUT,
     ),
     Endpoint(
-        model_id="tongyi-mai/z-image/turbo/controlnet",
+        model_id=CONTROLNET,
         display_name="Z-Image Turbo ControlNet",
         description=(
             "Text to image in 8 steps by Z-Image-Turbo, guided by an input image through ControlNet-Union."

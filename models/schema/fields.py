@@ -4,11 +4,12 @@ The JSON schemas that are made from them drive the playground's form, OpenAPI an
 is fetched here.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from models.config import DEFAULT_CONTROLNET
 from models.job import MAX_SEED, OutputFormat, Preprocess
 from models.sizes import ImageSize, PresetSize
 from models.weights.reference import ReferenceFault, check_url, read_reference
@@ -20,6 +21,16 @@ MAX_URL_CHARACTERS = 8_192
 MAX_PATH_CHARACTERS = 2_048
 MAX_LORAS = 3
 MAX_IMAGES = 4
+
+DEFAULT_SIZE: Final = "square_hd"
+"""The size of a picture that no image guides."""
+DEFAULT_CONTROL_SCALE = 0.9
+DEFAULT_CONTROL_START = 0.0
+DEFAULT_CONTROL_END = 0.4
+DEFAULT_PREPROCESS: Final = "none"
+DEFAULT_SEED = 0
+DEFAULT_IMAGES = 1
+DEFAULT_FORMAT: Final = "png"
 
 STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 """A bool is no integer, "8" is no number."""
@@ -80,7 +91,7 @@ class LoraInput(BaseModel):
         ),
         min_length=1,
         max_length=MAX_PATH_CHARACTERS,
-        examples=["alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"],
+        examples=[DEFAULT_CONTROLNET],
     )
     scale: float = Field(
         1.0,

@@ -7,8 +7,16 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from models.job import OutputFormat, Preprocess
+from models.job import DEFAULT_STEPS, OutputFormat, Preprocess
 from models.schema.fields import (
+    DEFAULT_CONTROL_END,
+    DEFAULT_CONTROL_SCALE,
+    DEFAULT_CONTROL_START,
+    DEFAULT_FORMAT,
+    DEFAULT_IMAGES,
+    DEFAULT_PREPROCESS,
+    DEFAULT_SEED,
+    DEFAULT_SIZE,
     STRICT,
     ControlEnd,
     ControlScale,
@@ -56,12 +64,12 @@ class TurboInput(BaseModel):
     model_config = STRICT
 
     prompt: Prompt
-    image_size: PresetField = "square_hd"
-    num_inference_steps: Steps = 8
-    seed: Seed = 0
-    num_images: Images = 1
+    image_size: PresetField = DEFAULT_SIZE
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
     enable_prompt_expansion: Expansion = False
-    output_format: Format = "png"
+    output_format: Format = DEFAULT_FORMAT
 
 
 class TurboLoraInput(BaseModel):
@@ -71,12 +79,12 @@ class TurboLoraInput(BaseModel):
 
     prompt: Prompt
     loras: Loras
-    image_size: PresetField = "square_hd"
-    num_inference_steps: Steps = 8
-    seed: Seed = 0
-    num_images: Images = 1
+    image_size: PresetField = DEFAULT_SIZE
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
     enable_prompt_expansion: Expansion = False
-    output_format: Format = "png"
+    output_format: Format = DEFAULT_FORMAT
 
 
 class ControlNetInput(Windowed):
@@ -85,15 +93,15 @@ class ControlNetInput(Windowed):
     prompt: Prompt
     image_url: ImageUrl
     image_size: SizeField = "auto"
-    control_scale: ControlScale = 0.9
-    control_start: ControlStart = 0.0
-    control_end: ControlEnd = 0.4
-    preprocess: PreprocessField = "none"
-    num_inference_steps: Steps = 8
-    seed: Seed = 0
-    num_images: Images = 1
+    control_scale: ControlScale = DEFAULT_CONTROL_SCALE
+    control_start: ControlStart = DEFAULT_CONTROL_START
+    control_end: ControlEnd = DEFAULT_CONTROL_END
+    preprocess: PreprocessField = DEFAULT_PREPROCESS
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
     enable_prompt_expansion: Expansion = False
-    output_format: Format = "png"
+    output_format: Format = DEFAULT_FORMAT
 
 
 class ControlNetLoraInput(Windowed):
@@ -103,15 +111,15 @@ class ControlNetLoraInput(Windowed):
     image_url: ImageUrl
     loras: Loras
     image_size: SizeField = "auto"
-    control_scale: ControlScale = 0.9
-    control_start: ControlStart = 0.0
-    control_end: ControlEnd = 0.4
-    preprocess: PreprocessField = "none"
-    num_inference_steps: Steps = 8
-    seed: Seed = 0
-    num_images: Images = 1
+    control_scale: ControlScale = DEFAULT_CONTROL_SCALE
+    control_start: ControlStart = DEFAULT_CONTROL_START
+    control_end: ControlEnd = DEFAULT_CONTROL_END
+    preprocess: PreprocessField = DEFAULT_PREPROCESS
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
     enable_prompt_expansion: Expansion = False
-    output_format: Format = "png"
+    output_format: Format = DEFAULT_FORMAT
 
 
 class AnyInput(BaseModel):
@@ -141,7 +149,7 @@ class ExpandInput(BaseModel):
     model_config = STRICT
 
     prompt: Prompt
-    seed: Seed = 0
+    seed: Seed = DEFAULT_SEED
 
 
 class PreprocessInput(BaseModel):
