@@ -1,4 +1,4 @@
-"""The canny control map of a picture, and the fitting of a picture to the output's size. Needs no torch."""
+"""The canny control map of a picture, and the fitting of a picture to the output's size."""
 
 import cv2
 import numpy as np

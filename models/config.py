@@ -1,4 +1,4 @@
-"""Settings of the model layer: which weights, where they lie, on which device."""
+"""The settings of the model layer: which weights it uses, where they are and on which device they run."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What can go wrong between a prompt and a picture.
+"""The errors of the model layer, each with the code that a caller reads in `error.type`.
 
 ModelError                 code
 ├── WeightsMissing         weights_missing       a file of the model is not on this machine
@@ -14,12 +14,12 @@ ModelError                 code
 ├── BadOutput              bad_output            the model's output is not a picture (NaN, all black)
 └── Cancelled              cancelled             raised by a caller's `on_step` to stop between two steps
 
-`code` is what a caller reads in `error.type`; the message is a sentence that says what, where and what to do.
+The message of each is a sentence that says what is wrong, where, and what to do.
 """
 
 
 class ModelError(Exception):
-    """Base of this layer. `str(error)` is the sentence shown to the caller."""
+    """The base of this layer's errors. `str(error)` is the sentence shown to the caller."""
 
     code = "model_error"
 

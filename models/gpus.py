@@ -1,4 +1,4 @@
-"""The GPUs of this machine, told without importing torch."""
+"""The GPUs of this machine, found without importing torch."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ SMI_SECONDS = 10.0
 
 
 def gpu_present() -> bool:
-    """Whether this machine has a GPU that the published model may run on: NVIDIA's or Apple's."""
+    """True where this machine has a GPU that the published model may run on: NVIDIA's or Apple's."""
     return _is_apple() or (_allowed() != [] and (any(_device_files()) or bool(_ask("index"))))
 
 

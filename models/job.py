@@ -1,6 +1,6 @@
-"""What a picture is made from and what comes back: plain values that cross the process border as JSON.
+"""A job for the engine and what comes of it: plain values that can be kept as JSON, apart from the pixels.
 
-Knows nothing of torch, HTTP or Redis.
+Nothing here knows of torch, HTTP or Redis.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 
 
 def is_controlled(step: int, steps: int, control_start: float, control_end: float) -> bool:
-    """Whether step `step` of `steps`, counted from 0, lies in the window, by the ControlNet convention.
+    """True when step `step` of `steps`, counted from 0, lies in the window, by the ControlNet convention.
 
     A step that lies in it only in part is not controlled: 0 to 0.4 of 8 steps are the steps 0, 1 and 2.
     """
@@ -40,7 +40,7 @@ class LoraFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    """As the caller wrote it in `loras[].path`."""
+    """What the caller wrote in `loras[].path`."""
     path: Path
     scale: float
     sha256: str
@@ -81,7 +81,7 @@ class Job(BaseModel):
 
     @property
     def is_controlled(self) -> bool:
-        """Whether any step runs with a control branch."""
+        """True when any step runs with a control branch."""
         window = self.num_inference_steps, self.control_start, self.control_end
         return self.controlnet is not None and self.control_scale > 0 and has_controlled_step(*window)
 

@@ -1,4 +1,4 @@
-"""Sizes of the output picture: the published presets, and the `auto` rule that keeps the input image's shape.
+"""The sizes of a picture: the published presets, and the `auto` rule that keeps the input image's shape.
 
 All sizes are (width, height) in pixels; every side is a multiple of `GRID`.
 """
@@ -15,7 +15,7 @@ PresetSize = Literal[
 ImageSize = Literal[PresetSize, "auto"]
 
 GRID = 16
-"""The autoencoder shrinks each side by 8 and the transformer takes patches of 2."""
+"""Every side is a multiple of this: the autoencoder shrinks it by 8, the transformer takes patches of 2."""
 
 PRESETS: dict[str, tuple[int, int]] = {
     "square_hd": (1024, 1024),
@@ -35,8 +35,8 @@ MAX_RATIO = 16
 def output_size(image_size: str, image_wh: tuple[int, int]) -> tuple[int, int]:
     """The (width, height) that `image_size` means for an image of `image_wh` pixels.
 
-    It is a preset, `auto`, or a size on the grid such as `640x480`, as the sibling dialect's callers give it.
-    Raises SizeError when `auto` is asked to keep a shape longer than MAX_RATIO to 1.
+    It is a preset, `auto`, or a size on the grid such as `640x480`, which callers of fal's dialect may ask
+    for. Raises SizeError when `auto` is asked to keep a shape longer than MAX_RATIO to 1.
     """
     if image_size == "auto":
         return auto_size(*image_wh)

@@ -1,4 +1,4 @@
-"""The engine: a loaded model that turns a job into its pictures; all that a worker asks of this package.
+"""The engine: a loaded model that turns a job into its pictures.
 
 Importing this module imports torch, so only what loads an engine does so, and late. Everyone else goes by the
 protocol `worker.stages.task.Engine`.
@@ -22,7 +22,7 @@ from models.inference.denoise.pipeline import decode, denoise, draw_noise, encod
 from models.inference.denoise.preview import preview
 from models.inference.denoise.transformer import Control, condition, control_tokens
 from models.inference.device.loaded_model import LoadedModel
-from models.inference.device.out_of_memory import fit, fit_batch, telling_broken_device
+from models.inference.device.out_of_memory import device_errors, fit, fit_batch
 from models.inference.lora.stack import LoraStack
 from models.inference.lru import LruCache
 from models.inference.text_encoder import encode_prompt, expand_prompt
@@ -56,7 +56,7 @@ class Engine:
         name = DEFAULT_MODEL if choice == REAL else choice
         if Path(choice).is_dir():
             name = Path(choice).resolve().name
-        with telling_broken_device():
+        with device_errors():
             model = LoadedModel.load(folder, _default_controlnet(settings), settings)
             model.warm_up(settings.compiled_sizes)
         return cls(name, model, settings)
@@ -72,7 +72,7 @@ class Engine:
 
         Raises `ModelError`. What `on_step` raises passes through, and leaves the engine ready for the next.
         """
-        with torch.no_grad(), telling_broken_device():
+        with torch.no_grad(), device_errors():
             return self._generate(job, control, on_step)
 
     def expand(self, prompt: str, seed: int) -> Expansion:
@@ -83,14 +83,14 @@ class Engine:
                 return expand_prompt(text_encoder, self._model.tokenizer, prompt, seed)
 
         refusal = f"The text encoder does not fit the memory of {self.device}; stop what else runs on it."
-        with torch.no_grad(), telling_broken_device():
+        with torch.no_grad(), device_errors():
             return fit(self._model, refusal, rewrite)
 
     def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
         """What would guide a picture; `source` is of the picture's size already. Raises `ModelError`."""
         height, width = source.shape[:2]
         job = Job(prompt="", width=width, height=height, preprocess=preprocess)
-        with torch.no_grad(), telling_broken_device():
+        with torch.no_grad(), device_errors():
             return self._fit(job, self._control_map, job, source)
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:

@@ -1,7 +1,7 @@
-"""What was worked out for one request, kept for the next that brings the same.
+"""A cache of what one request computed and another may ask for again, bounded in bytes of host memory.
 
-Bounded in bytes of host memory; what was used longest ago goes first. Keys hold everything that the value
-depends on, so that a request gets the same bytes with and without it. Imports no torch.
+What was used longest ago goes first. Keys hold everything that the value depends on, so that a request gets
+the same bytes with and without the cache.
 """
 
 from collections import Counter, OrderedDict
@@ -20,11 +20,11 @@ T = TypeVar("T", bound=Sized)
 
 
 class LruCache:
-    """Not for two threads at once. Values are handed out as they are kept: nobody may change one."""
+    """A cache for one thread. Values are handed out as they are kept: nobody may change one."""
 
     def __init__(self, max_bytes: int) -> None:
         self.lookups: Counter[str] = Counter()
-        """`kind|hit` and `kind|miss`, since it was made."""
+        """The counts of `kind|hit` and `kind|miss` since the cache was made."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[Hashable, Sized] = OrderedDict()

@@ -1,4 +1,4 @@
-"""A prompt as the picture model reads it: its embedding by the text encoder, and its rewriting by the same.
+"""The text encoder's two uses: the embedding of a prompt, and its rewriting (Magic Prompt).
 
 Template and layer are the checkpoint authors' (diffusers' `ZImagePipeline._encode_prompt`). The text encoder
 is a Qwen3, whose embeddings are its language model head too: Magic Prompt needs no further weights.

@@ -1,17 +1,17 @@
-"""Magic Prompt: what a language model is told about rewriting a prompt, and when its answer is taken.
+"""Magic Prompt: how a language model is asked to rewrite a prompt, and which of its answers are taken.
 
-Imports no torch: both the text encoder (`models.inference.text_encoder`) and a server
-(`models.prompt.server`) go by this.
+The text encoder (`models.inference.text_encoder`) and a server (`models.prompt.server`) are asked in the same
+words, and their answers are judged by the same rules.
 """
 
 import re
 from typing import NamedTuple
 
 MAX_NEW_TOKENS = 300
-"""Leaves the prompt well inside the 512 tokens that the picture model reads."""
+"""The most that the model may write: a prompt well inside the 512 tokens that the picture model reads."""
 
 MAX_CHARACTERS = 2_000
-"""About what 300 tokens of English come to, and half as much again."""
+"""The longest answer that is taken: what 300 tokens of English come to, and half as much again."""
 
 TEMPERATURE = 0.7
 TOP_P = 0.8

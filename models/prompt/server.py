@@ -1,4 +1,4 @@
-"""Magic Prompt by an OpenAI-compatible server (`prompt_llm_url`), for the stage that holds no GPU."""
+"""Magic Prompt by an OpenAI-compatible server (`prompt_llm_url`), asked by a worker that holds no GPU."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""The endpoints that this server answers, by model id."""
+"""The catalog of the endpoints that this server answers, by model id."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,7 @@
-"""The fields of the inputs, each defined once: type, limits, title and description.
+"""The fields of the inputs, each defined once: type, limits, default, title and description.
 
-The JSON schemas that are made from them drive the playground's form, OpenAPI and the README's table. Nothing
-is fetched here.
+The JSON schemas that are made from them drive the playground's form, OpenAPI and the tables of the documents.
+Nothing is fetched here.
 """
 
 from typing import Annotated, Final

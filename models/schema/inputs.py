@@ -1,4 +1,4 @@
-"""The input of each endpoint, as published; the one place that says what a caller may send."""
+"""The input of each endpoint, as the hosted service publishes it. It says what a caller may send."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -41,7 +41,7 @@ MAX_NAMED_FIELDS = 20
 
 
 class Windowed(BaseModel):
-    """Of the classes that have a control window."""
+    """The base of the inputs that have a control window."""
 
     model_config = STRICT
 
@@ -123,7 +123,7 @@ class ControlNetLoraInput(Windowed):
 
 
 class AnyInput(BaseModel):
-    """What a worker reads: any endpoint's input, already checked, with what it does not have left out."""
+    """The input of any endpoint as a worker reads it: already checked, fields it lacks left out."""
 
     model_config = STRICT
 
@@ -131,7 +131,7 @@ class AnyInput(BaseModel):
     image_url: str | None = None
     loras: list[LoraInput] = []
     image_size: str
-    """As `output_size` takes it."""
+    """A size that `models.sizes.output_size` takes."""
     control_scale: float = 0.0
     control_start: float = 0.0
     control_end: float = 0.0
@@ -192,7 +192,7 @@ def _unknown_fields(schema: type[BaseModel], body: Any, where: str) -> Iterator[
 
 @cache
 def _item_schemas(schema: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
-    """By field: what its items are, when it is a list of models."""
+    """The model of each field's items; None for a field that is no list of models."""
     found: dict[str, type[BaseModel] | None] = {}
     for name, field in schema.model_fields.items():
         kinds = [kind for kind in get_args(field.annotation) if isinstance(kind, type)]

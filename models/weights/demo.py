@@ -1,7 +1,7 @@
-"""The demo model: a part of this package, trained by `training/` on simple scenes that it also draws.
+"""The demo model, which comes with this package: trained by `training/` on simple scenes that it draws.
 
-`demo_weights/` is laid out as the published weights are, so that every path from loading to decoding is the
-one that they take; its README.md is the model card. Imports no torch.
+`demo_weights/` is laid out as the published weights are, so that the demo takes the same path from loading to
+decoding; its README.md is the model card.
 """
 
 import functools
@@ -19,7 +19,7 @@ _CONTROLNETS = {CONTROLNET_2_1: FOLDER / "controlnet-2.1.safetensors"}
 
 
 def controlnet(published: Published) -> Path:
-    """The demo's own branch in the layout of a published one."""
+    """The demo's own control branch that has the layout of a published one."""
     return _CONTROLNETS.get(published.repo_id, CONTROLNET)
 
 
@@ -31,5 +31,5 @@ def native_size(width: int, height: int) -> tuple[int, int]:
 
 @functools.cache
 def _side() -> int:
-    """Of the square pictures that it was trained on, pixels."""
+    """The side in pixels of the square pictures that the demo was trained on."""
     return int(json.loads((FOLDER / "vae" / "config.json").read_bytes())["sample_size"])

@@ -1,4 +1,4 @@
-"""Large files from the hub into its cache, resumable.
+"""Downloads of large files from the hub into its cache, which go on where they were interrupted.
 
 huggingface_hub 2 starts a file again from its first byte when a download was interrupted, and does not check
 what arrived; the base model has files of 10 GB. So the bytes are brought here, to the place in the cache

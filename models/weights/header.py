@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read and judged without reading a weight or importing torch.
+"""The header of a safetensors file: reading, checking, judging and writing it without any weight.
 
 The format: 8 bytes of header length (little endian), that many bytes of JSON, then the tensors' bytes, which
 the header's `data_offsets` must cover from end to end. https://huggingface.co/docs/safetensors
@@ -36,10 +36,10 @@ _EMBEDDER_KEY = re.compile(r"(?:^|\.)(all_)?x_embedder\.")
 
 
 class TensorInfo(NamedTuple):
-    """One tensor as its header tells it."""
+    """What a header says of one tensor."""
 
     dtype: str
-    """As the format names it: `F32`, `BF16`, `F8_E4M3`, …"""
+    """The format's own name of the data type: `F32`, `BF16`, `F8_E4M3`, …"""
     shape: tuple[int, ...]
     offset: int
     """Bytes from the file's beginning to the tensor's own."""

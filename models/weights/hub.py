@@ -1,4 +1,4 @@
-"""Everything that is said to the Hugging Face Hub, and what its cache on this machine holds.
+"""The Hugging Face Hub: what it has, what its cache on this machine has, and bringing files to the cache.
 
 HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean everywhere. Every failure is a HubError
 (see `models.weights.hub_errors`).
@@ -44,7 +44,7 @@ OnProgress = Callable[[Progress], None]
 class RemoteFile:
     size: int
     sha256: str | None
-    """Known for large files; the hub has no SHA-256 of small text files."""
+    """None for a small text file: the hub has no SHA-256 of it."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def cached_snapshots(repo_id: str) -> list[Path]:
 
 
 def evict(repo_id: str, path: Path | None, unfinished_seconds: float) -> None:
-    """Takes a file out of the cache; its bytes go too unless another commit here has them.
+    """Take a file out of the cache; its bytes go too unless another commit here has them.
 
     Downloads of the repository that nobody has gone on with for so long are deleted as well, and with no
     `path` nothing else.
@@ -207,7 +207,7 @@ def evict(repo_id: str, path: Path | None, unfinished_seconds: float) -> None:
 
 
 class _NoBar(tqdm):
-    """huggingface_hub draws bars of its own otherwise."""
+    """A progress bar that draws nothing, in place of huggingface_hub's own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"disable": True})  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What went wrong with the hub, in sentences that a caller may read: no path, address or token in them."""
+"""The errors of the hub as sentences that a caller may read, without a path, an address or a token."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from models.errors import HubError
 
 @contextmanager
 def hub_errors(repo_id: str, filename: str | None = None) -> Iterator[None]:
-    """Whatever huggingface_hub, the network or the disk raises inside comes out as a HubError."""
+    """Turn whatever huggingface_hub, the network or the disk raises within the block into a HubError."""
     what = f"{repo_id}/{filename}" if filename else repo_id
     try:
         yield

@@ -1,4 +1,7 @@
-"""LoRAs on this machine, in the LoRA folder, the hub's cache and the demo model: by their headers alone."""
+"""The LoRAs on this machine: in the LoRA folder, in the hub's cache and with the demo model.
+
+Only their headers are read.
+"""
 
 import functools
 import json
@@ -19,7 +22,7 @@ from models.weights.resolve import DEMO, model_choice
 
 MOST_WORDS = 10
 MAX_TEXT_CHARACTERS = 200
-"""Of what a file says of itself."""
+"""The most characters that are shown of one thing that a file says of itself."""
 
 KEPT_FILES = 4096
 """What this many files say is kept in memory, so that a file is read again only when it has changed."""
@@ -32,13 +35,13 @@ class InstalledLora:
     """One LoRA as a caller may name it, and what its file says."""
 
     path: str
-    """Good as `loras[].path`."""
+    """What a caller writes in `loras[].path` to have it."""
     source: str
     """`folder`, `hub` or `demo`."""
     size: int
     """Bytes."""
     rank: int | None
-    """Of its largest matrices; None for a format without ranks, such as LoKr."""
+    """The rank of its largest matrices; None for a format without ranks, such as LoKr."""
     base_model: str | None
     trigger_words: tuple[str, ...]
 
@@ -52,7 +55,7 @@ class _Said(NamedTuple):
 
 
 def find_loras(settings: ModelSettings) -> list[InstalledLora]:
-    """In order of their names; files that are no LoRA, or broken, are left out."""
+    """All LoRAs by name; files that are no LoRA, or broken, are left out."""
     found = [*_in_folder(settings.loras_path, "folder"), *_in_hub_cache()]
     if model_choice(settings) == DEMO:
         found += _in_folder(demo.LORAS, "demo")
@@ -109,7 +112,7 @@ def _rank(header: Header) -> int | None:
 
 
 def _base_model(metadata: Mapping[str, str]) -> str | None:
-    """By the fields of sd-scripts, ModelSpec and ai-toolkit, whichever there is."""
+    """The model it was made for, in the field of sd-scripts, ModelSpec or ai-toolkit, whichever there is."""
     for field in ("ss_base_model_version", "modelspec.architecture", "base_model", "ss_sd_model_name"):
         if text := metadata.get(field):
             return text[:MAX_TEXT_CHARACTERS]

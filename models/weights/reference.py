@@ -28,13 +28,13 @@ class UrlReference:
 class HubReference:
     repo_id: str
     filename: str | None
-    """None: the repository's own choice (see `models.weights.hub.choose_file`)."""
+    """None where the repository chooses (see `models.weights.hub.choose_file`)."""
 
 
 @dataclass(frozen=True)
 class LocalReference:
     name: str
-    """Relative to the local folder, with its suffix."""
+    """The file's path relative to the local folder, with its suffix."""
 
 
 Reference = UrlReference | HubReference | LocalReference
@@ -71,7 +71,7 @@ def is_repo_id(text: str) -> bool:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether `text` is a plain relative path: no `..`, no hidden part, no separator but `/`."""
+    """True for a plain relative path: no `..`, no hidden part, no separator but `/`."""
     return all(
         _PART.fullmatch(part) and ".." not in part and len(part.encode()) <= _MAX_PART_BYTES
         for part in text.split("/")

@@ -1,4 +1,4 @@
-"""Which files on this machine a setting or a caller's name means. Imports no torch and loads nothing.
+"""The files on this machine that a setting or a caller's name means. Nothing is loaded.
 
 The model itself is never downloaded here: what is missing is a WeightsMissing with the `zturbo pull` line
 that brings it. LoRAs and ControlNets that a caller names by hub id are fetched on first use.
@@ -35,7 +35,7 @@ class ResolvedFile:
     """A file that a name stands for."""
 
     name: str
-    """What the result calls it: hub id and file, or the local name."""
+    """The name in the result: hub id and file, or the local name."""
     path: Path
     sha256: str | None
     """None where it would have to be computed from gigabytes."""
@@ -60,7 +60,7 @@ def replaced_parts(settings: ModelSettings) -> dict[str, Path]:
 def resolve_model(settings: ModelSettings) -> Path:
     """The folder, in the diffusers layout, of the model that the settings choose.
 
-    Of a part that a single file replaces, only the configuration need be in it. Raises WeightsMissing.
+    It need not have the weights of a part that a single file replaces. Raises WeightsMissing.
     """
     replaced = replaced_parts(settings)
     for part, file in replaced.items():

@@ -1,4 +1,4 @@
-"""What controlnet-aux's networks share: importing the package, reading their weights, the size they look at.
+"""What controlnet-aux's detectors share: the import of the package, reading weights, the size that they see.
 
 The weights are pickles, which can run code as they are read; only plain tensors are taken from them here.
 """
@@ -15,10 +15,10 @@ from models.job import Pixels
 from models.weights.resolve import detector_file
 
 Detector = Callable[[Pixels], Pixels]
-"""From a picture to its control map of the same size."""
+"""A function from a picture to its control map of the same size."""
 
 DETECTION_SIZE = 512
-"""Pixels of the shorter side that a network sees: controlnet-aux's default. The map is made at full size."""
+"""The shorter side that a network sees, in pixels: controlnet-aux's default. Maps are made at full size."""
 
 
 def import_annotators() -> None:

@@ -1,4 +1,4 @@
-"""Which ControlNet-Union variant a checkpoint is, and loading it as diffusers' `ZImageControlNetModel`.
+"""A ControlNet-Union checkpoint of any published variant, loaded as diffusers' `ZImageControlNetModel`.
 
 A variant is told by the checkpoint's keys and shapes, never by its name. The configurations are the authors'
 (VideoX-Fun, config/z_image/z_image_control*.yaml): diffusers' `from_single_file` asks the hub for them, which
@@ -20,11 +20,11 @@ PUBLISHED_LAYERS = 30
 """Layers of the transformer that the published control checkpoints were made for."""
 
 INPAINT_CHANNELS = 33
-"""16 control, 1 mask, 16 picture to be inpainted: the 2.x files."""
+"""The channels that 2.x files take: 16 of the control map, 1 mask, 16 of a picture to be inpainted."""
 
 Refiner = Literal["control_layers", "control_noise_refiner"] | None
-"""What makes hints for the noise refiner: nothing (1.0), the control layers themselves (2.0: a slip of the
-authors', trained with and therefore to be kept), or control blocks of their own (2.1). diffusers' words."""
+"""What makes hints for the noise refiner, in diffusers' words: nothing (1.0), the control layers themselves
+(2.0: a slip of the authors', trained with and therefore to be kept), or control blocks of their own (2.1)."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def detect(weights: Weights, transformer_config: Any, source: str) -> Layout:
 
 
 def _places(known: Layout, blocks: int, layers: int) -> tuple[int, ...] | None:
-    """Where the control blocks sit; in a transformer of another depth spread evenly, as published."""
+    """The layers that get the control blocks' hints, spread evenly in a transformer of another depth."""
     if layers == PUBLISHED_LAYERS:
         return known.places if blocks == len(known.places) else None
     return tuple(range(0, layers, layers // blocks)) if layers % blocks == 0 else None

@@ -1,4 +1,4 @@
-"""Depth maps: MiDaS as controlnet-aux runs it, or Depth Anything V2 by transformers."""
+"""Depth maps, made by MiDaS as controlnet-aux runs it or by Depth Anything V2 as transformers does."""
 
 import warnings
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def midas_network() -> nn.Module:
 
 
 def load_midas(device: str) -> Detector:
-    """MiDaS 3.0, DPT-hybrid."""
+    """The detector MiDaS 3.0, DPT-hybrid, on `device`."""
     weights = read_weights(MIDAS_FILE)
     network = midas_network()
     from controlnet_aux.util import resize_image
@@ -51,7 +51,7 @@ def load_midas(device: str) -> Detector:
 
 
 def load_depth_anything(device: str) -> Detector:
-    """Depth Anything V2, small (Apache-2.0; the larger ones are not for commercial use)."""
+    """The detector Depth Anything V2, small (Apache-2.0; the larger ones are not for commercial use)."""
     folder = detector_folder(DEPTH_ANYTHING)
     processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
     network = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32).eval().to(device)
@@ -68,7 +68,7 @@ BACKENDS: dict[str, Callable[[str], Detector]] = {
     "midas": load_midas,
     "depth-anything-v2": load_depth_anything,
 }
-"""By the name in `ModelSettings.depth_backend`: from a device to the detector on it."""
+"""The functions that load a detector on a device, by the names in `ModelSettings.depth_backend`."""
 
 
 def _as_map(nearness: NDArray[np.float32], pixels: Pixels) -> Pixels:

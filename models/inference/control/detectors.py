@@ -1,4 +1,4 @@
-"""The networks that make depth and pose maps of a picture, at the output's own size."""
+"""The detectors: networks that make depth and pose maps of a picture, at the output's own size."""
 
 from models.canny import fit
 from models.config import ModelSettings

@@ -1,4 +1,4 @@
-"""Pose maps: OpenPose with hands and face, by controlnet-aux. Its licence forbids commercial use."""
+"""Pose maps with hands and faces, made by controlnet-aux's OpenPose. Its licence forbids commercial use."""
 
 import colorsys
 from typing import Any
@@ -58,7 +58,7 @@ def load_openpose(device: str) -> Detector:
 def draw_hand(canvas: Pixels, hand: list[Any] | None) -> None:
     """Draw 21 keypoints: the wrist, then four a finger, as fractions of the picture. Below 0: not seen.
 
-    Looks as controlnet-aux's own drawing, which needs matplotlib and does not require it.
+    The result looks like that of controlnet-aux, whose own function imports matplotlib without requiring it.
     """
     height, width = canvas.shape[:2]
     points = [(int(point.x * width), int(point.y * height)) for point in hand or ()]
@@ -73,7 +73,7 @@ def draw_hand(canvas: Pixels, hand: list[Any] | None) -> None:
 
 
 def _filled(network: nn.Module, filename: str, *, flat: bool) -> nn.Module:
-    """`network` with the weights of a file; `flat`: whose names lack the network's first level."""
+    """`network` with the weights of a file; in a `flat` one the names lack the network's first level."""
     weights = read_weights(filename)
     names = {name: name.partition(".")[2] if flat else name for name in network.state_dict()}
     try:

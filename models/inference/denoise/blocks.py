@@ -1,7 +1,8 @@
-"""The transformer's and the control branch's blocks: diffusers' weights, with a forward of our own.
+"""The blocks of the transformer and of the control branch: diffusers' weights with a faster forward.
 
-The same arithmetic in fewer passes over memory: no mask, a norm's weight and its scale or gate as one factor,
-no stack of hints, and a rotary product that a compiler can fuse. benchmarks/NOTES.md has what each gives.
+The arithmetic is diffusers' in fewer passes over memory: there is no mask, a norm's weight and its scale or
+gate are one factor, hints are not stacked, and a compiler can fuse the rotary product. benchmarks/NOTES.md
+says what each gives.
 """
 
 from typing import Any, TypeVar

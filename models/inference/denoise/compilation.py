@@ -1,7 +1,7 @@
-"""Blocks compiled by torch.compile, before the first picture, for the shapes that pictures will have.
+"""The blocks compiled by torch.compile, before the first picture, for the shapes that pictures will have.
 
-A shape is a picture's size and a caption's tokens in steps of 32; each is compiled by itself, so that sizes
-are constants in its code, once for all blocks alike. What was not compiled in the warm-up runs as it is
+A shape is a picture's size and a caption's tokens in steps of 32. Each is compiled by itself, so that sizes
+are constants in its code, and once for all blocks alike. What was not compiled in the warm-up runs as it is
 written: no request waits for a compiler. LoRAs are merged into the same tensors and need no new code. Not yet
 tried on a GPU.
 """
@@ -21,9 +21,9 @@ from models.inference.denoise.pipeline import denoise
 from models.inference.denoise.transformer import Control, condition, control_tokens
 
 CAPTION_TOKENS = (32, 64, 96, 128)
-"""Captions that are compiled for: those of prompts of up to about a hundred words."""
+"""The lengths of captions that are compiled for: those of prompts of up to about a hundred words."""
 MOST_SHAPES = 256
-"""Of one block that are kept; PyTorch's own bound, 8, is for shapes that nobody chose."""
+"""The most shapes of one block that are kept; PyTorch's own bound, 8, is for shapes that nobody chose."""
 
 
 def keep_code_in(folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""From a prompt's embedding and a control picture to pixels: noise, control latents, denoise, decode.
+"""The way from a prompt's embedding and a control picture to pixels: noise, latents, denoising, decoding.
 
-Knows tensors and one request's numbers; nothing of jobs, files or where the weights stay between uses.
+These functions take tensors and one request's numbers. They know nothing of jobs, files or where the weights
+stay between uses.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from models.inference.denoise.transformer import Conditioning, Control, predict
 from models.job import Pixels, is_controlled
 
 TRAIN_TIMESTEPS = 1000
-"""Of the published scheduler configuration."""
+"""The number of timesteps in training, from the published scheduler configuration."""
 
 
 def draw_noise(seed: int, channels: int, height: int, width: int) -> Tensor:
@@ -57,8 +58,8 @@ def denoise(
 ) -> Tensor:
     """Euler's method from noise to a picture's latents, in float32; `on_step(step, steps, guess)` after each.
 
-    `guess()` is what the latents would end as if the rest of the way were straight.
-    `sigmas` are one more than the steps. A step outside the control window runs without the control branch.
+    `guess()` gives the latents that come out if the rest of the way is straight. `sigmas` are one more than
+    the steps. A step outside the control window runs without the control branch.
     """
     steps = len(sigmas) - 1
     # 1 - sigma, rounded as diffusers rounds it: the time embedding makes a thousandfold of any difference.

@@ -1,4 +1,4 @@
-"""A small picture straight from latents, without the autoencoder: one linear map from 16 channels to RGB."""
+"""A small preview of a picture, made from its latents by one linear map from 16 channels to RGB."""
 
 import torch
 from torch import Tensor

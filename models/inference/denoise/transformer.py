@@ -1,11 +1,11 @@
-"""One denoising step of Z-Image, base stack and control branch together, on diffusers' models and weights.
+"""One denoising step of Z-Image: transformer and control branch together, on diffusers' models and weights.
 
 The reference for the control branch is VideoX-Fun's `ZImageControlTransformer2DModel`, by the authors of
 the control checkpoints. diffusers' own pair of models equals it for Union 1.0 only: the hints of 2.x for the
-noise refiner never reach the transformer there. Knows nothing of prompts, schedules or pictures.
+noise refiner never reach the transformer there. Nothing here knows of prompts, schedules or pictures.
 
-Sequence: image tokens, then caption tokens, each padded to a multiple of 32 with a learned token that the
-model attends to by design. Every picture of a batch has the same prompt, so that nothing is masked.
+The sequence is the image tokens and then the caption tokens, each padded to a multiple of 32 with a learned
+token that the model attends to by design. Every picture of a batch has the same prompt, so nothing is masked.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Conditioning:
     image_rope: Tensor
     """Rotary table of the image tokens, cosine and sine, (1, image tokens, 1, head_dim / 2, 2)."""
     rope: Tensor
-    """Rotary table of the whole sequence, likewise."""
+    """Rotary table of the whole sequence, of the same layout."""
 
 
 @dataclass(frozen=True)

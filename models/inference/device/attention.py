@@ -1,4 +1,4 @@
-"""Which of PyTorch's attention kernels is tried first."""
+"""The order in which PyTorch's attention kernels are tried."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,7 +13,7 @@ CUDNN_FIRST = [
 
 
 def preferring(attention: str) -> AbstractContextManager[None]:
-    """Within it, `cudnn` is tried before the others, which still serve what it cannot do.
+    """Within the block and for `cudnn`, cuDNN is tried before the others, which serve what it cannot do.
 
     `auto` leaves the order to PyTorch. On an H100 cuDNN is published at one and a half times the rate of
     Flash Attention 2 (Dao-AILab/flash-attention, PR 1075); not yet tried here.

@@ -1,4 +1,4 @@
-"""A model set up on one device: its parts where the placement wants them, and the control branches in use.
+"""A model loaded on one device: its parts, each where the placement wants it, and control branches in use.
 
 Each part is handed out in a `with` block, within which its weights are on the device.
 """
@@ -38,7 +38,7 @@ class Branch(NamedTuple):
 
 
 class LoadedModel:
-    """Keeps the default control branch loaded, and the one other that was used last."""
+    """One model. It keeps the default control branch loaded, and the one other that was used last."""
 
     def __init__(
         self,
@@ -233,6 +233,6 @@ class LoadedModel:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Changes when the file does."""
+    """A value that changes when the file does."""
     stat = path.stat()
     return stat.st_mtime_ns, stat.st_size

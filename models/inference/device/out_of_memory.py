@@ -1,5 +1,7 @@
-"""What is done when a device fails in the middle of a picture: make room and try that part again, or say that
-the device is past help.
+"""What is done when a device fails in the middle of a picture.
+
+Where memory runs out, room is made and that part of the picture is tried again. Where the device is past
+help, `DeviceBroken` says so.
 """
 
 import logging
@@ -15,7 +17,7 @@ from models.inference.device.loaded_model import LoadedModel
 T = TypeVar("T")
 
 SHORT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-"""In messages of plain RuntimeErrors: the driver's, cuBLAS's and the CPU's way to say it."""
+"""What plain RuntimeErrors of the driver, cuBLAS and the CPU say when memory has run out."""
 GIVE_UP = "give_up"
 BROKEN = ("CUDA error", "cuDNN error", "CUDA driver error")
 
@@ -64,7 +66,7 @@ def fit_batch(model: LoadedModel, refusal: str, pictures: int, work: Callable[[i
 
 
 def _shrink(model: LoadedModel) -> str:
-    """The rung that was stepped down to."""
+    """Step down one rung; its name."""
     before = model.placement.mode
     if not model.shrink():
         return GIVE_UP
@@ -78,8 +80,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def telling_broken_device() -> Iterator[None]:
-    """Turns any CUDA error but the want of memory into DeviceBroken.
+def device_errors() -> Iterator[None]:
+    """Turn any CUDA error within the block into DeviceBroken, unless memory has run out.
 
     After such an error every later call fails too, or worse, gives a wrong picture: only a new process helps.
     """

@@ -1,6 +1,7 @@
-"""Device, number type and where the weights stay between uses, decided from the memory there is.
+"""The decision on device, number type and where the weights stay between uses, from the memory there is.
 
-A pure decision on numbers, testable without a GPU; `models.inference.device.offload` carries it out.
+It is arithmetic on numbers, so that it can be tested without a GPU; `models.inference.device.offload` carries
+it out.
 """
 
 from collections.abc import Mapping
@@ -12,15 +13,15 @@ from models.inference.loading.footprint import Footprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload"]
-"""Where the weights stay between uses, from fastest to smallest. resident: everything stays on the device.
+"""The places of the weights between uses, from fastest to smallest. resident: everything stays on the device.
 text-encoder-offload: the text encoder is copied there for each prompt. model-offload: each component is
 copied there when it is needed. block-offload: so is each block of the large components."""
 
 ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload")
-"""Those in which the transformer and the control branches never leave the device."""
+"""The modes in which the transformer and the control branches never leave the device."""
 
 QUANTIZED_BYTES = 1.04
-"""Of a parameter where the blocks' matrices have 8 bits; the rest has 16, and each row a scale."""
+"""Bytes a parameter where the blocks' matrices have 8 bits; the rest has 16, and each row a scale."""
 BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST_PIXELS = 2048 * 2048
 LARGEST_TOKENS = LARGEST_PIXELS // 16**2 + 512
@@ -29,7 +30,7 @@ HIDDEN_VECTORS = 24
 """Vectors of the transformer's width alive at once per token: residual, query, key, value, their rotation in
 float32 and the feed-forward's inner 8/3 thrice. An estimate, on the safe side."""
 VAE_VECTORS = 6
-"""Likewise per pixel of the decoder's last stage, in its first width."""
+"""Vectors alive at once per pixel of the decoder's last stage, in its first width. An estimate as well."""
 TILE_PIXELS = 1024 * 1024
 """The autoencoder works on pieces of this size where the largest picture does not fit whole."""
 CONTEXT_BYTES = 512 * 2**20

@@ -1,8 +1,8 @@
-"""The matrices of the transformer's and the control branches' blocks in 8 bits, by torchao: half the memory.
+"""The blocks' matrices in 8 bits, by torchao: the transformer and the control branches take half the memory.
 
-One scale for each row; products are taken in the type of everything else. A LoRA's change to a weight is
-mostly smaller than a step of 8 bits: it is merged into the weight as it was, and rounded with it, where added
-to the rounded one it would be lost. Not yet tried on a GPU.
+Each row has one scale; products are taken in the type of everything else. A LoRA's change to a weight is
+mostly smaller than a step of 8 bits, and would be lost if it were added to the rounded weight: it is merged
+into the weight as it was, and rounded with it. Not yet tried on a GPU.
 """
 
 from importlib.util import find_spec
@@ -18,13 +18,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def require_torchao() -> None:
-    """Raises `ModelError` where torchao is not installed."""
+    """Raise `ModelError` where torchao is not installed."""
     if find_spec("torchao") is None:
         raise ModelError("ZTURBO_QUANTIZATION=int8 takes one more package: pip install 'zturbo[int8]'.")
 
 
 def quantize_blocks(model: Model) -> Model:
-    """Store the blocks' matrices in 8 bits, where they lie; the model."""
+    """Store the blocks' matrices in 8 bits on the device where they are; returns the model."""
     for block in model.modules():
         if isinstance(block, Block | ControlBlock):
             for part in (block.attention, block.feed_forward):

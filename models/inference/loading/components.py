@@ -1,4 +1,4 @@
-"""The parts of one model, loaded from a folder in the diffusers layout; nothing is asked of a network."""
+"""The parts of one model, loaded from a folder in the diffusers layout without any network."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tensors of a GGUF file, worked back to float32 one at a time as they are asked for.
+"""The tensors of a GGUF file, each dequantized to float32 when it is asked for.
 
 Nothing stays quantized: a model from such a file takes the memory of any other, and LoRAs like any other. The
 reader and the arithmetic of the block types are the `gguf` package's, which the extra `gguf` installs.
@@ -17,7 +17,7 @@ SUFFIX = ".gguf"
 
 
 class GgufFile:
-    """A `models.inference.loading.tensors.Source`. Raises `CheckpointError` for a file that is not sound."""
+    """A GGUF file as a `Source` of tensors. Raises `CheckpointError` for a file that is not sound."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -55,7 +55,7 @@ class GgufFile:
 
 
 def qwen3_names(names: Iterable[str], layers: int) -> dict[str, str]:
-    """What llama.cpp calls the text encoder's tensors -> `names`, as transformers calls them."""
+    """A table from llama.cpp's names of the text encoder's tensors to transformers', which are `names`."""
     from gguf import MODEL_ARCH, get_tensor_name_map
 
     table = get_tensor_name_map(MODEL_ARCH.QWEN3, layers)

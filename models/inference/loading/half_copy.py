@@ -1,4 +1,4 @@
-"""A copy of a checkpoint in 16 bits, made once, so that the next start reads half the bytes.
+"""A 16-bit copy of a large float32 checkpoint, made once, so that the next start reads half the bytes.
 
 The published transformer is stored as 24.6 GB of float32 and run as 12.3 GB of bfloat16.
 """
@@ -18,7 +18,7 @@ from models.inference.loading.tensors import DTYPES, Weights
 from models.weights.header import header_bytes
 
 WORTHWHILE_BYTES = 2**30
-"""Smaller checkpoints load fast enough as they are."""
+"""The least size of a checkpoint that is copied; smaller ones load fast enough as they are."""
 SPARE_BYTES = 4 * 10**9
 """What a copy leaves on the disk above the floor of `models.disk`."""
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def half_copy(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Path]:
-    """The files to load instead of `files`: their copy in `dtype`, made now if need be, or they themselves.
+    """The files to load instead of `files`: a copy in `dtype`, made now if need be, or `files` themselves.
 
-    They themselves where `dtype` is no 16-bit type, or they are small or not in float32, or the disk has no
-    room.
+    There is no copy where `dtype` is no 16-bit type, the files are small or not in float32, or the disk has
+    no room.
     """
     weights = Weights(files)
     stored = sum(path.stat().st_size for path in files)
@@ -57,7 +57,7 @@ def half_copy(files: Sequence[Path], dtype: torch.dtype, cache: Path) -> list[Pa
 
 
 def _write(path: Path, weights: Weights, dtype: torch.dtype) -> None:
-    """Tensor by tensor into a file beside `path`, then renamed."""
+    """Write tensor by tensor into a file beside `path`, and rename that."""
     shapes = weights.shapes()
     descriptor, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
     try:
@@ -74,6 +74,6 @@ def _write(path: Path, weights: Weights, dtype: torch.dtype) -> None:
 
 
 def _key(files: Sequence[Path]) -> str:
-    """Changes when one of the files does."""
+    """A name that changes when one of the files does."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]

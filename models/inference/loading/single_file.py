@@ -1,7 +1,7 @@
-"""Checkpoints as other front ends keep them, seen with diffusers' names.
+"""Checkpoints as ComfyUI and the authors store them, read under diffusers' names.
 
-Differences (ComfyUI's files and the authors' own): a prefix, query, key and value fused to `qkv`, a few other
-names, fp8 weights with a scale beside them, and GGUF. Nothing is read until a tensor is asked for.
+They differ in a prefix, in some names, in query, key and value fused to `qkv`, in fp8 weights with a scale
+beside them, or are GGUF files. Nothing is read until a tensor is asked for.
 """
 
 import re
@@ -20,7 +20,7 @@ from models.inference.loading.tensors import Shapes, Source, Weights
 NO_WEIGHT = re.compile(
     r"(^|\.)(scaled_fp8|comfy_quant|scale_input|input_scale|scale_weight|weight_scale)$|^norm_final\."
 )
-"""What lies beside the weights: scales, markers of how they were quantized, and a norm that is never run."""
+"""What a file has beside weights: scales, markers of how they were quantized, a norm that is never run."""
 
 
 class Origin(NamedTuple):

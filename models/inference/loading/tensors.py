@@ -1,4 +1,4 @@
-"""Weights from safetensors files into a model that was built on the meta device, one tensor at a time.
+"""Weights read from safetensors files into a model on the meta device, one tensor at a time.
 
 Shapes are compared before any weight is read, and each tensor is cast on its way. Files are read, not mapped:
 loading needs no more host memory than the model itself and one tensor.
@@ -30,7 +30,7 @@ DTYPES = {
     "I8": torch.int8,
     "BOOL": torch.bool,
 }
-"""The format's names of data types, those that weights are stored in."""
+"""The data types that weights are stored in, by the format's names."""
 
 Shapes = dict[str, tuple[int, ...]]
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 class Place(NamedTuple):
-    """Where one tensor lies."""
+    """The place in a file where one tensor is stored."""
 
     path: Path
     key: str

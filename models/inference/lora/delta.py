@@ -1,4 +1,4 @@
-"""What a group of a LoRA file's tensors changes in one module, worked out from shapes alone. No torch."""
+"""The change that a group of a LoRA file's tensors makes to one module, worked out from shapes alone."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Delta:
     parameter: str
     kind: Kind
     factors: Mapping[str, str]
-    """Factor (as `models.inference.lora.names.FACTORS` names it) -> key in the file."""
+    """The key in the file of each factor, by the names in `models.inference.lora.names.FACTORS`."""
     rows: tuple[int, int] | None = None
     """First and last-plus-one row of the product that fall to this parameter; None: all."""
     scaling: float = 1.0

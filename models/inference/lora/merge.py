@@ -1,4 +1,4 @@
-"""The arithmetic of one LoRA file on one weight, in float32 on the weight's own device."""
+"""The arithmetic that adds one LoRA file to one weight, in float32 on the weight's own device."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -51,7 +51,7 @@ def add_delta(total: Tensor, delta: Delta, file: Tensors, scale: float) -> None:
 
 
 def all_finite(weights: Iterable[Tensor]) -> bool:
-    """Whether no weight holds NaN or infinity: one pass over each, and one wait for the device."""
+    """True unless a weight holds NaN or infinity: one pass over each, and one wait for the device."""
     extremes = [extreme.float() for weight in weights for extreme in torch.aminmax(weight)]
     return not extremes or bool(torch.stack(extremes).isfinite().all())
 

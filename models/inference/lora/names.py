@@ -1,4 +1,4 @@
-"""Which weight of the transformer a key of a LoRA file means. No torch: names only.
+"""The names in LoRA files: which weight of the transformer a key means.
 
 Trainers spell a module in many ways: `transformer.layers.0.attention.to_q`,
 `diffusion_model.layers.0.attention.qkv`, `lora_unet_layers_0_attention_to_q`. Every spelling is flattened

@@ -1,4 +1,4 @@
-"""The scale of an adapter as peft's configuration in a file's metadata states it. No torch."""
+"""The scale of an adapter, read from peft's configuration in a file's metadata."""
 
 import json
 import math
@@ -11,12 +11,12 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from models.errors import LoraError
 
 ADAPTER_METADATA = "lora_adapter_metadata"
-"""Where diffusers' `save_lora_weights` keeps it, as JSON, each field prefixed with the component's name."""
+"""The field where diffusers' `save_lora_weights` writes it, as JSON, each key after the component's name."""
 PREFIX = "transformer."
 
 
 def literal_pattern(pattern: str) -> str:
-    """peft takes regular expressions here; one from a stranger's file can run for ever, so only names are."""
+    """Check that a pattern is a plain name: a regular expression from a stranger's file can run for ever."""
     if not re.fullmatch(r"\^?[\w.-]+", pattern):
         raise ValueError("is no plain module name")
     return pattern

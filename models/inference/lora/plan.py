@@ -1,4 +1,4 @@
-"""From a LoRA file's header to the list of weight changes it means, checked against the model. No torch.
+"""The plan of a LoRA file: the weight changes that its header means, checked against the model.
 
 Nothing but the header is read here: a file that passes fits the model in every name, shape and type.
 """

@@ -1,4 +1,4 @@
-"""Why a file cannot be applied as a LoRA, by its keys, in words that follow the file's name. No torch."""
+"""The reasons why a file cannot be applied as a LoRA, by its keys, in words that follow the file's name."""
 
 import re
 from collections.abc import Collection

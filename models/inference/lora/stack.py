@@ -1,4 +1,4 @@
-"""LoRAs in a transformer: merged into its weights in place, and taken out again bit for bit.
+"""LoRAs merged into a transformer's weights in place, and taken out again bit for bit.
 
 A merge costs nothing per denoising step and leaves every weight's address as it was, so compiled code and
 graphs stay good. The weights that a set of LoRAs touches are kept as they were, and every set is merged anew
@@ -28,7 +28,7 @@ GPU_RESERVE = 6 * 2**30
 """Bytes of a GPU that the pristine copies leave free: activations and decoding of the largest picture."""
 
 MergeSet = tuple[tuple[str, float], ...]
-"""sha256 and scale of each, sorted: their order in a request makes no difference, not even a rounding."""
+"""The sha256 and scale of each LoRA, sorted: their order in a request makes no difference to any bit."""
 
 
 def inspect(path: Path, transformer: nn.Module, name: str | None = None) -> LoraPlan:
@@ -40,7 +40,7 @@ def inspect(path: Path, transformer: nn.Module, name: str | None = None) -> Lora
 class LoraStack:
     """The LoRAs of one transformer. Not for two threads at once.
 
-    `originals` has the weights of one in 8 bits as they were before they were rounded.
+    `originals` has the weights before they were rounded, where the transformer is in 8 bits.
     """
 
     def __init__(self, transformer: nn.Module, originals: Source | None = None) -> None:
@@ -125,7 +125,7 @@ class LoraStack:
     def _keep(self, weights: Mapping[str, Tensor]) -> None:
         """Copy weights before their first change: beside them, or to host memory where the GPU is short.
 
-        Of one in 8 bits the original, read again, to host memory.
+        A weight in 8 bits is read again from its file instead, to host memory.
         """
         on_gpu = [weight for weight in weights.values() if weight.is_cuda and not is_quantized(weight)]
         needed = sum(weight.nbytes for weight in on_gpu) + GPU_RESERVE
