@@ -2,12 +2,14 @@
 
 import base64
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -17,6 +19,9 @@ PATIENCE_SECONDS = 30.0
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 TERMINAL = ("completed", "cancelled")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""What a request may be called: a caller may name files after it, so no server is trusted with more."""
 MAGIC = {
     (0, b"\x89PNG"): "image/png",
     (0, b"\xff\xd8\xff"): "image/jpeg",
@@ -50,7 +55,10 @@ class WaitTimeout(ClientError):
 
 
 class Client:
-    """Talks to `base_url`, such as http://127.0.0.1:8000; `token` is the key. All raise ClientError."""
+    """Talks to `base_url`, such as http://127.0.0.1:8000; `token` is the key. All raise ClientError.
+
+    Every `request_id` in an answer is safe as the name of a file; the texts are as the server wrote them.
+    """
 
     def __init__(self, base_url: str, token: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -71,18 +79,18 @@ class Client:
         self.http.close()
 
     def submit(self, model_id: str, body: object) -> dict[str, Any]:
-        return self._call("POST", f"v1/models/{model_id}", json=body)
+        return self._call_request("POST", f"v1/models/{model_id}", json=body)
 
     def status(self, request_id: str) -> dict[str, Any]:
-        return self._call("GET", _path(request_id, "status"))
+        return self._call_request("GET", _path(request_id, "status"))
 
     def result(self, request_id: str) -> dict[str, Any]:
-        return self._call("GET", _path(request_id, "result"))
+        return self._call_request("GET", _path(request_id, "result"))
 
     def cancel(self, request_id: str, force: bool = False) -> dict[str, Any]:
         """With `force` also a running request is stopped, between two steps."""
         params = {"force": "true"} if force else {}
-        return self._call("POST", _path(request_id, "cancel"), params=params)
+        return self._call_request("POST", _path(request_id, "cancel"), params=params)
 
     def stats(self) -> dict[str, Any]:
         return self._call("GET", "v1/stats")
@@ -150,6 +158,15 @@ class Client:
         _check(response)
         return response.content
 
+    def _call_request(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        """An answer about one request."""
+        body = self._call(method, path, **request)
+        request_id = body.get("request_id")
+        if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+            sentence = f"{self.http.base_url} calls the request {request_id!r}, which is no request's id."
+            raise ClientError(sentence, HTTPStatus.OK)
+        return body
+
     def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         try:
             response = self.http.request(method, path, **request)
@@ -162,6 +179,31 @@ class Client:
                 f"{self.http.base_url} does not answer as this server does.", response.status_code
             )
         return body
+
+
+def picture_urls(result: dict[str, Any]) -> list[str]:
+    """The pictures of a result that succeeded."""
+    output = result["output"]
+    return [str(url) for url in output.get("images") or [output["image"]]]
+
+
+def picture_names(request_id: str, urls: Sequence[str]) -> list[str]:
+    """What to call the files of a request's pictures: its id, a number if there are several, and the suffix.
+
+    Raises ClientError where a URL does not end as a picture does.
+    """
+    stems = [f"{request_id}-{place}" for place in range(1, len(urls) + 1)] if len(urls) > 1 else [request_id]
+    return [stem + _suffix(url) for stem, url in zip(stems, urls, strict=True)]
+
+
+def _suffix(url: str) -> str:
+    try:
+        suffix = Path(urlsplit(url).path).suffix
+    except ValueError:
+        suffix = ""
+    if suffix not in PICTURE_SUFFIXES:
+        raise ClientError(f"{url!r} does not end as a picture does, so it is not saved.", HTTPStatus.OK)
+    return suffix
 
 
 def data_uri(image: bytes) -> str:

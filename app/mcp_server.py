@@ -7,8 +7,7 @@ everywhere.
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Any, TypeVar, cast
 
 import anyio
 from anyio.to_thread import run_sync
@@ -19,7 +18,8 @@ from PIL import Image as PILImage
 from pydantic import Field
 from pydantic_core import to_json
 
-from app.client import TERMINAL, Client, ClientError, data_uri
+from app.client import TERMINAL, Client, ClientError, data_uri, picture_names, picture_urls
+from app.terminal import printable, printable_body
 from models.job import DEFAULT_STEPS
 from models.schema.fields import (
     DEFAULT_CONTROL_END,
@@ -165,11 +165,11 @@ async def _follow(client: Client, request_id: str, ctx: Context) -> None:
             status = await run_sync(client.status, request_id)
         except ClientError as error:
             if not error.passing:
-                raise ToolError(str(error)) from error
+                raise _tool_error(error) from error
         else:
             if status["status"] in TERMINAL:
                 return
-            words = str(status["status"]).replace("_", " ")
+            words = printable(status["status"]).replace("_", " ")
             await ctx.report_progress(status.get("step") or 0, status.get("total_steps"), words)
         await anyio.sleep(POLL_SECONDS)
 
@@ -177,20 +177,18 @@ async def _follow(client: Client, request_id: str, ctx: Context) -> None:
 async def _answer(client: Client, request_id: str, out: Path | None) -> CallToolResult:
     """A result body, with the pictures if there are any. A failed request is the tool's failure."""
     try:
-        result = await run_sync(client.result, request_id)
+        result = printable_body(await run_sync(client.result, request_id))
     except ClientError as error:
-        raise ToolError(f"Request {request_id}: {error}") from error
+        raise _tool_error(error, f"Request {request_id}: ") from error
     if result["status"] == "failed":
         raise ToolError(f"Request {request_id} failed: {result['error']['message']}")
     if result["status"] != "succeeded":
         return CallToolResult(content=[_text(result)], structured_content=result)
-    urls = result["output"].get("images") or [result["output"]["image"]]
+    urls = picture_urls(result)
     pictures = [await _call(client.fetch, url) for url in urls]
     if out is not None:
-        named = [
-            f"{request_id}-{place}{Path(urlsplit(url).path).suffix}" for place, url in enumerate(urls, 1)
-        ]
-        saved = [await run_sync(_save, out / name, data) for name, data in zip(named, pictures, strict=True)]
+        names = await _call(picture_names, result["request_id"], urls)
+        saved = [await run_sync(_save, out / name, data) for name, data in zip(names, pictures, strict=True)]
         result = result | {"saved": saved}
     shown = [Image(data=await run_sync(_shown, data), format="jpeg").to_image_content() for data in pictures]
     return CallToolResult(content=[_text(result), *shown], structured_content=result)
@@ -236,8 +234,15 @@ def _shown(data: bytes) -> bytes:
 
 
 async def _call(call: Callable[..., T], *arguments: Any) -> T:
-    """One call of the client on a thread; what the server refuses becomes the tool's own sentence."""
+    """One call of the client on a thread, its texts made printable, for the host may be on a terminal.
+
+    What the server refuses becomes the tool's own sentence.
+    """
     try:
-        return await run_sync(call, *arguments)
+        return cast(T, printable_body(await run_sync(call, *arguments)))
     except ClientError as error:
-        raise ToolError(str(error)) from error
+        raise _tool_error(error) from error
+
+
+def _tool_error(error: ClientError, about: str = "") -> ToolError:
+    return ToolError(printable(f"{about}{error}"))

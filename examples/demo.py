@@ -19,7 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.client import Client, ClientError
+from app.client import Client, ClientError, picture_names, picture_urls
+from app.terminal import printable
 
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 IMAGE = Path("app/playground/example.jpg")
@@ -44,7 +45,7 @@ def main() -> int:
             console.print(f"The server is ready at {url}; its log is {log}.")
             saved = picture(url)
     except (ClientError, RuntimeError) as error:
-        console.print(f"[red]{error}[/red]")
+        console.print(printable(error), style="red", markup=False)
         return 1
     console.print(f"The picture is [bold]{saved}[/bold], guided by {IMAGE}.")
     return 0
@@ -87,8 +88,9 @@ def picture(url: str) -> Path:
                 f"The request {result['status']}: {result.get('error', {}).get('message', '')}"
             )
         bars.update(bar, completed=1.0)
-        image_url = str(result["output"]["image"])
-        return client.download(image_url, OUTPUT / f"picture{Path(image_url).suffix}")
+        [url] = picture_urls(result)
+        [name] = picture_names("picture", [url])
+        return client.download(url, OUTPUT / name)
 
 
 @contextmanager

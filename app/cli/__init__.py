@@ -10,6 +10,7 @@ import typer
 
 from app.cli import doctor, generate, inspect, mcp, parts, requests, serve, top, weights
 from app.cli.exits import Exit
+from app.terminal import tell
 
 TYPER_USAGE = 2
 
@@ -25,7 +26,7 @@ cli = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("zturbo"))
+        tell(version("zturbo"))
         raise typer.Exit
 
 

@@ -14,6 +14,7 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.settings import Model, read_settings
+from app.terminal import tell
 from models.disk import spare_bytes
 
 if TYPE_CHECKING:
@@ -49,19 +50,19 @@ def doctor(
     settings = read_settings(model=model)
     missing = 0
     for title, look in CHECKS.items():
-        typer.secho(title, bold=True)
+        tell(title, bold=True)
         for state, what, mend in look(settings):
             mark, colour = MARKS[state]
-            typer.secho(f"  {mark} {what}", fg=colour if state != "ok" else None)
+            tell(f"  {mark} {what}", fg=colour if state != "ok" else None)
             if mend:
-                typer.echo(f"      → {mend}")
+                tell(f"      → {mend}")
             missing += state == "missing"
-    typer.secho("Settings", bold=True)
+    tell("Settings", bold=True)
     for name, value, source in setting_rows(settings):
-        typer.echo(f"  ZTURBO_{name.upper():<23} {value:<40} {source}")
+        tell(f"  ZTURBO_{name.upper():<23} {value:<40} {source}")
     if missing:
         fail(f"{missing} of these must be mended before `zturbo serve` can make pictures.", Exit.CONFIG)
-    typer.secho("Everything that `zturbo serve` needs is here.", fg="green")
+    tell("Everything that `zturbo serve` needs is here.", fg="green")
 
 
 def setting_rows(settings: "Settings") -> Iterator[tuple[str, str, str]]:

@@ -5,6 +5,8 @@ from typing import NoReturn
 
 import typer
 
+from app.terminal import tell
+
 
 class Exit(IntEnum):
     FAILED = 1
@@ -29,5 +31,5 @@ class Exit(IntEnum):
 
 def fail(message: str, status: Exit) -> NoReturn:
     """Say why on standard error and leave."""
-    typer.secho(message, err=True, fg="red")
+    tell(message, err=True, fg="red")
     raise typer.Exit(status)

@@ -10,6 +10,7 @@ from app.cli.options import takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress
 from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_settings
+from app.terminal import tell
 from models.schema.model_ids import DEFAULT_MODEL_ID
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def generate(
                 engine, job, made = _make(request, settings, engine, progress)
             saved = _save(request, job, made, settings, out or Path())
             for warning in made.facts.warnings:
-                typer.secho(warning, err=True, fg="yellow")
+                tell(warning, err=True, fg="yellow")
             print_answer(_told(saved, made), as_json, "\n".join(map(str, saved)))
             if open_it:
                 show(saved)
@@ -91,7 +92,7 @@ def _check(body: dict[str, Any]) -> "ControlNetLoraInput":
     except ValidationError as error:
         fail(str(bad_input(error)), Exit.DATA)
     for warning in warnings:
-        typer.secho(warning, err=True, fg="yellow")
+        tell(warning, err=True, fg="yellow")
     assert isinstance(checked, ControlNetLoraInput)  # noqa: S101 (the class that was asked for)
     return checked
 

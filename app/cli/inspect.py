@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.exits import Exit, fail
+from app.terminal import tell
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="A PNG, JPEG or WebP file: zturbo inspect picture.png")
@@ -47,7 +48,7 @@ def inspect(file: File, as_json: AsJson = False, request: Request = False) -> No
             _print_json(metadata)
         else:
             # The text that other tools read is made for people too; a file may have only the other one.
-            typer.echo(metadata.get("parameters") or json.dumps(metadata["zturbo"], ensure_ascii=False))
+            tell(metadata.get("parameters") or json.dumps(metadata["zturbo"], ensure_ascii=False))
     except OSError as fault:
         fail(f"{file} cannot be read: {fault.strerror}.", Exit.NO_INPUT)
     except ImageError as fault:
@@ -59,7 +60,7 @@ def _print_request(body: dict[str, Any]) -> None:
 
     _print_json(body)
     if str(body.get("image_url")).startswith(NOT_KEPT):
-        typer.echo(
+        tell(
             "The input image came inside the request and is not kept in the picture. "
             f"Put yours in image_url; its file has the sha256 {body['image_url'].removeprefix(NOT_KEPT)}.",
             err=True,
@@ -67,4 +68,4 @@ def _print_request(body: dict[str, Any]) -> None:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    tell(json.dumps(value, ensure_ascii=False, indent=2))

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.exits import Exit, fail
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from app.terminal import tell
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON, one object an answer: zturbo submit … --json | jq .seed")
@@ -49,6 +48,8 @@ def destination(out: Path, name: str) -> Path:
 
 
 def _is_file(out: Path) -> bool:
+    from app.client import PICTURE_SUFFIXES
+
     return out.suffix.lower() in PICTURE_SUFFIXES and not out.is_dir()
 
 
@@ -56,8 +57,8 @@ def show(saved: list[Path]) -> None:
     """Opens pictures with what the desktop opens pictures with; a machine without one is no failure."""
     for path in saved:
         if typer.launch(str(path)) != 0:
-            typer.secho(f"{path} is saved, but nothing here can show it.", err=True, fg="yellow")
+            tell(f"{path} is saved, but nothing here can show it.", err=True, fg="yellow")
 
 
 def print_answer(body: dict[str, Any], as_json: bool, words: str) -> None:
-    typer.echo(json.dumps(body, indent=2, ensure_ascii=False) if as_json else words)
+    tell(json.dumps(body, indent=2, ensure_ascii=False) if as_json else words)

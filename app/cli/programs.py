@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.terminal import tell
+
 if TYPE_CHECKING:
     from app.config import Settings
     from worker.host.supervisor import Program
@@ -118,7 +120,7 @@ def say(settings: "Settings", sentence: str) -> None:
 def print_line(log_format: str, part: str, line: str) -> None:
     """A line that a part of this server printed, and which part; what is JSON already keeps its fields."""
     if log_format == "text":
-        print(f"{part:>6} | {line}", flush=True)
+        tell(f"{part:>6} | {line}")
         return
     from worker.logs import event
 

@@ -6,6 +6,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from app.terminal import printable
+
 
 class RequestProgress:
     """`show` takes each status body; nothing is drawn where standard error is no terminal."""
@@ -13,9 +15,9 @@ class RequestProgress:
     def __init__(self, label: str = "") -> None:
         self.label = label
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[steps]}"),
+            TextColumn("{task.fields[steps]}", markup=False),
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -35,11 +37,12 @@ class RequestProgress:
             self.bars.stop()
 
     def show(self, status: dict[str, Any]) -> None:
+        steps = f"step {status['step']}/{status['total_steps']}" if status.get("total_steps") else ""
         self.bars.update(
             self.task,
-            description=self.label + describe(status),
+            description=printable(self.label + describe(status)),
             completed=status.get("progress") or 0.0,
-            steps=f"step {status['step']}/{status['total_steps']}" if status.get("total_steps") else "",
+            steps=printable(steps),
         )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -12,6 +11,7 @@ from app.cli.exits import Exit, fail
 from app.cli.options import takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress, describe
+from app.terminal import tell
 from models.schema.model_ids import DEFAULT_MODEL_ID
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def submit(
                 submitted = client.submit(model_id, body)
                 unfinished.append(submitted["request_id"])
                 for warning in submitted.get("warnings") or []:
-                    typer.secho(warning, err=True, fg="yellow")
+                    tell(warning, err=True, fg="yellow")
                 if detach:
                     print_answer(submitted, as_json, submitted["request_id"])
             if detach:
@@ -107,8 +107,8 @@ def submit(
                 succeeded.append(_report(client, answer, as_json, out or Path(), open_it))
         except KeyboardInterrupt:
             for request_id in unfinished:
-                typer.secho(f"Asking the server to cancel {request_id} …", err=True)
-                typer.echo(describe(client.cancel(request_id, force=True)), err=True)
+                tell(f"Asking the server to cancel {request_id} …", err=True)
+                tell(describe(client.cancel(request_id, force=True)), err=True)
             raise typer.Exit(Exit.INTERRUPTED) from None
     if not all(succeeded):
         raise typer.Exit(Exit.FAILED)
@@ -196,12 +196,14 @@ def follow(client: "Client", request_id: str, timeout: float | None, label: str 
 
 def _report(client: "Client", body: dict[str, Any], as_json: bool, out: Path | None, open_it: bool) -> bool:
     """Print a result body, save its pictures at `out` and show them; whether it succeeded."""
+    from app.client import picture_names, picture_urls
+
     words, saved = describe(body), []
     if body["status"] == "succeeded":
-        urls = body["output"].get("images") or [body["output"]["image"]]
+        urls = picture_urls(body)
         if out is not None:
             check_out(out, len(urls))
-            saved = _download(client, urls, out, body["request_id"])
+            saved = _download(client, urls, picture_names(body["request_id"], urls), out)
         words = "\n".join(map(str, saved or urls))
     elif body["status"] == "failed":
         words = f"failed: {body['error']['message']}"
@@ -211,13 +213,11 @@ def _report(client: "Client", body: dict[str, Any], as_json: bool, out: Path | N
     return bool(body["status"] == "succeeded")
 
 
-def _download(client: "Client", urls: list[str], out: Path, name: str) -> list[Path]:
+def _download(client: "Client", urls: list[str], names: list[str], out: Path) -> list[Path]:
     saved = []
-    for place, url in enumerate(urls, 1):
-        suffix = Path(urlsplit(url).path).suffix
+    for name, url in zip(names, urls, strict=True):
         try:
-            path = destination(out, f"{name}-{place}{suffix}" if len(urls) > 1 else name + suffix)
-            saved.append(client.download(url, path))
+            saved.append(client.download(url, destination(out, name)))
         except OSError as error:
             fail(f"{error.filename} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
     return saved

@@ -9,9 +9,11 @@ import typer
 
 from app.cli.output import AsJson, print_answer
 from app.cli.requests import BaseUrl, Token, server
+from app.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from app.client import Client
 
@@ -70,28 +72,31 @@ def _frames(client: "Client", base_url: str, interval: float) -> "Iterator[Rende
         except ClientError as error:
             if not error.passing:
                 raise
-            yield f"{error}\nStill looking; Ctrl-C ends this."
+            yield _text(f"{error}\nStill looking; Ctrl-C ends this.")
 
 
 def render(stats: dict[str, Any], base_url: str) -> "RenderableType":
     """A body of /v1/stats for people."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
 
     waiting = stats["waiting"]
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("[bold]server", f"{base_url}, {time.strftime('%H:%M:%S')}")
+    facts.add_row(_text("server", "bold"), _text(f"{base_url}, {time.strftime('%H:%M:%S')}"))
     facts.add_row(
-        "[bold]queue",
-        f"{stats['in_line']} in line, {stats['running']} in hand; "
-        f"waiting for an io worker {waiting['io']}, for a gpu worker {waiting['gpu']}",
+        _text("queue", "bold"),
+        _text(
+            f"{stats['in_line']} in line, {stats['running']} in hand; "
+            f"waiting for an io worker {waiting['io']}, for a gpu worker {waiting['gpu']}"
+        ),
     )
     pace = stats.get("generate_seconds")
     facts.add_row(
-        "[bold]pictures",
-        f"{stats['finished_last_minute']} requests finished in the last minute"
-        + (f", {pace:.2f} s each on a gpu worker" if pace else ""),
+        _text("pictures", "bold"),
+        _text(
+            f"{stats['finished_last_minute']} requests finished in the last minute"
+            + (f", {pace:.2f} s each on a gpu worker" if pace else "")
+        ),
     )
     workers = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for title in ("worker", "state", "model", "device", "memory"):
@@ -99,20 +104,28 @@ def render(stats: dict[str, Any], base_url: str) -> "RenderableType":
     for worker in stats["workers"]:
         state = worker["state"]
         workers.add_row(
-            worker["id"],
-            f"[{COLOURS.get(state, 'red')}]{state.replace('_', ' ')}",
-            escape(worker.get("model", "")),
-            worker.get("device", ""),
-            memory(worker.get("memory_used"), worker.get("memory_total")),
+            _text(worker["id"]),
+            _text(state.replace("_", " "), COLOURS.get(state, "red")),
+            _text(worker.get("model", "")),
+            _text(worker.get("device", "")),
+            _text(memory(worker.get("memory_used"), worker.get("memory_total"))),
         )
     faults = [
-        f"[red]{worker['id']}: {escape(worker['detail'])}"
+        _text(f"{worker['id']}: {worker['detail']}", "red")
         for worker in stats["workers"]
         if "detail" in worker
     ]
     if not stats["workers"]:
-        faults.append("[red]No worker is running; `zturbo worker io` and `zturbo worker gpu` start one each.")
+        advice = "No worker is running; `zturbo worker io` and `zturbo worker gpu` start one each."
+        faults.append(_text(advice, "red"))
     return Group(facts, "", workers, *faults)
+
+
+def _text(words: object, style: str = "") -> "Text":
+    """Words that rich shows as they are: square brackets in a string would be markup to it."""
+    from rich.text import Text
+
+    return Text(printable(words), style)
 
 
 def memory(used: int | None, total: int | None) -> str:

@@ -6,6 +6,7 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.settings import Model, read_settings
+from app.terminal import printable, tell
 
 if TYPE_CHECKING:
     from models.config import ModelSettings
@@ -53,7 +54,7 @@ def pull(
     except ModelError as error:
         fail(str(error), Exit.UNAVAILABLE)
     except KeyboardInterrupt:
-        typer.echo("Stopped; the next `zturbo pull` goes on from here.", err=True)
+        tell("Stopped; the next `zturbo pull` goes on from here.", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
@@ -74,12 +75,12 @@ def bring(planned: "Plan") -> None:
     from models.weights.pull import pull as pull_files
 
     if not planned.missing:
-        typer.echo(f"All {len(planned.files)} files are here, in {constants.HF_HUB_CACHE}.")
+        tell(f"All {len(planned.files)} files are here, in {constants.HF_HUB_CACHE}.")
         return
     size = planned.missing_bytes
-    typer.echo(f"{len(planned.missing)} files to bring, {size / 1e9:.1f} GB, to {constants.HF_HUB_CACHE}.")
+    tell(f"{len(planned.missing)} files to bring, {size / 1e9:.1f} GB, to {constants.HF_HUB_CACHE}.")
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -92,12 +93,12 @@ def bring(planned: "Plan") -> None:
         def show(arrived: Arrived) -> None:
             key = (arrived.repo_id, arrived.filename)
             if key not in tasks:
-                tasks[key] = bars.add_task(arrived.filename, total=arrived.total)
+                tasks[key] = bars.add_task(printable(arrived.filename), total=arrived.total)
             bars.update(tasks[key], completed=arrived.done, visible=arrived.done < arrived.total)
             bars.update(total, completed=sum(task.completed for task in bars.tasks if task.id != total))
 
         pull_files(planned, show)
-    typer.echo(f"All {len(planned.files)} files are here.")
+    tell(f"All {len(planned.files)} files are here.")
 
 
 def _check(planned: "Plan") -> None:
@@ -106,7 +107,7 @@ def _check(planned: "Plan") -> None:
     faulty = 0
     for verdict in check(planned):
         faulty += verdict.state != "ok"
-        typer.secho(f"{verdict.state:8} {verdict.repo_id}/{verdict.filename}", fg=MARKS[verdict.state])
+        tell(f"{verdict.state:8} {verdict.repo_id}/{verdict.filename}", fg=MARKS[verdict.state])
         if verdict.state == "damaged":
             discard(verdict)
     if faulty:
