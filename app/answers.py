@@ -16,7 +16,7 @@ from app.schemas import (
     StatusBody,
     WebhookBody,
 )
-from worker.queue.follow import Moment
+from worker.queue.follow import Snapshot
 from worker.queue.work_queue import Record, State
 
 STATUS_WORDS: dict[State, RequestStatus] = {
@@ -77,7 +77,7 @@ def _output(images: list[dict[str, Any]], links: Links) -> Output:
     return Output(image=urls[0]) if len(urls) == 1 else Output(images=urls)
 
 
-def event_body(moment: Moment, links: Links) -> EventBody:
+def event_body(moment: Snapshot, links: Links) -> EventBody:
     preview = f"data:image/jpeg;base64,{moment.preview}" if moment.preview else None
     return EventBody(
         **status_body(moment.record, links).wire(), seconds_left=seconds_left(moment.record), preview=preview

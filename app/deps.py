@@ -12,7 +12,7 @@ from app.config import Settings
 from app.errors import UnknownRequest
 from app.links import Links, links_of
 from worker import logs
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.queue.work_queue import Record
 from worker.secret import Secret
 from worker.storage.pictures import Storage
@@ -23,8 +23,8 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
-async def _requests(request: Request) -> Requests:
-    requests: Requests = request.app.state.requests
+async def _requests(request: Request) -> RequestStore:
+    requests: RequestStore = request.app.state.requests
     return requests
 
 
@@ -48,7 +48,7 @@ async def _has_room(request: Request) -> None:
 
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
-RequestsDep = Annotated[Requests, Depends(_requests)]
+RequestsDep = Annotated[RequestStore, Depends(_requests)]
 StorageDep = Annotated[Storage, Depends(_storage)]
 SecretDep = Annotated[Secret, Depends(_secret)]
 LinksDep = Annotated[Links, Depends(_links)]
@@ -56,7 +56,7 @@ HasRoom = Depends(_has_room)
 """Among the `dependencies` of a route that takes files."""
 
 
-async def find_own(request_id: str, owner: str, requests: Requests) -> Record | None:
+async def find_own(request_id: str, owner: str, requests: RequestStore) -> Record | None:
     """The caller's own request; None also for another's: whether it exists is not told."""
     record = await requests.get(request_id)
     if record is None or record.owner != owner:

@@ -54,7 +54,7 @@ from app.schemas import errors_answered
 from app.webhooks import Webhooks
 from models.errors import DiskFull
 from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.secret import Secret
 from worker.storage.objects import open_objects
 from worker.storage.pictures import Storage
@@ -114,7 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.keys = keys
-    app.state.requests = Requests.connect(settings)
+    app.state.requests = RequestStore.connect(settings)
     app.state.storage = Storage(open_objects(settings))
     app.state.secret = Secret(settings.data_dir)
     app.state.webhooks = Webhooks(app.state.requests, settings, app.state.secret)
@@ -167,7 +167,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.requests.close()
 
 
-async def _tell_storage(requests: Requests) -> None:
+async def _tell_storage(requests: RequestStore) -> None:
     """Once, as soon as Redis is there."""
     while True:
         try:

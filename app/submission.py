@@ -24,7 +24,7 @@ from worker import logs
 from worker.errors import FetchError, ImageError
 from worker.inputs.guard import AllowList
 from worker.queue.follow import outcome
-from worker.queue.requests import CallersKey, Requests, Taken, new_request_id
+from worker.queue.requests import CallersKey, RequestStore, Taken, new_request_id
 from worker.queue.work_queue import Record
 from worker.storage.workspace import holds_picture
 from worker.webhooks import judge_url
@@ -75,7 +75,7 @@ class Submission:
         self._call = call
         self._owner: str = call.state.owner
         self._key = idempotency_key
-        self._requests: Requests = call.app.state.requests
+        self._requests: RequestStore = call.app.state.requests
 
     async def read(self, schema: type[Input]) -> tuple[Input, list[str]]:
         """The input in the call's body, and a warning for each field that is ignored.

@@ -21,7 +21,7 @@ from app.links import Links
 from worker import logs
 from worker.errors import FetchError, StoreUnavailable
 from worker.inputs.guard import AllowList
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.queue.work_queue import Record
 from worker.secret import Secret
 from worker.webhooks import GONE, next_pause, post, sign
@@ -38,7 +38,7 @@ log = logging.getLogger("zturbo")
 class Webhooks:
     """Runs from `start` to `stop`."""
 
-    def __init__(self, requests: Requests, settings: Settings, secret: Secret) -> None:
+    def __init__(self, requests: RequestStore, settings: Settings, secret: Secret) -> None:
         self._requests = requests
         self._allowed = AllowList.parse(settings.allow_hosts)
         self._secret = secret

@@ -36,9 +36,9 @@ from worker.queue.connection import connect
 from worker.queue.doorbell import BELL_LISTS
 from worker.queue.keys import Queue
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.queue.scripts import script_source
-from worker.queue.work_queue import RECORD_VERSION, Record, Records, pairs
+from worker.queue.work_queue import RECORD_VERSION, Record, WorkQueue, pairs
 
 STEPS = 8
 LIFE = {
@@ -104,7 +104,7 @@ class Bench:
     def __init__(self, folder: Path, redis_url: str) -> None:
         self._settings = WorkerSettings(_env_file=None, data_dir=folder, redis_url=redis_url, max_queue=10**9)
         self._client = connect(redis_url)
-        self._records = Records(self._client, self._settings)
+        self._records = WorkQueue(self._client, self._settings)
         self._costs: dict[str, float] = {}
 
     def run(self, depth: int, requests: int) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Bench:
         return answers
 
     async def _submit_and_ask(self, name: str, requests: int) -> None:
-        api = Requests.connect(self._settings)
+        api = RequestStore.connect(self._settings)
         ids = [f"{name}-{number}" for number in range(requests)]
         with self._measured("submit", requests):
             for request_id in ids:

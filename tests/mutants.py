@@ -33,7 +33,7 @@ CONSUMER = tuple(f"tests/worker/runtime/test_{name}.py" for name in ("consumer",
 TASKS = ("tests/worker/stages/test_stages.py", *CONSUMER)
 QUEUE = tuple(
     f"tests/worker/queue/test_{name}.py"
-    for name in ("work_queue", "reaping", "bury", "limits", "fair_share", "io_share", "affinity")
+    for name in ("work_queue", "reaping", "declare_dead", "limits", "fair_share", "io_share", "affinity")
 )
 MODULES = {
     "worker/inputs/guard.py": GUARD,

@@ -95,7 +95,7 @@ def worker(
 
 
 def _run_all(settings: "Settings", redis_url: str) -> None:
-    from app.cli.programs import bury, choose_model, print_line, programs
+    from app.cli.programs import choose_model, declare_dead, print_line, programs
     from models.errors import ModelError
     from worker.host.supervisor import Supervisor
 
@@ -107,7 +107,7 @@ def _run_all(settings: "Settings", redis_url: str) -> None:
     Supervisor(
         parts,
         say=partial(print_line, settings.log_format),
-        on_end=partial(bury, settings, redis_url),
+        on_end=partial(declare_dead, settings, redis_url),
     ).run()
 
 

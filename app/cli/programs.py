@@ -98,19 +98,19 @@ def choose_model(settings: "Settings") -> str:
     return chosen
 
 
-def bury(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
+def declare_dead(settings: "Settings", redis_url: str, name: str, pid: int) -> None:
     """Let the requests of a worker process that just died go on at once."""
     kind, _, _ = name.partition("-")
     if kind not in ("io", "gpu"):
         return
     import redis
 
-    from worker.queue.work_queue import Records
+    from worker.queue.work_queue import WorkQueue
 
     client = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=REDIS_SECONDS)
     # While Redis is away too, the leases run out by themselves.
     with client, suppress(redis.RedisError):
-        Records(client, settings).bury(kind, f"{kind}-{socket.gethostname()}-{pid}-")  # type: ignore[arg-type]
+        WorkQueue(client, settings).declare_dead(kind, f"{kind}-{socket.gethostname()}-{pid}-")  # type: ignore[arg-type]
 
 
 def say(settings: "Settings", sentence: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.programs import bury, choose_model, print_line, programs, say
+from app.cli.programs import choose_model, declare_dead, print_line, programs, say
 from app.cli.settings import (
     ControlNet,
     DataDir,
@@ -129,7 +129,7 @@ def serve(
                 say=partial(print_line, settings.log_format),
                 store=store.program,
                 store_ready=store.ready,
-                on_end=partial(bury, settings, store.url),
+                on_end=partial(declare_dead, settings, store.url),
             )
             announcing = own_url(settings, *listener.getsockname()[:2]), settings
             threading.Thread(target=_announce, args=announcing, daemon=True).start()

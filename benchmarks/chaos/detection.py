@@ -20,7 +20,7 @@ from worker.config import WorkerSettings
 from worker.queue.connection import connect
 from worker.queue.lease import BEATS_PER_LEASE
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 from worker.runtime.reconciler import TICK_SECONDS
 
 
@@ -45,9 +45,9 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
     settings = WorkerSettings(_env_file=None, lease_seconds=lease_seconds, max_queue=workers)
     chance = random.Random(seed)
     with connect(redis_url) as client:
-        records, scripts = Records(client, settings), Scripts(client)
+        records, scripts = WorkQueue(client, settings), Scripts(client)
         stopped = threading.Event()
-        reaper = threading.Thread(target=_reap, args=(Records(connect(redis_url), settings), stopped))
+        reaper = threading.Thread(target=_reap, args=(WorkQueue(connect(redis_url), settings), stopped))
         reaper.start()
         died_at = {}
         for number in range(workers):
@@ -67,7 +67,7 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
     return list(waits.values())
 
 
-def _reap(records: Records, stopped: threading.Event) -> None:
+def _reap(records: WorkQueue, stopped: threading.Event) -> None:
     while not stopped.wait(TICK_SECONDS):
         records.reap(TICK_SECONDS)
 

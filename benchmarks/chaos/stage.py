@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from app.cli.programs import bury, programs
+from app.cli.programs import declare_dead, programs
 from app.cli.serve import listen
 from app.config import Settings
 from benchmarks.faults import Faults
@@ -100,7 +100,7 @@ def staged(
         server: Server | None = None
 
         def on_end(name: str, pid: int) -> None:
-            bury(settings, store.url, name, pid)
+            declare_dead(settings, store.url, name, pid)
             for death in server.deaths if server else ():
                 if death.pid == pid and death.handed_on is None:
                     death.handed_on = time.monotonic() - death.at

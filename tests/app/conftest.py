@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from app.config import Settings
 from app.main import create_app
 from tests.support.http_api import WorkerHands, in_process
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def hands(settings: Settings) -> Iterator[WorkerHands]:
 
 
 @pytest.fixture
-def requests(app: FastAPI) -> Requests:
+def requests(app: FastAPI) -> RequestStore:
     """What the application itself asks Redis through."""
-    requests: Requests = app.state.requests
+    requests: RequestStore = app.state.requests
     return requests

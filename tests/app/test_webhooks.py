@@ -10,7 +10,7 @@ from app.config import Settings
 from app.webhooks import Webhooks
 from tests.support.http_api import WorkerHands
 from tests.support.processes import wait_for
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.secret import Secret
 from worker.webhooks import POST_SECONDS
 
@@ -27,7 +27,7 @@ def silent() -> Iterator[socket.socket]:
 
 @pytest.fixture
 async def webhooks(
-    settings: Settings, requests: Requests, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, requests: RequestStore, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Webhooks]:
     """It sends one at a time."""
     monkeypatch.setattr("app.webhooks.AT_ONCE", 1)
@@ -38,7 +38,9 @@ async def webhooks(
     await webhooks.stop()
 
 
-async def make_due(requests: Requests, hands: WorkerHands, receiver: socket.socket, request_id: str) -> None:
+async def make_due(
+    requests: RequestStore, hands: WorkerHands, receiver: socket.socket, request_id: str
+) -> None:
     webhook = {"url": f"http://127.0.0.1:{receiver.getsockname()[1]}/", "base": "http://x", "dialect": ""}
     await requests.submit(request_id, "model", {}, "local", [], webhook)
     hands.fail("fetch_failed", "image_url: nobody is there.")
@@ -46,7 +48,7 @@ async def make_due(requests: Requests, hands: WorkerHands, receiver: socket.sock
 
 async def test_no_more_are_taken_than_are_sent_at_once_and_the_next_when_one_is_over(
     webhooks: Webhooks,
-    requests: Requests,
+    requests: RequestStore,
     hands: WorkerHands,
     silent: socket.socket,
     monkeypatch: pytest.MonkeyPatch,
@@ -70,7 +72,7 @@ async def test_no_more_are_taken_than_are_sent_at_once_and_the_next_when_one_is_
 
 
 async def test_stop_waits_for_no_receiver(
-    webhooks: Webhooks, requests: Requests, hands: WorkerHands, silent: socket.socket
+    webhooks: Webhooks, requests: RequestStore, hands: WorkerHands, silent: socket.socket
 ) -> None:
     await make_due(requests, hands, silent, "a")
     webhooks.start()
@@ -79,7 +81,7 @@ async def test_stop_waits_for_no_receiver(
 
 
 async def test_request_that_is_deleted_before_its_webhook_is_sent_is_passed_over(
-    webhooks: Webhooks, requests: Requests, hands: WorkerHands, silent: socket.socket
+    webhooks: Webhooks, requests: RequestStore, hands: WorkerHands, silent: socket.socket
 ) -> None:
     await make_due(requests, hands, silent, "a")
     await requests.due_webhooks(1, lease_seconds=60)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.support.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ async def test_documented_example_is_answered_with_four_fields(http: httpx.Async
     }
 
 
-async def test_input_is_recorded_with_its_defaults(http: httpx.AsyncClient, requests: Requests) -> None:
+async def test_input_is_recorded_with_its_defaults(http: httpx.AsyncClient, requests: RequestStore) -> None:
     request_id = (await http.post(SUBMIT, json=DOCUMENTED_INPUT)).json()["request_id"]
 
     record = await requests.get(request_id)

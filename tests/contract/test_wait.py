@@ -5,14 +5,14 @@ import httpx
 import pytest
 
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 
 pytestmark = pytest.mark.anyio
 
 OUTPUT = {"image": {"file_id": "0" * 32, "name": "image.png"}, "seed": 7}
 
 
-async def work(hands: WorkerHands, requests: Requests) -> None:
+async def work(hands: WorkerHands, requests: RequestStore) -> None:
     """A worker that takes the first request there is."""
     while True:
         if (await requests.stats()).in_line:
@@ -33,7 +33,7 @@ async def work(hands: WorkerHands, requests: Requests) -> None:
 async def test_held_submit_answers_with_the_result(
     http: httpx.AsyncClient,
     hands: WorkerHands,
-    requests: Requests,
+    requests: RequestStore,
     how: dict[str, dict[str, str]],
     seconds: int,
 ) -> None:

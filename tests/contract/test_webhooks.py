@@ -23,7 +23,7 @@ from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
 from tests.support.processes import wait_for
 from worker.errors import FetchError
 from worker.inputs.guard import AllowList
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.storage.workspace import INLINE_CHARACTERS
 from worker.webhooks import POST_SECONDS, TRY_SECONDS, next_pause, post, sign
 
@@ -173,7 +173,7 @@ def test_cancelled_request_is_told_too_and_gone_ends_it(
 
 
 @pytest.fixture
-async def due(requests: Requests, hands: WorkerHands) -> Requests:
+async def due(requests: RequestStore, hands: WorkerHands) -> RequestStore:
     """A server that sends nothing by itself, with the webhook of request `a` due."""
     await requests.submit("a", "model", {}, "local", [], {"url": "http://x/", "base": "", "dialect": ""})
     hands.fail("fetch_failed", "image_url: nobody is there.")
@@ -182,7 +182,7 @@ async def due(requests: Requests, hands: WorkerHands) -> Requests:
 
 @pytest.mark.anyio
 async def test_webhook_that_one_process_sends_is_due_to_no_other_until_its_lease_is_over(
-    due: Requests,
+    due: RequestStore,
 ) -> None:
     assert await due.due_webhooks(1, lease_seconds=0) == ["a"]
     assert await due.due_webhooks(1, lease_seconds=60) == ["a"]
@@ -190,14 +190,14 @@ async def test_webhook_that_one_process_sends_is_due_to_no_other_until_its_lease
 
 
 @pytest.mark.anyio
-async def test_webhook_of_a_deleted_request_is_not_due(due: Requests) -> None:
+async def test_webhook_of_a_deleted_request_is_not_due(due: RequestStore) -> None:
     assert await due.delete("a")
     assert await due.due_webhooks(1, lease_seconds=60) == []
 
 
 @pytest.mark.anyio
 async def test_outcome_of_a_webhook_whose_request_was_deleted_meanwhile_leaves_nothing(
-    due: Requests, hands: WorkerHands
+    due: RequestStore, hands: WorkerHands
 ) -> None:
     await due.due_webhooks(1, lease_seconds=60)
     await due.delete("a")

@@ -15,8 +15,8 @@ from worker.config import WorkerSettings
 from worker.host import parent_death
 from worker.host.embedded_redis import EmbeddedRedis, find_server, held
 from worker.queue.connection import connect
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import WorkQueue
 from worker.secret import Secret
 from worker.storage.objects import open_objects
 from worker.storage.pictures import Storage, new_file_id
@@ -53,7 +53,7 @@ def served(data_dir: Path) -> Iterator[WorkerSettings]:
 
 async def fill(settings: WorkerSettings) -> str:
     """A waiting request, a picture, this server's secret, and a download; the picture's id."""
-    requests = Requests.connect(settings)
+    requests = RequestStore.connect(settings)
     for number in range(20):
         await requests.submit(f"r{number}", "model", {"prompt": "a fox"}, "ann", [])
     await requests.close()
@@ -67,7 +67,7 @@ async def fill(settings: WorkerSettings) -> str:
 
 def check(before: Path, restored: Path, file_id: str) -> None:
     with served(restored) as settings, connect(settings.redis_url or "") as client:
-        records = Records(client, settings)
+        records = WorkQueue(client, settings)
         assert [record.id for n in range(20) if (record := records.get(f"r{n}"))] == [
             f"r{n}" for n in range(20)
         ]

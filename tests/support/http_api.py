@@ -15,7 +15,7 @@ from app.http.server import own_url, server_config
 from tests.support.processes import wait_for
 from worker.queue.connection import connect
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.work_queue import Record, Records
+from worker.queue.work_queue import Record, WorkQueue
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
 SUBMIT = f"/v1/models/{MODEL}"
@@ -58,7 +58,7 @@ class WorkerHands:
 
     def __init__(self, settings: Settings) -> None:
         self.client = connect(settings.redis_url or "")
-        self.records = Records(self.client, settings)
+        self.records = WorkQueue(self.client, settings)
 
     def close(self) -> None:
         self.client.close()

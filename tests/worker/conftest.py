@@ -10,9 +10,9 @@ import redis
 from tests.worker.runtime.crew import Crew
 from worker.config import WorkerSettings
 from worker.queue.connection import connect, connect_async
-from worker.queue.doorbell import Bells
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Records
+from worker.queue.doorbell import Doorbells
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import WorkQueue
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def records(client: redis.Redis, settings: WorkerSettings) -> Records:
-    return Records(client, settings)
+def records(client: redis.Redis, settings: WorkerSettings) -> WorkQueue:
+    return WorkQueue(client, settings)
 
 
 class TwiceScripts:
@@ -49,8 +49,8 @@ class TwiceScripts:
 
 
 @pytest.fixture
-async def requests(settings: WorkerSettings) -> AsyncIterator[Requests]:
-    requests = Requests.connect(settings)
+async def requests(settings: WorkerSettings) -> AsyncIterator[RequestStore]:
+    requests = RequestStore.connect(settings)
     yield requests
     await requests.close()
 
@@ -58,10 +58,12 @@ async def requests(settings: WorkerSettings) -> AsyncIterator[Requests]:
 @pytest.fixture(params=["once", "twice"])
 async def sides(
     request: pytest.FixtureRequest, client: redis.Redis, settings: WorkerSettings
-) -> AsyncIterator[tuple[Requests, Records]]:
+) -> AsyncIterator[tuple[RequestStore, WorkQueue]]:
     """Both sides; every test that takes this runs also with each script sent twice."""
-    requests = Requests(connect_async(settings.redis_url or ""), Bells(settings.redis_url or ""), settings)
-    records = Records(client, settings)
+    requests = RequestStore(
+        connect_async(settings.redis_url or ""), Doorbells(settings.redis_url or ""), settings
+    )
+    records = WorkQueue(client, settings)
     if request.param == "twice":
         requests._scripts = TwiceScripts(requests._scripts)  # type: ignore[assignment]
         records._scripts = TwiceScripts(records._scripts)  # type: ignore[assignment]

@@ -94,7 +94,7 @@ class Child:
         """The exit status once the process is gone (negative: the signal that ended it), else None."""
         return None if self.process is None else self.process.poll()
 
-    def bury(self) -> float:
+    def reset(self) -> float:
         """Forget the ended process and sweep what it may have left in its group.
 
         Returns the seconds to wait before the next start: 1, 2, 4 to 60 while it keeps ending quickly.
@@ -196,7 +196,7 @@ class Supervisor:
         for child in self._all():
             status = child.ended()
             if status is not None:
-                delay = self._bury(child)
+                delay = self._reset(child)
                 how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended, status {status}"
                 self._say(child.program.name, f"{how}; starting again in {delay:.0f} s")
                 self._on_end(child.program.name, child.pid)
@@ -227,10 +227,10 @@ class Supervisor:
         with suppress(KeyError):
             self._selector.unregister(child.stdout)
 
-    def _bury(self, child: Child) -> float:
+    def _reset(self, child: Child) -> float:
         self._drain(child)
         self._unwatch(child)
-        return child.bury()
+        return child.reset()
 
     def _stop_all(self, children: Sequence[Child]) -> None:
         """SIGTERM, wait as long as each may take, then SIGKILL."""
@@ -239,7 +239,7 @@ class Supervisor:
             wanted = max(1, self._stop_requests)
             for child in running:
                 if child.ended() is not None:
-                    self._bury(child)
+                    self._reset(child)
                 elif time.monotonic() - begun > child.program.stop_seconds:
                     child.signal(signal.SIGKILL)
                 elif wanted > sent:

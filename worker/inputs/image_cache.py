@@ -32,7 +32,7 @@ class _Kept(NamedTuple):
 NOTHING = _Kept(UNKNOWN, b"")
 
 
-class KeptImages:
+class ImageCache:
     """`images/<sha256 of the URL>` in the cache: a line of JSON, which is the version and
     the body's SHA-256, then the body."""
 

@@ -6,7 +6,7 @@ import re
 
 from worker.config import WorkerSettings
 from worker.errors import FetchError
-from worker.inputs.image_cache import KeptImages
+from worker.inputs.image_cache import ImageCache
 from worker.storage.pictures import Storage
 
 _OWN_FILE = re.compile(r"(?:https?://[^?#]+)?/v1/files/([0-9a-f]{32})/([^/?#]+)")
@@ -22,7 +22,7 @@ def read_source(url: str, field: str, settings: WorkerSettings, storage: Storage
         return uploaded
     if url.startswith("/"):
         raise FetchError(f"{field}: there is no such file on this server; it may have expired.")
-    return KeptImages(settings).get(url, field)
+    return ImageCache(settings).get(url, field)
 
 
 def _read_own_file(url: str, storage: Storage) -> bytes | None:

@@ -25,7 +25,7 @@ FRESH_SECONDS = 86_400.0
 """A file that was sent less long ago is not sent again; it is kept as long as pictures are."""
 
 
-class Adapters:
+class WeightTransfer:
     def __init__(self, objects: Objects, settings: WorkerSettings, quota: DiskQuota | None = None) -> None:
         self._shared = objects if isinstance(objects, SharedObjects) else None
         self._settings = settings

@@ -60,7 +60,7 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, PASSING) or (isinstance(error, ResponseError) and "MISCONF" in str(error))
 
 
-class ReachingStore:
+class RedisGate:
     """Around each of the API's calls to Redis: so many are let through at once, the others wait their turn.
 
     Turns what redis-py raises while Redis is away into `StoreUnavailable`; so it is also when no turn came.

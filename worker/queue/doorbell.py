@@ -66,7 +66,7 @@ def _bell_queue(queue: Queue, client: redis.Redis) -> BellQueue:
     return BellQueue(f"zturbo-{queue}", connection=client, serializer=JSONSerializer, job_class=_Bell)
 
 
-class Bells:
+class Doorbells:
     """Rings the queues' bells. Safe to share between threads."""
 
     def __init__(self, redis_url: str) -> None:

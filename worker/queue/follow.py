@@ -8,7 +8,7 @@ from typing import NamedTuple
 import anyio
 
 from worker.errors import StoreUnavailable
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.queue.work_queue import FINAL_STATES, Record
 
 LOOK_SECONDS = 10.0
@@ -18,18 +18,20 @@ WATCHED_SECONDS = 3 * LOOK_SECONDS
 AWAY_SECONDS = 1.0
 
 
-class Moment(NamedTuple):
+class Snapshot(NamedTuple):
     record: Record
     preview: str | None
     """JPEG in base64; only while it is `in_progress`, and only for those who ask for previews."""
 
 
-async def follow(requests: Requests, request_id: str, previews: bool = False) -> AsyncGenerator[Moment, None]:
+async def follow(
+    requests: RequestStore, request_id: str, previews: bool = False
+) -> AsyncGenerator[Snapshot, None]:
     """The request as it is, then each change, to the final state; ends early when the record is deleted.
 
     While Redis is away it waits. Who gives up sooner just leaves.
     """
-    last: Moment | None = None
+    last: Snapshot | None = None
     async with requests.changes.listen(request_id) as listener:
         while True:
             try:
@@ -54,7 +56,7 @@ async def follow(requests: Requests, request_id: str, previews: bool = False) ->
                 listener.changed = True
 
 
-async def outcome(requests: Requests, request_id: str, seconds: float) -> Record | None:
+async def outcome(requests: RequestStore, request_id: str, seconds: float) -> Record | None:
     """The record once it is final, or as it is after so many seconds; None when it is gone."""
     record = None
     async with aclosing(follow(requests, request_id)) as moments:
@@ -64,7 +66,7 @@ async def outcome(requests: Requests, request_id: str, seconds: float) -> Record
     return record
 
 
-async def _look(requests: Requests, request_id: str, previews: bool) -> Moment | None:
+async def _look(requests: RequestStore, request_id: str, previews: bool) -> Snapshot | None:
     record = await requests.get(request_id)
     if record is None:
         return None
@@ -72,4 +74,4 @@ async def _look(requests: Requests, request_id: str, previews: bool) -> Moment |
     if previews and record.state not in FINAL_STATES:
         await requests.watch(request_id, WATCHED_SECONDS)
         preview = await requests.preview(request_id) if record.state == "in_progress" else None
-    return Moment(record, preview)
+    return Snapshot(record, preview)

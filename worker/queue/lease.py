@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from models.errors import Cancelled
 from models.job import Pixels, Step
 from worker.encoding.encode import encode_preview
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ BEATS_PER_LEASE = 6
 class Lease:
     """Beats until it is left. `records` must not share its connection with the thread that works."""
 
-    def __init__(self, records: Records, request_id: str, token: str, lease_seconds: float) -> None:
+    def __init__(self, records: WorkQueue, request_id: str, token: str, lease_seconds: float) -> None:
         self.lost: Literal["gone", "cancelled", "fenced"] | None = None
         """Why the request is no longer ours, once that is known."""
         self._records = records

@@ -21,8 +21,8 @@ from worker.config import WorkerSettings
 from worker.errors import KeyReused, Refused
 from worker.queue import keys
 from worker.queue.changes import Changes
-from worker.queue.connection import DEFAULT_REDIS_URL, ReachingStore, connect_async
-from worker.queue.doorbell import Bells
+from worker.queue.connection import DEFAULT_REDIS_URL, RedisGate, connect_async
+from worker.queue.doorbell import Doorbells
 from worker.queue.keys import Queue
 from worker.queue.registry import WorkerInfo, read_workers
 from worker.queue.scripts import Scripts
@@ -112,23 +112,23 @@ class Stats:
     """What the scripts counted since ever: `name|label|label` -> how many."""
 
 
-class Requests:
+class RequestStore:
     """One for a server; `close` it at the end."""
 
-    def __init__(self, client: redis.asyncio.Redis, bells: Bells, settings: WorkerSettings) -> None:
+    def __init__(self, client: redis.asyncio.Redis, bells: Doorbells, settings: WorkerSettings) -> None:
         self._client = client
         self._bells = bells
         self._settings = settings
         self._scripts = Scripts(client)
-        self._reaching_store = ReachingStore()
+        self._gate = RedisGate()
         self._workspace = Workspace(open_objects(settings))
         self.changes = Changes(client)
 
     @classmethod
-    def connect(cls, settings: WorkerSettings) -> "Requests":
+    def connect(cls, settings: WorkerSettings) -> "RequestStore":
         """Nothing is sent to Redis until the first call."""
         redis_url = settings.redis_url or DEFAULT_REDIS_URL
-        return cls(connect_async(redis_url), Bells(redis_url), settings)
+        return cls(connect_async(redis_url), Doorbells(redis_url), settings)
 
     async def close(self) -> None:
         await self.changes.close()
@@ -137,13 +137,13 @@ class Requests:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers and can write its append-only file."""
-        async with self._reaching_store:
+        async with self._gate:
             await self._client.set(keys.PING, "1", px=1000)
 
     async def tell_storage(self) -> None:
         """Tells workers where this server keeps what they share with it."""
         place = await asyncio.to_thread(location.describe, self._settings)
-        async with self._reaching_store:
+        async with self._gate:
             await self._client.set(keys.STORAGE, place)
 
     async def submit(
@@ -167,13 +167,13 @@ class Requests:
             raise ValueError(f"not a request id: {request_id!r}")
         slim = input
         if holds_picture(input):
-            slim = await asyncio.to_thread(self._workspace.slim_input, request_id, input)
+            slim = await asyncio.to_thread(self._workspace.detach_image, request_id, input)
         fields = ["version", str(RECORD_VERSION), "model_id", model_id]
         fields += ["input", to_json(slim).decode(), "warnings", to_json(warnings).decode()]
         fields += ["webhook", json.dumps(webhook)] if webhook else []
         named = (_owners_key(owner, key.key), key.digest) if key else ("", "")
         before = (owner, *named, KEY_SECONDS, *self._limits())
-        async with self._reaching_store:
+        async with self._gate:
             outcome, *answer = await self._scripts.run("submit", request_id, *before, *fields)
         taken = Taken(answer[0], answer[1]) if outcome in ("queued", "already") else None
         if slim is not input and (taken is None or taken.request_id != request_id):
@@ -201,7 +201,7 @@ class Requests:
 
     async def due_webhooks(self, limit: int, lease_seconds: float) -> list[str]:
         """Ids of requests whose caller is to be told now; nobody else gets them for so long."""
-        async with self._reaching_store:
+        async with self._gate:
             ids: list[str] = await self._scripts.run("due", limit, int(lease_seconds * 1000))
         return ids
 
@@ -210,7 +210,7 @@ class Requests:
     ) -> None:
         """Writes what came of attempt `number` (from 1); the next is in so many seconds, if there is one."""
         pause = "" if again_in is None else int(again_in * 1000)
-        async with self._reaching_store:
+        async with self._gate:
             await self._scripts.run("delivered", request_id, number, json.dumps(attempt), pause)
 
     async def _ring(self, queue: Queue) -> None:
@@ -230,7 +230,7 @@ class Requests:
         if not DRAWN_ID.fullmatch(request_id):
             return None
         drawn = int(request_id[:12], 16) / 1000
-        async with self._reaching_store:
+        async with self._gate:
             spans: Any = await self._client.zrange(keys.OUTAGES, 0, -1)
         for span in spans:
             since, until = (int(milliseconds) / 1000 for milliseconds in span.split())
@@ -240,18 +240,18 @@ class Requests:
 
     async def watch(self, request_id: str, seconds: float) -> None:
         """Somebody looks at the request's previews from now on, for so long."""
-        async with self._reaching_store:
+        async with self._gate:
             await self._client.set(keys.WATCHED + request_id, "1", px=int(seconds * 1000))
 
     async def preview(self, request_id: str) -> str | None:
         """What the picture looks like after its last step, a JPEG in base64, if there is one."""
-        async with self._reaching_store:
+        async with self._gate:
             preview: Any = await self._client.get(keys.PREVIEW + request_id)
         return preview  # type: ignore[no-any-return]  # a string: answers are decoded
 
     async def position(self, request_id: str) -> int | None:
         """Requests ahead of it (0: the next to run); None when it is not in the line."""
-        async with self._reaching_store:
+        async with self._gate:
             rank = await self._client.zrank(keys.LINE, request_id)
         return None if rank is None else int(rank)  # type: ignore[arg-type]  # no score was asked for
 
@@ -260,7 +260,7 @@ class Requests:
 
         What a cancelled request had sent is deleted with it.
         """
-        async with self._reaching_store:
+        async with self._gate:
             answer = await self._scripts.run("cancel", request_id, "1" if force else "0")
         if not answer:
             return None
@@ -271,7 +271,7 @@ class Requests:
 
     async def delete(self, request_id: str) -> bool:
         """Forgets a finished request; its files are the caller's to delete. False while it is unfinished."""
-        async with self._reaching_store:
+        async with self._gate:
             answer: str = await self._scripts.run("delete", request_id)
         if answer == "active":
             return False
@@ -289,7 +289,7 @@ class Requests:
         newest = f"({int(cursor)}" if cursor else "+inf"
         found: list[Record] = []
         for _ in range(LIST_BATCHES):
-            async with self._reaching_store:
+            async with self._gate:
                 ids: Any = await self._client.zrange(
                     keys.OWNER + owner, newest, "-inf", desc=True, byscore=True, offset=0, num=LIST_BATCH
                 )
@@ -304,7 +304,7 @@ class Requests:
         return Page(found, newest.removeprefix("("))
 
     async def _read(self, ids: list[str]) -> list[Record]:
-        async with self._reaching_store:
+        async with self._gate:
             pipe = self._client.pipeline(transaction=True)
             for request_id in ids:
                 pipe.hgetall(keys.REQUEST + request_id)
@@ -317,7 +317,7 @@ class Requests:
         ]
 
     async def stats(self) -> Stats:
-        async with self._reaching_store:
+        async with self._gate:
             seconds, _ = await self._client.time()
             pipe = self._client.pipeline(transaction=True)
             pipe.zcard(keys.WAITING + "io")

@@ -177,7 +177,7 @@ class Reaped(NamedTuple):
     bells: dict[Queue, int]
 
 
-class Records:
+class WorkQueue:
     """A worker's moves. Each raises what redis-py raises when Redis is away."""
 
     def __init__(self, client: redis.Redis, settings: WorkerSettings) -> None:
@@ -262,12 +262,12 @@ class Records:
         handed_back, failed, io, gpu = answer
         return Reaped(handed_back, failed, {"io": io, "gpu": gpu})
 
-    def bury(self, queue: Queue, id_prefix: str) -> int:
+    def declare_dead(self, queue: Queue, id_prefix: str) -> int:
         """A worker whose id begins so is known to be dead: its requests wait for no lease to run out.
 
         Returns how many it held; they are handed back at the next turn of `reap`.
         """
-        held: int = self._scripts.run("bury", queue, id_prefix)
+        held: int = self._scripts.run("declare_dead", queue, id_prefix)
         return held
 
     def in_line(self) -> set[str]:

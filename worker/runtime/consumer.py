@@ -23,11 +23,11 @@ from worker.errors import LeaseLost, WorkerError
 from worker.logs import about
 from worker.queue.affinity import NO_WEIGHTS
 from worker.queue.connection import is_away
-from worker.queue.doorbell import Bells
+from worker.queue.doorbell import Doorbells
 from worker.queue.keys import QUEUE_OF, Queue, Stage
 from worker.queue.lease import Lease
-from worker.queue.work_queue import Record, Records
-from worker.runtime.quarantine import Trial
+from worker.queue.work_queue import Record, WorkQueue
+from worker.runtime.quarantine import CrashLoop
 from worker.runtime.watchdog import Watchdog
 from worker.stages.dispatch import task_of
 from worker.stages.task import Advance, Engine, Finish, Task, Tools
@@ -85,12 +85,12 @@ class Consumer:
         self,
         queue: Queue,
         worker_id: str,
-        records: Records,
-        beats: Records,
-        bells: Bells,
+        records: WorkQueue,
+        beats: WorkQueue,
+        bells: Doorbells,
         tools: Tools,
         engine: Engine | None,
-        trial: Trial,
+        crash_loop: CrashLoop,
         quit: Callable[[int, str], NoReturn],
     ) -> None:
         """`beats` is on a client of its own, for the lease's thread; `engine` is for the gpu queue.
@@ -107,7 +107,7 @@ class Consumer:
         self._bells = bells
         self._tools = tools
         self._engine = engine
-        self._trial = trial
+        self._crash_loop = crash_loop
         self._quit = quit
         self._loaded = NO_WEIGHTS
         self._token = _new_token()
@@ -189,7 +189,7 @@ class Consumer:
                 if isinstance(made, Failure | Lost):
                     self._write(held, made)
                 else:
-                    self._trial.passed()
+                    self._crash_loop.passed()
                     self._write(held, self._attempt(held, lambda: held.task.keep(made)))
 
         self._handing_over = self._thread.submit(copy_context().run, hand_over)

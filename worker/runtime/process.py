@@ -21,12 +21,12 @@ from worker.errors import WorkerError
 from worker.host.parent_death import known_pid
 from worker.queue import keys
 from worker.queue.connection import connect
-from worker.queue.doorbell import Bells, answer_bells
+from worker.queue.doorbell import Doorbells, answer_bells
 from worker.queue.keys import Queue
 from worker.queue.registry import Registry, WorkerInfo, WorkerState
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 from worker.runtime.consumer import DEVICE_BROKEN_STATUS, Consumer
-from worker.runtime.quarantine import FAILURES, REST_SECONDS, Trial
+from worker.runtime.quarantine import FAILURES, REST_SECONDS, CrashLoop
 from worker.runtime.reconciler import Reconciler
 from worker.runtime.sweeper import Sweeper
 from worker.stages.task import Engine, Tools
@@ -72,10 +72,10 @@ class WorkerProcess:
         self._settings = settings
         self._redis_url = redis_url
         self._load_engine = load_engine
-        self._bells = Bells(redis_url)
+        self._bells = Doorbells(redis_url)
         self._client = connect(redis_url)
         self._registry = Registry(self._client, hold_seconds=settings.lease_seconds / 2)
-        self._trial = Trial(self._client, settings.device)
+        self._crash_loop = CrashLoop(self._client, settings.device)
         self._state: WorkerState = "starting"
         self._detail: str | None = None
         self._engine: Engine | None = None
@@ -109,7 +109,7 @@ class WorkerProcess:
                 self._bells,
                 Tools(self._settings, objects, self._records().in_line),
                 self._engine,
-                self._trial,
+                self._crash_loop,
                 self._quit,
             )
             self._state, self._detail = "ready", None
@@ -126,18 +126,18 @@ class WorkerProcess:
                 thread.stop()
             self._sign_off()
 
-    def _records(self) -> Records:
+    def _records(self) -> WorkQueue:
         """On a client of its own."""
-        return Records(connect(self._redis_url), self._settings)
+        return WorkQueue(connect(self._redis_url), self._settings)
 
     def _rest_if_it_keeps_failing(self) -> None:
-        failures = self._trial.begin()
+        failures = self._crash_loop.begin()
         if failures < FAILURES:
             return
         self._state = "quarantined"
         self._detail = (
-            f"{self._trial.name}: {failures} workers on it ended one after the other without a picture; it "
-            f"is tried again after {REST_SECONDS:.0f} s, or when this worker is stopped and started."
+            f"{self._crash_loop.name}: {failures} workers on it ended one after the other without a picture; "
+            f"it is tried again after {REST_SECONDS:.0f} s, or when this worker is stopped and started."
         )
         log.error("%s", self._detail)
         time.sleep(REST_SECONDS)
@@ -235,7 +235,7 @@ class WorkerProcess:
         """Ends the process, wherever its threads are; what is in hand counts as tried, and waits again."""
         log.error("%s This worker ends with status %d, to be started again.", reason, status)
         try:
-            self._records().bury(self._kind, self.id)
+            self._records().declare_dead(self._kind, self.id)
         except RedisError as error:
             log.warning("nothing could be handed back, its lease will run out: %s", error)
         finally:
@@ -245,7 +245,7 @@ class WorkerProcess:
 
     def _sign_off(self) -> None:
         if self._kind == "gpu":
-            self._trial.passed()
+            self._crash_loop.passed()
         try:
             self._registry.leave(self._describe())
         except RedisError as error:

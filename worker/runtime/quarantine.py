@@ -20,7 +20,7 @@ REST_SECONDS = 300.0
 """Shorter than QUICK_SECONDS: after it there is one more try, not five."""
 
 
-class Trial:
+class CrashLoop:
     """What became of the workers on one GPU. Without Redis nothing is counted."""
 
     def __init__(self, client: redis.Redis, device: str) -> None:

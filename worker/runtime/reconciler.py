@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from worker.queue.doorbell import Bells
+from worker.queue.doorbell import Doorbells
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ class Reconciler:
 
     def __init__(
         self,
-        records: Records,
+        records: WorkQueue,
         registry: Registry,
-        bells: Bells,
+        bells: Doorbells,
         lease_seconds: float,
         describe: Callable[[], WorkerInfo],
     ) -> None:

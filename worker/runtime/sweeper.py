@@ -13,7 +13,7 @@ from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.inputs import weight_transfer
 from worker.inputs.disk_quota import DiskQuota
-from worker.queue.work_queue import DAY_SECONDS, FINAL_STATES, Records
+from worker.queue.work_queue import DAY_SECONDS, FINAL_STATES, WorkQueue
 from worker.storage import pictures
 from worker.storage.objects import Objects, sweep
 from worker.storage.pictures import Storage
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """Start it once, stop it once. `records` is on a client of its own."""
 
-    def __init__(self, records: Records, objects: Objects, settings: WorkerSettings) -> None:
+    def __init__(self, records: WorkQueue, objects: Objects, settings: WorkerSettings) -> None:
         self._records = records
         self._objects = objects
         self._storage = Storage(objects)

@@ -19,7 +19,7 @@ class ControlMapTask(Task[Pixels]):
 
     def prepare(self, keep_going: KeepGoing) -> Advance:
         tools, record = self._tools, self.record
-        asked = PreprocessInput.model_validate(tools.workspace.whole_input(record.id, record.input))
+        asked = PreprocessInput.model_validate(tools.workspace.attach_image(record.id, record.input))
         source = control_source(asked, tools.settings, tools.storage)
         return Advance("generate", {"control": tools.workspace.save(record.id, self._token, source)})
 

@@ -38,7 +38,7 @@ class PictureTask(Task[Generated]):
 
     def prepare(self, keep_going: KeepGoing) -> Advance:
         tools = self._tools
-        body = tools.workspace.whole_input(self.record.id, self.record.input)
+        body = tools.workspace.attach_image(self.record.id, self.record.input)
         job, control = prepare(
             AnyInput.model_validate(body), tools.settings, tools.storage, keep_going, tools.quota
         )
@@ -72,7 +72,7 @@ class PictureTask(Task[Generated]):
         images = tuple(self._load(kept[stem]) for stem in image_stems(len(facts.seeds)))
         control_image = self._load(kept["control_image"]) if "control_image" in kept else None
         made = Generated(images, control_image, facts)
-        body = tools.workspace.whole_input(self.record.id, self.record.input)
+        body = tools.workspace.attach_image(self.record.id, self.record.input)
         file_ids = kept["file_ids"]
         return Finish(
             finish(self.record.model_id, body, self._job, made, file_ids, tools.settings, tools.storage)

@@ -14,7 +14,7 @@ from models.job import Generated, Job, OnStep, Pixels, Preprocess
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
 from worker.inputs.disk_quota import DiskQuota, InLine
-from worker.inputs.weight_transfer import Adapters
+from worker.inputs.weight_transfer import WeightTransfer
 from worker.queue.affinity import Weights
 from worker.queue.keys import Stage
 from worker.queue.work_queue import Record
@@ -70,7 +70,7 @@ class Tools:
         self.storage = Storage(objects)
         self.workspace = Workspace(objects)
         self.quota = DiskQuota(settings, in_line)
-        self.adapters = Adapters(objects, settings, self.quota)
+        self.adapters = WeightTransfer(objects, settings, self.quota)
 
 
 T = TypeVar("T")

@@ -44,7 +44,7 @@ class Workspace:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    def slim_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    def detach_image(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Keeps the picture of a body that `holds_picture`, and returns the body without it.
 
         Raises StorageError and DiskFull.
@@ -54,7 +54,7 @@ class Workspace:
         self._write(request_id, SOURCE_NAME, data)
         return body | {"image_url": ASIDE}
 
-    def whole_input(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    def attach_image(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """The input as it was sent. Raises StorageError when the picture is gone."""
         if body.get("image_url") != ASIDE:
             return body

@@ -11,7 +11,7 @@ from worker.config import WorkerSettings
 from worker.counters import counted
 from worker.errors import FetchError
 from worker.inputs.disk_quota import DiskQuota
-from worker.inputs.image_cache import KeptImages
+from worker.inputs.image_cache import ImageCache
 
 BODY = bytes(range(256)) + b"\n" + bytes(700)
 
@@ -23,8 +23,8 @@ def web() -> Iterator[Web]:
     web.close()
 
 
-def images(folder: Path, **options: int) -> KeptImages:
-    return KeptImages(
+def images(folder: Path, **options: int) -> ImageCache:
+    return ImageCache(
         WorkerSettings(
             _env_file=None, data_dir=folder, allow_hosts="127.0.0.1", max_image_bytes=2000, **options
         )

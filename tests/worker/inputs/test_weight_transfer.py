@@ -15,7 +15,7 @@ from tests.support.s3_server import S3Server
 from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.inputs import weight_transfer
-from worker.inputs.weight_transfer import Adapters
+from worker.inputs.weight_transfer import WeightTransfer
 from worker.storage.objects import open_objects, sweep
 
 Machine = Callable[[str], WorkerSettings]
@@ -31,8 +31,8 @@ def machine(bucket: str, tmp_path: Path) -> Machine:
     return settings
 
 
-def adapters_of(settings: WorkerSettings) -> Adapters:
-    return Adapters(open_objects(settings), settings)
+def adapters_of(settings: WorkerSettings) -> WeightTransfer:
+    return WeightTransfer(open_objects(settings), settings)
 
 
 def lora(folder: Path, name: str = "style.safetensors") -> Path:

@@ -24,7 +24,7 @@ from tests.support.processes import wait_for
 from tests.support.redis_server import RedisServer
 from tests.worker.runtime.crew import IMAGE, Crew
 from worker.queue.connection import connect
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 from worker.storage.pictures import new_file_id
 
 ALONE = "/v1/models/tongyi-mai/z-image/turbo"
@@ -67,7 +67,7 @@ async def make(url: str, data_dir: Path) -> dict[str, str]:
 
         for seed, state in enumerate(("finishing", "running", "prepared")):
             made[state] = await submit(http, ALONE, seed=seed)
-        records = Records(connect(url), crew.settings)
+        records = WorkQueue(connect(url), crew.settings)
         wait_for(lambda: (record := records.get(made["prepared"])) and record.stage == "generate")
         end(io)
         taken = records.next("gpu", "token", "gpu-1")

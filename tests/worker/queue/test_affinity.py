@@ -8,8 +8,8 @@ import redis
 
 from models.job import Job, LoraFile
 from worker.queue.affinity import NO_WEIGHTS, Weights, needed_by
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import WorkQueue
 
 DEFAULT = "someone/Union"
 INK, WATER = Weights("", "ink"), Weights("", "water")
@@ -50,7 +50,7 @@ def test_another_controlnet_stays_loaded_while_none_is_needed() -> None:
 
 
 @pytest.fixture
-async def prepared(requests: Requests, records: Records) -> list[str]:
+async def prepared(requests: RequestStore, records: WorkQueue) -> list[str]:
     """Requests that wait for a GPU worker, by what they need."""
     needs = {"plain": NO_WEIGHTS, "ink": INK, "other": OTHER, "ink again": INK}
     for number, needed in enumerate(needs.values()):
@@ -60,7 +60,7 @@ async def prepared(requests: Requests, records: Records) -> list[str]:
     return list(needs)
 
 
-def order(records: Records, prepared: list[str], held: Weights) -> list[str]:
+def order(records: WorkQueue, prepared: list[str], held: Weights) -> list[str]:
     """What a worker takes one after the other."""
     taken = []
     while record := records.next("gpu", f"g{len(taken)}", "gpu", held):
@@ -70,18 +70,18 @@ def order(records: Records, prepared: list[str], held: Weights) -> list[str]:
 
 
 @pytest.mark.anyio
-async def test_worker_takes_what_it_holds_the_weights_for(records: Records, prepared: list[str]) -> None:
+async def test_worker_takes_what_it_holds_the_weights_for(records: WorkQueue, prepared: list[str]) -> None:
     assert order(records, prepared, INK) == ["ink", "ink again", "plain", "other"]
 
 
 @pytest.mark.anyio
-async def test_loras_are_changed_rather_than_a_controlnet(records: Records, prepared: list[str]) -> None:
+async def test_loras_are_changed_rather_than_a_controlnet(records: WorkQueue, prepared: list[str]) -> None:
     assert order(records, prepared, WATER) == ["plain", "ink", "ink again", "other"]
 
 
 @pytest.mark.anyio
 async def test_nobody_is_passed_over_for_one_that_came_ten_seconds_later(
-    records: Records, prepared: list[str], client: redis.Redis
+    records: WorkQueue, prepared: list[str], client: redis.Redis
 ) -> None:
     for number in (1, 2, 3):
         client.hincrby(f"zturbo:req:r{number}", "created_at", 10_100)

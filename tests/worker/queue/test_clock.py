@@ -21,7 +21,7 @@ from worker.config import WorkerSettings
 from worker.queue.connection import connect
 from worker.queue.registry import Registry, WorkerInfo
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the library that moves the clock is for Linux"
@@ -50,7 +50,7 @@ class World:
         faults.clear()
         settings = WorkerSettings(_env_file=None, lease_seconds=LEASE, retention_days=1)
         self.client = client
-        self.records = Records(client, settings)
+        self.records = WorkQueue(client, settings)
         self.scripts = Scripts(client)
         self.faults = faults
         self.registry = Registry(client, hold_seconds=LEASE / 2)
@@ -165,7 +165,7 @@ def test_clock_set_back_while_redis_is_away_delays_nothing(
 def test_worker_known_to_be_dead_is_not_waited_for_after_a_step(world: World, step: int) -> None:
     world.go_on(1)
     world.set_clock(step)
-    assert world.records.bury("io", "dead") == 1
+    assert world.records.declare_dead("io", "dead") == 1
     world.go_on(2 * TICK)
     assert world.holder("dead") is None
 

@@ -13,8 +13,8 @@ from tests.support.redis_server import RedisServer
 from worker.config import WorkerSettings
 from worker.errors import StoreUnavailable
 from worker.queue import connection
-from worker.queue.connection import API_CALLS, ReachingStore, is_away
-from worker.queue.requests import Requests
+from worker.queue.connection import API_CALLS, RedisGate, is_away
+from worker.queue.requests import RequestStore
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ async def test_every_call_says_so_soon_and_works_again_later(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     settings = WorkerSettings(_env_file=None, data_dir=tmp_path, redis_url=redis_server.url)
-    requests = Requests.connect(settings)
+    requests = RequestStore.connect(settings)
     await requests.submit("a", "model", {}, "local", [])
     redis_server.kill()
     started = time.monotonic()
@@ -48,7 +48,9 @@ async def test_every_call_says_so_soon_and_works_again_later(
     await requests.close()
 
 
-async def test_server_without_room_for_more_counts_as_away(requests: Requests, client: redis.Redis) -> None:
+async def test_server_without_room_for_more_counts_as_away(
+    requests: RequestStore, client: redis.Redis
+) -> None:
     client.config_set("maxmemory", "1")
     try:
         with pytest.raises(StoreUnavailable):
@@ -57,7 +59,9 @@ async def test_server_without_room_for_more_counts_as_away(requests: Requests, c
         client.config_set("maxmemory", "0")
 
 
-async def test_server_that_became_a_replica_counts_as_away(requests: Requests, client: redis.Redis) -> None:
+async def test_server_that_became_a_replica_counts_as_away(
+    requests: RequestStore, client: redis.Redis
+) -> None:
     client.replicaof("127.0.0.1", 1)
     try:
         with pytest.raises(StoreUnavailable):
@@ -69,11 +73,11 @@ async def test_server_that_became_a_replica_counts_as_away(requests: Requests, c
 async def test_full_disk_counts_as_away_and_a_fault_of_ours_does_not() -> None:
     assert is_away(ResponseError("MISCONF Errors writing to the AOF file: No space left on device"))
     with pytest.raises(ResponseError):
-        async with ReachingStore():
+        async with RedisGate():
             raise ResponseError("ERR unknown command")
 
 
-async def test_a_thousand_calls_at_once_are_answered_in_their_turn(requests: Requests) -> None:
+async def test_a_thousand_calls_at_once_are_answered_in_their_turn(requests: RequestStore) -> None:
     found = await asyncio.gather(*(requests.get("unknown") for _ in range(1000)))
     assert found == [None] * 1000
     stats = await requests._client.info("clients")
@@ -82,7 +86,7 @@ async def test_a_thousand_calls_at_once_are_answered_in_their_turn(requests: Req
 
 async def test_who_gets_no_turn_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "SOCKET_SECONDS", 0.01)
-    reaching = ReachingStore()
+    reaching = RedisGate()
     async with AsyncExitStack() as turns:
         for _ in range(API_CALLS):
             await turns.enter_async_context(reaching)

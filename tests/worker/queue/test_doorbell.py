@@ -12,7 +12,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from tests.worker.runtime.crew import Crew
-from worker.queue.doorbell import BELL_LISTS, Bells
+from worker.queue.doorbell import BELL_LISTS, Doorbells
 from worker.queue.keys import QUEUES
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def test_bell_is_a_constant_name_in_json_on_its_queues_list(
     redis_url: str, client: redis.Redis, queue: str, bell_list: str
 ) -> None:
-    bells = Bells(redis_url)
+    bells = Doorbells(redis_url)
     bells.ring(queue, 2)  # type: ignore[arg-type]
     bells.close()
     ids = client.lrange(bell_list, 0, -1)

@@ -11,8 +11,8 @@ from benchmarks.faults import Faults
 from tests.support.redis_server import RedisServer
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
-from worker.queue.requests import Requests, new_request_id
-from worker.queue.work_queue import Records
+from worker.queue.requests import RequestStore, new_request_id
+from worker.queue.work_queue import WorkQueue
 
 pytestmark = [
     pytest.mark.anyio,
@@ -45,7 +45,7 @@ def slow(tmp_path: Path) -> Iterator[Slow]:
 async def submit_for_a_while(server: RedisServer, tmp_path: Path) -> list[str]:
     """The ids that were answered, the last one just before Redis was killed."""
     settings = WorkerSettings(_env_file=None, data_dir=tmp_path, redis_url=server.url, max_queue=1_000_000)
-    requests = Requests.connect(settings)
+    requests = RequestStore.connect(settings)
     answered: list[str] = []
     end = time.monotonic() + SUBMIT_SECONDS
     while time.monotonic() < end:
@@ -68,14 +68,14 @@ async def test_what_everysec_lost_is_known_as_lost(slow: Slow, tmp_path: Path) -
     server = slow("everysec")
     settings = WorkerSettings(_env_file=None, data_dir=tmp_path, redis_url=server.url)
     with connect(server.url) as client:
-        Records(client, settings).reap(0.001)
+        WorkQueue(client, settings).reap(0.001)
     answered = await submit_for_a_while(server, tmp_path)
     server.start()
     with connect(server.url) as client:
-        Records(client, settings).reap(0.001)
+        WorkQueue(client, settings).reap(0.001)
         lost = [each for each in answered if not client.exists(f"zturbo:req:{each}")]
     assert lost
-    requests = Requests.connect(settings)
+    requests = RequestStore.connect(settings)
     assert all([await requests.outage_at(request_id) for request_id in lost])
     long_ago = f"{int((time.time() - 3600) * 1000):012x}" + 20 * "0"
     assert await requests.outage_at(long_ago) is None

@@ -7,9 +7,9 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from worker.config import WorkerSettings
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 
 OWNERS = ("ann", "bob", "cat")
 MOST_IN_A_ROW = 2
@@ -21,7 +21,7 @@ class Line:
 
     def __init__(self, client: redis.Redis) -> None:
         self._scripts = Scripts(client)
-        self._records = Records(client, WorkerSettings(_env_file=None))
+        self._records = WorkQueue(client, WorkerSettings(_env_file=None))
         self._count = 0
 
     def submit(self, owner: str) -> str:
@@ -90,7 +90,7 @@ def test_time_without_requests_earns_no_turns(line: Line) -> None:
 
 
 @pytest.mark.anyio
-async def test_cancelled_requests_cost_their_owner_no_turn(line: Line, requests: Requests) -> None:
+async def test_cancelled_requests_cost_their_owner_no_turn(line: Line, requests: RequestStore) -> None:
     for _ in range(10):
         line.submit("bob")
     for request_id in [line.submit("ann") for _ in range(8)]:

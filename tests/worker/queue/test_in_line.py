@@ -3,14 +3,14 @@
 import pytest
 
 from tests.worker.runtime.crew import MODEL
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_files_of_a_request_are_in_line_from_its_submit_until_its_end(
-    sides: tuple[Requests, Records],
+    sides: tuple[RequestStore, WorkQueue],
 ) -> None:
     requests, records = sides
     body = {"prompt": "a fox", "loras": [{"path": "https://a.test/x", "scale": 1}]}

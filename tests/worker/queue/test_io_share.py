@@ -4,8 +4,8 @@ import pytest
 import redis
 
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Record, Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import Record, WorkQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -16,11 +16,11 @@ def io_workers(client: redis.Redis, request: pytest.FixtureRequest) -> None:
         Registry(client, 60).say(WorkerInfo(f"io-{number}", "io", "ready"))
 
 
-def take(records: Records, token: str) -> Record | None:
+def take(records: WorkQueue, token: str) -> Record | None:
     return records.next("io", token, "io-0")
 
 
-async def submit(requests: Requests, *request_ids: str, owner: str) -> None:
+async def submit(requests: RequestStore, *request_ids: str, owner: str) -> None:
     for request_id in request_ids:
         await requests.submit(request_id, "model", {}, owner, [])
 
@@ -28,7 +28,7 @@ async def submit(requests: Requests, *request_ids: str, owner: str) -> None:
 @pytest.mark.parametrize("io_workers", [3], indirect=True)
 @pytest.mark.usefixtures("io_workers")
 async def test_owner_of_slow_fetches_leaves_a_worker_to_others_and_one_to_finish(
-    requests: Requests, records: Records
+    requests: RequestStore, records: WorkQueue
 ) -> None:
     await submit(requests, "a", "b", "c", owner="ann")
     slow = take(records, "t1")
@@ -55,7 +55,7 @@ async def test_owner_of_slow_fetches_leaves_a_worker_to_others_and_one_to_finish
 
 @pytest.mark.parametrize("io_workers", [1], indirect=True)
 @pytest.mark.usefixtures("io_workers")
-async def test_single_worker_takes_what_comes(requests: Requests, records: Records) -> None:
+async def test_single_worker_takes_what_comes(requests: RequestStore, records: WorkQueue) -> None:
     await submit(requests, "a", "b", owner="ann")
     assert take(records, "t1") is not None
     assert take(records, "t2") is not None
@@ -63,6 +63,6 @@ async def test_single_worker_takes_what_comes(requests: Requests, records: Recor
 
 @pytest.mark.parametrize("io_workers", [6], indirect=True)
 @pytest.mark.usefixtures("io_workers")
-async def test_with_many_workers_an_owner_has_all_but_two(requests: Requests, records: Records) -> None:
+async def test_with_many_workers_an_owner_has_all_but_two(requests: RequestStore, records: WorkQueue) -> None:
     await submit(requests, *"abcdefgh", owner="ann")
     assert [take(records, f"t{number}") is not None for number in range(6)] == [True] * 4 + [False] * 2

@@ -6,7 +6,7 @@ import redis
 from worker.config import WorkerSettings
 from worker.errors import Refused
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 
 pytestmark = pytest.mark.anyio
 
@@ -14,7 +14,7 @@ PACE_MS = 8000
 
 
 @pytest.fixture
-def limited(requests: Requests, settings: WorkerSettings, client: redis.Redis) -> Requests:
+def limited(requests: RequestStore, settings: WorkerSettings, client: redis.Redis) -> RequestStore:
     """Pictures that take 8 s each on two GPUs; at most three wait."""
     client.set("zturbo:pace", PACE_MS)
     registry = Registry(client, hold_seconds=60)
@@ -24,11 +24,11 @@ def limited(requests: Requests, settings: WorkerSettings, client: redis.Redis) -
     return requests
 
 
-async def submit(requests: Requests, request_id: str, owner: str = "ann") -> int:
+async def submit(requests: RequestStore, request_id: str, owner: str = "ann") -> int:
     return (await requests.submit(request_id, "model", {"prompt": "a fox"}, owner, [])).position
 
 
-async def refused(requests: Requests, owner: str = "ann") -> Refused:
+async def refused(requests: RequestStore, owner: str = "ann") -> Refused:
     with pytest.raises(Refused) as caught:
         await submit(requests, "refused", owner)
     assert await requests.get("refused") is None
@@ -36,7 +36,7 @@ async def refused(requests: Requests, owner: str = "ann") -> Refused:
     return caught.value
 
 
-async def test_full_line_tells_how_long_a_place_takes(limited: Requests) -> None:
+async def test_full_line_tells_how_long_a_place_takes(limited: RequestStore) -> None:
     for request_id in "abc":
         await submit(limited, request_id)
     refusal = await refused(limited)
@@ -45,7 +45,7 @@ async def test_full_line_tells_how_long_a_place_takes(limited: Requests) -> None
     assert await submit(limited, "b") == 1, "a repeated submit is answered all the same"
 
 
-async def test_key_with_nothing_waiting_is_let_into_a_full_line(limited: Requests) -> None:
+async def test_key_with_nothing_waiting_is_let_into_a_full_line(limited: RequestStore) -> None:
     for request_id in "abc":
         await submit(limited, request_id)
     assert await submit(limited, "d", "bob") == 1
@@ -53,7 +53,7 @@ async def test_key_with_nothing_waiting_is_let_into_a_full_line(limited: Request
 
 
 async def test_share_of_a_key_is_full_until_its_turns_come(
-    limited: Requests, settings: WorkerSettings
+    limited: RequestStore, settings: WorkerSettings
 ) -> None:
     limited._settings = settings.model_copy(update={"max_queue_per_key": 2})
     await submit(limited, "a")
@@ -68,7 +68,7 @@ async def test_share_of_a_key_is_full_until_its_turns_come(
     await submit(limited, "c")
 
 
-async def test_rate_of_a_key_is_held(limited: Requests, settings: WorkerSettings) -> None:
+async def test_rate_of_a_key_is_held(limited: RequestStore, settings: WorkerSettings) -> None:
     limited._settings = settings.model_copy(update={"max_submits_per_minute": 4})
     for request_id in "abcd":
         await submit(limited, request_id)
@@ -80,7 +80,7 @@ async def test_rate_of_a_key_is_held(limited: Requests, settings: WorkerSettings
 
 
 async def test_rate_of_a_key_is_forgotten_once_it_has_no_effect(
-    limited: Requests, settings: WorkerSettings, client: redis.Redis
+    limited: RequestStore, settings: WorkerSettings, client: redis.Redis
 ) -> None:
     limited._settings = settings.model_copy(update={"max_submits_per_minute": 4})
     for number, request_id in enumerate("ab", 1):
@@ -89,7 +89,7 @@ async def test_rate_of_a_key_is_forgotten_once_it_has_no_effect(
 
 
 async def test_refused_submit_does_not_count_towards_the_rate(
-    limited: Requests, settings: WorkerSettings, client: redis.Redis
+    limited: RequestStore, settings: WorkerSettings, client: redis.Redis
 ) -> None:
     limited._settings = settings.model_copy(update={"max_queue_per_key": 1, "max_submits_per_minute": 60})
     await submit(limited, "a")

@@ -12,12 +12,12 @@ from tests.worker.runtime.crew import MODEL
 from tests.worker.runtime.solo import BODY, GreyEngine, files, never
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
-from worker.queue.doorbell import Bells
+from worker.queue.doorbell import Doorbells
 from worker.queue.keys import Queue
-from worker.queue.requests import CallersKey, Requests
-from worker.queue.work_queue import Records
+from worker.queue.requests import CallersKey, RequestStore
+from worker.queue.work_queue import WorkQueue
 from worker.runtime.consumer import Consumer
-from worker.runtime.quarantine import Trial
+from worker.runtime.quarantine import CrashLoop
 from worker.stages.task import Tools
 from worker.storage.objects import open_objects
 
@@ -39,11 +39,11 @@ def settings(settings: WorkerSettings, proxy: ReplyDropper) -> WorkerSettings:
 def work(settings: WorkerSettings, *queues: Queue) -> None:
     url = settings.redis_url or ""
     for queue in queues:
-        bells, objects = Bells(url), open_objects(settings)
+        bells, objects = Doorbells(url), open_objects(settings)
         with connect(url) as one, connect(url) as other:
-            records, beats = Records(one, settings), Records(other, settings)
-            tools, trial = Tools(settings, objects), Trial(other, "none")
-            consumer = Consumer(queue, "w", records, beats, bells, tools, GreyEngine(), trial, never)
+            records, beats = WorkQueue(one, settings), WorkQueue(other, settings)
+            tools, crash_loop = Tools(settings, objects), CrashLoop(other, "none")
+            consumer = Consumer(queue, "w", records, beats, bells, tools, GreyEngine(), crash_loop, never)
             consumer.drain(threading.Event())
             # A lease is left without waiting for the answer to its last beat; its client is closed here.
             for thread in threading.enumerate():
@@ -57,7 +57,7 @@ def work(settings: WorkerSettings, *queues: Queue) -> None:
 async def test_request_is_recorded_once_and_has_one_result(
     settings: WorkerSettings, proxy: ReplyDropper, client: redis.Redis, script: str, times: int
 ) -> None:
-    requests = Requests.connect(settings)
+    requests = RequestStore.connect(settings)
     proxy.drop(script, times)
     assert await requests.submit("a", MODEL, BODY, "local", []) == ("a", 0)
     await anyio.to_thread.run_sync(work, settings, "io", "gpu", "io")
@@ -74,7 +74,7 @@ async def test_request_is_recorded_once_and_has_one_result(
 async def test_submit_with_a_callers_key_stays_one_when_its_answer_is_lost(
     settings: WorkerSettings, proxy: ReplyDropper
 ) -> None:
-    requests, key = Requests.connect(settings), CallersKey("order-7", "digest")
+    requests, key = RequestStore.connect(settings), CallersKey("order-7", "digest")
     proxy.drop("submit", 1)
     assert await requests.submit("a", MODEL, BODY, "local", [], key=key) == ("a", 0)
     assert await requests.submit("b", MODEL, BODY, "local", [], key=key) == ("a", 0)
@@ -84,7 +84,7 @@ async def test_submit_with_a_callers_key_stays_one_when_its_answer_is_lost(
 async def test_cancel_whose_answer_was_lost_is_answered_the_same(
     settings: WorkerSettings, proxy: ReplyDropper
 ) -> None:
-    requests = Requests.connect(settings)
+    requests = RequestStore.connect(settings)
     await requests.submit("a", MODEL, BODY, "local", [])
     proxy.drop("cancel")
     assert await requests.cancel("a") == ("cancelled", "cancelled")

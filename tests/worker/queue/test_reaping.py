@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from worker.errors import LeaseLost
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Reaped, Record, Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import Reaped, Record, WorkQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -19,13 +19,13 @@ Reap = Callable[[], Reaped]
 
 
 @pytest.fixture
-async def request_id(requests: Requests) -> str:
+async def request_id(requests: RequestStore) -> str:
     await requests.submit("a", "model", {}, "local", [])
     return "a"
 
 
 @pytest.fixture
-def reap(records: Records, client: redis.Redis) -> Reap:
+def reap(records: WorkQueue, client: redis.Redis) -> Reap:
     def reap() -> Reaped:
         client.delete("zturbo:turn")
         reaped = records.reap(60)
@@ -51,19 +51,19 @@ def outage(client: redis.Redis) -> None:
     client.set("zturbo:reaped", milliseconds(client) - 2 * LEASE_SECONDS * 1000)
 
 
-def take(records: Records, queue: str, token: str, worker: str = "dead") -> Record:
+def take(records: WorkQueue, queue: str, token: str, worker: str = "dead") -> Record:
     record = records.next(queue, token, worker)  # type: ignore[arg-type]
     assert record is not None
     return record
 
 
-def to_gpu(records: Records, request_id: str) -> None:
+def to_gpu(records: WorkQueue, request_id: str) -> None:
     take(records, "io", "prepare")
     records.advance(request_id, "prepare", "generate", {})
 
 
 async def test_request_of_a_silent_worker_is_first_again(
-    requests: Requests, records: Records, request_id: str, client: redis.Redis, reap: Reap
+    requests: RequestStore, records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     to_gpu(records, request_id)
     await requests.submit("b", "model", {}, "local", [])
@@ -82,7 +82,7 @@ async def test_request_of_a_silent_worker_is_first_again(
 
 
 async def test_reaping_rings_for_what_was_handed_back(
-    records: Records, request_id: str, client: redis.Redis, reap: Reap
+    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     take(records, "io", "t1")
     client.delete("rq:queue:zturbo-io")
@@ -91,7 +91,7 @@ async def test_reaping_rings_for_what_was_handed_back(
 
 
 async def test_beating_worker_keeps_its_request(
-    records: Records, request_id: str, client: redis.Redis, reap: Reap
+    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     take(records, "io", "t1")
     run_out(client, request_id)
@@ -100,7 +100,7 @@ async def test_beating_worker_keeps_its_request(
 
 
 async def test_request_whose_workers_all_fell_silent_fails_and_says_so(
-    requests: Requests, records: Records, request_id: str, client: redis.Redis, reap: Reap
+    requests: RequestStore, records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     for attempt in (1, 2, 3):
         assert take(records, "io", f"t{attempt}").attempt == attempt
@@ -116,7 +116,7 @@ async def test_request_whose_workers_all_fell_silent_fails_and_says_so(
 
 
 async def test_nothing_is_taken_away_right_after_an_outage(
-    records: Records, request_id: str, client: redis.Redis, reap: Reap
+    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     take(records, "io", "t1")
     outage(client)
@@ -127,7 +127,7 @@ async def test_nothing_is_taken_away_right_after_an_outage(
 
 
 async def test_request_is_taken_away_once_the_grace_after_an_outage_is_over(
-    records: Records, request_id: str, client: redis.Redis, reap: Reap
+    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     take(records, "io", "t1")
     outage(client)
@@ -139,14 +139,14 @@ async def test_request_is_taken_away_once_the_grace_after_an_outage_is_over(
     assert reap()[:2] == (1, 0)
 
 
-async def test_one_process_reaps_in_a_turn(records: Records) -> None:
+async def test_one_process_reaps_in_a_turn(records: WorkQueue) -> None:
     assert records.reap(60) is not None
     assert records.reap(60) is None
 
 
 @pytest.mark.parametrize("round", range(20))
 async def test_cancel_against_finish_has_one_winner(
-    requests: Requests, records: Records, request_id: str, round: int
+    requests: RequestStore, records: WorkQueue, request_id: str, round: int
 ) -> None:
     to_gpu(records, request_id)
     take(records, "gpu", "t1")

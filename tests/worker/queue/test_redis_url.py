@@ -15,7 +15,7 @@ from tests.worker.runtime.crew import Crew
 from worker.config import WorkerSettings
 from worker.errors import StoreUnavailable
 from worker.host.embedded_redis import find_server
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ async def test_stranger_is_not_let_in(guarded: Guarded, tmp_path: Path, fault: s
         url = guarded.url
     else:
         url = guarded.url.replace("rediss://", "redis://")
-    requests = Requests.connect(WorkerSettings(_env_file=None, data_dir=tmp_path, redis_url=url))
+    requests = RequestStore.connect(WorkerSettings(_env_file=None, data_dir=tmp_path, redis_url=url))
     with pytest.raises((StoreUnavailable, redis.RedisError)):
         await requests.ping()
     await requests.close()

@@ -11,8 +11,8 @@ from tests.support.redis_server import RedisServer
 from tests.worker.runtime.crew import Crew
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
-from worker.queue.requests import Requests
-from worker.queue.work_queue import RECORD_VERSION, Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import RECORD_VERSION, WorkQueue
 from worker.storage.objects import open_objects
 from worker.storage.workspace import Workspace
 
@@ -52,7 +52,9 @@ def test_every_older_version_is_stored() -> None:
 
 
 async def test_older_records_are_read(older_redis: RedisServer, made: dict[str, str], tmp_path: Path) -> None:
-    requests = Requests.connect(WorkerSettings(_env_file=None, redis_url=older_redis.url, data_dir=tmp_path))
+    requests = RequestStore.connect(
+        WorkerSettings(_env_file=None, redis_url=older_redis.url, data_dir=tmp_path)
+    )
     records = {state: await requests.get(request_id) for state, request_id in made.items()}
     page = await requests.list_owned("local")
     await requests.close()
@@ -100,14 +102,14 @@ async def test_older_requests_are_brought_to_an_end(
 def test_older_records_expire(older_redis: RedisServer, made: dict[str, str]) -> None:
     settings = WorkerSettings(_env_file=None, retention_days=1e-6)
     with connect(older_redis.url) as client:
-        records = Records(client, settings)
+        records = WorkQueue(client, settings)
         forgotten = {record.id for record in records.forget_expired(10)}
         assert forgotten == {made["succeeded"], made["failed"], made["cancelled"]}
         assert records.get(made["failed"]) is None
 
 
 async def test_request_of_a_newer_version_waits_for_a_newer_worker(
-    requests: Requests, records: Records, client: redis.Redis
+    requests: RequestStore, records: WorkQueue, client: redis.Redis
 ) -> None:
     await requests.submit("a", "model", {}, "local", [])
     client.hset("zturbo:req:a", "version", RECORD_VERSION + 1)

@@ -10,31 +10,31 @@ import redis
 
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
-from worker.queue.doorbell import Bells
+from worker.queue.doorbell import Doorbells
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Record, Records
+from worker.queue.work_queue import Record, WorkQueue
 
-Sides = tuple[Requests, Records]
+Sides = tuple[RequestStore, WorkQueue]
 
 pytestmark = pytest.mark.anyio
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
 
 
-async def submit(requests: Requests, request_id: str, owner: str = "local") -> int:
+async def submit(requests: RequestStore, request_id: str, owner: str = "local") -> int:
     taken = await requests.submit(request_id, MODEL, {"prompt": "a fox"}, owner, ["stray: ignored"])
     return taken.position
 
 
-async def read(requests: Requests, request_id: str) -> Record:
+async def read(requests: RequestStore, request_id: str) -> Record:
     record = await requests.get(request_id)
     assert record is not None
     return record
 
 
-def take(records: Records, queue: str, token: str) -> Record:
+def take(records: WorkQueue, queue: str, token: str) -> Record:
     record = records.next(queue, token, "worker-1")  # type: ignore[arg-type]
     assert record is not None
     return record
@@ -76,7 +76,7 @@ async def test_unknown_request_is_none(sides: Sides) -> None:
     assert records.get("nobody") is None
 
 
-async def test_id_that_could_name_a_path_is_refused(requests: Requests) -> None:
+async def test_id_that_could_name_a_path_is_refused(requests: RequestStore) -> None:
     with pytest.raises(ValueError, match="request id"):
         await submit(requests, "../etc")
 
@@ -355,7 +355,7 @@ async def test_submit_stands_when_the_bell_cannot_be_rung(
     def broken(*_: object) -> None:
         raise redis.ConnectionError("gone")
 
-    monkeypatch.setattr(Bells, "ring", broken)
+    monkeypatch.setattr(Doorbells, "ring", broken)
     assert await submit(requests, "a") == 0
     assert (await read(requests, "a")).state == "in_queue"
 

@@ -30,7 +30,7 @@ from worker.queue.affinity import NO_WEIGHTS, Weights
 from worker.queue.connection import connect
 from worker.queue.keys import Queue, Stage
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Records
+from worker.queue.work_queue import WorkQueue
 
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
 IDS = ("a", "b", "c", "x", "y", "z")
@@ -95,7 +95,7 @@ class Moves(RuleBasedStateMachine):
         super().__init__()
         self.client.flushall()
         settings = WorkerSettings(_env_file=None, max_attempts=MAX_ATTEMPTS, lease_seconds=3600)
-        self.records = Records(self.client, settings)
+        self.records = WorkQueue(self.client, settings)
         self.scripts = Scripts(self.client)
         self.model: dict[str, Modelled] = {}
         self.held: dict[str, tuple[str, str]] = {}
@@ -247,7 +247,7 @@ class Moves(RuleBasedStateMachine):
         """The supervisor saw it; whoever reaps next takes what it held."""
         worker_id = f"{queue}-{worker}"
         lost = [id for id, _ in self._held_by(worker_id)]
-        assert self.records.bury(queue, worker_id) == len(lost)
+        assert self.records.declare_dead(queue, worker_id) == len(lost)
         self._reap(lost)
 
     @rule(token=tokens)

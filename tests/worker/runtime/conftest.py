@@ -11,12 +11,12 @@ from tests.worker.runtime.crew import MODEL
 from tests.worker.runtime.solo import BODY, GreyEngine, never
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
-from worker.queue.doorbell import Bells
+from worker.queue.doorbell import Doorbells
 from worker.queue.keys import Queue
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Record, Records
+from worker.queue.work_queue import Record, WorkQueue
 from worker.runtime.consumer import Consumer
-from worker.runtime.quarantine import Trial
+from worker.runtime.quarantine import CrashLoop
 from worker.stages.task import Engine, Tools
 from worker.storage.objects import Objects
 
@@ -41,9 +41,11 @@ def submit(scripts: Scripts) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def live(records: Records, submit: Callable[[str], None], settings: WorkerSettings) -> Callable[..., Record]:
+def live(
+    records: WorkQueue, submit: Callable[[str], None], settings: WorkerSettings
+) -> Callable[..., Record]:
     """Submits, and lets one worker after the other work off its queue; the record at the end."""
-    bells = Bells(settings.redis_url or "")
+    bells = Doorbells(settings.redis_url or "")
     submit("a")
 
     def work(*queues: Queue, objects: Objects, engine: Engine | None = None) -> Record:
@@ -53,11 +55,11 @@ def live(records: Records, submit: Callable[[str], None], settings: WorkerSettin
                 queue,
                 "w",
                 records,
-                Records(own, settings),
+                WorkQueue(own, settings),
                 bells,
                 Tools(settings, objects),
                 engine or GreyEngine(),
-                Trial(own, "none"),
+                CrashLoop(own, "none"),
                 never,
             )
             consumer.drain(Event())

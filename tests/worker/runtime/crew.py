@@ -16,7 +16,7 @@ from worker.config import WorkerSettings
 from worker.queue import keys
 from worker.queue.connection import connect
 from worker.queue.registry import WorkerInfo
-from worker.queue.requests import Requests
+from worker.queue.requests import RequestStore
 from worker.queue.work_queue import FINAL_STATES, Record
 from worker.storage import location
 
@@ -49,7 +49,7 @@ class Crew:
             lease_seconds=lease_seconds,
             storage=storage,
         )
-        self.requests = Requests.connect(self.settings)
+        self.requests = RequestStore.connect(self.settings)
         # As an API does when it starts.
         with connect(redis_url) as client:
             client.set(keys.STORAGE, location.describe(self.settings))

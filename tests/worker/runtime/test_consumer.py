@@ -20,7 +20,7 @@ from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.queue.affinity import Weights
 from worker.queue.keys import Queue
-from worker.queue.work_queue import CONTROL_MAP, EXPAND, Record, Records
+from worker.queue.work_queue import CONTROL_MAP, EXPAND, Record, WorkQueue
 from worker.storage.objects import FolderObjects
 
 
@@ -125,7 +125,7 @@ def test_prompt_is_expanded_by_a_server_without_a_gpu(
 
 
 def test_device_begins_one_more_picture_while_the_last_one_is_kept(
-    live: Callable[..., Record], submit: Callable[[str], None], records: Records, settings: WorkerSettings
+    live: Callable[..., Record], submit: Callable[[str], None], records: WorkQueue, settings: WorkerSettings
 ) -> None:
     submit("b")
     submit("c")
@@ -138,7 +138,7 @@ def test_device_begins_one_more_picture_while_the_last_one_is_kept(
 
 
 def test_picture_that_cannot_be_kept_fails_its_own_request_alone(
-    live: Callable[..., Record], submit: Callable[[str], None], records: Records, settings: WorkerSettings
+    live: Callable[..., Record], submit: Callable[[str], None], records: WorkQueue, settings: WorkerSettings
 ) -> None:
     submit("b")
     live("io", objects=FolderObjects(settings.data_dir))
@@ -201,13 +201,13 @@ def test_worker_asks_for_what_goes_with_the_weights_that_it_loaded(
     client.hset("zturbo:req:a", "input", json.dumps(asked))
     live("io", objects=FolderObjects(settings.data_dir))
     held: list[Weights] = []
-    take = Records.next
+    take = WorkQueue.next
 
-    def noted(self: Records, queue: Queue, token: str, worker_id: str, weights: Weights) -> Record | None:
+    def noted(self: WorkQueue, queue: Queue, token: str, worker_id: str, weights: Weights) -> Record | None:
         held.append(weights)
         return take(self, queue, token, worker_id, weights)
 
-    monkeypatch.setattr(Records, "next", noted)
+    monkeypatch.setattr(WorkQueue, "next", noted)
     live("gpu", objects=FolderObjects(settings.data_dir))
     assert [weights.controlnet.split("/")[-1] for weights in held] == ["", other.split("/")[-1]]
 
@@ -217,14 +217,14 @@ def test_outcome_is_written_once_redis_answers_but_not_what_it_will_never_take(
 ) -> None:
     monkeypatch.setattr("worker.runtime.consumer.AWAY_PAUSE_SECONDS", 0)
     answers = [redis.ConnectionError(), redis.ResponseError("MISCONF disk full"), redis.ResponseError("ERR")]
-    advance = Records.advance
+    advance = WorkQueue.advance
 
-    def away(self: Records, *args: Any) -> int:
+    def away(self: WorkQueue, *args: Any) -> int:
         if answers:
             raise answers.pop(0)
         return advance(self, *args)
 
-    monkeypatch.setattr(Records, "advance", away)
+    monkeypatch.setattr(WorkQueue, "advance", away)
     with pytest.raises(redis.ResponseError, match="ERR"):
         live("io", objects=FolderObjects(settings.data_dir))
     assert answers == []

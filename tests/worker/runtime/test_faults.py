@@ -19,8 +19,8 @@ from worker.errors import StorageError, StoreUnavailable
 from worker.host import parent_death
 from worker.host.embedded_redis import EmbeddedRedis, find_server, held
 from worker.queue.connection import connect
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import WorkQueue
 from worker.storage.objects import FolderObjects
 from worker.storage.pictures import Storage, new_file_id
 from worker.storage.workspace import Workspace
@@ -40,7 +40,7 @@ def test_full_disk_is_told_and_leaves_no_half_file(tmp_path: Path, monkeypatch: 
     with pytest.raises(StorageError, match="No space left on device"):
         storage.put(file_id, "a.png", b"after")
     with pytest.raises(StorageError, match="No space left on device"):
-        Workspace(objects).slim_input("a", {"image_url": "data:" + "x" * 20_000})
+        Workspace(objects).detach_image("a", {"image_url": "data:" + "x" * 20_000})
     monkeypatch.undo()
     assert storage.read(file_id, "a.png") == b"before"
     assert not list(tmp_path.rglob("*.part"))
@@ -72,7 +72,7 @@ async def test_request_fails_with_the_reason_when_its_picture_cannot_be_kept(cre
 async def test_redis_without_memory_refuses_new_requests_and_goes_on_when_there_is_some(
     redis_url: str, client: redis.Redis, settings: WorkerSettings
 ) -> None:
-    requests, body = Requests.connect(settings), {"prompt": "a fox", "image_url": IMAGE}
+    requests, body = RequestStore.connect(settings), {"prompt": "a fox", "image_url": IMAGE}
     await requests.submit("before", MODEL, body, "local", [])
     client.config_set("maxmemory", "1")
     try:
@@ -109,7 +109,7 @@ async def test_torn_tail_of_the_append_only_file_costs_the_last_write_at_most(tm
         server = EmbeddedRedis(find_server(), tmp_path / "redis", lock_fd)
         settings = WorkerSettings(_env_file=None, data_dir=tmp_path, redis_url=server.url)
         with running(server) as process:
-            requests = Requests.connect(settings)
+            requests = RequestStore.connect(settings)
             for number in range(20):
                 await requests.submit(f"r{number}", MODEL, {"image_url": IMAGE}, "local", [])
             await requests.close()
@@ -119,7 +119,7 @@ async def test_torn_tail_of_the_append_only_file_costs_the_last_write_at_most(tm
         with log.open("r+b") as file:
             file.truncate(log.stat().st_size - 25)
         with running(server), connect(server.url) as client:
-            records = Records(client, settings)
+            records = WorkQueue(client, settings)
             found = [record for number in range(20) if (record := records.get(f"r{number}"))]
             assert len(found) >= 19
             assert [record.id for record in found] == client.zrange("zturbo:line", 0, -1)

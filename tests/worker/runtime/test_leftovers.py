@@ -11,7 +11,7 @@ from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.queue.keys import Queue
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Record, Records
+from worker.queue.work_queue import Record, WorkQueue
 from worker.runtime.sweeper import Sweeper
 from worker.storage.objects import FolderObjects
 
@@ -51,7 +51,7 @@ def test_request_that_failed_leaves_nothing(live: Callable[..., Record], setting
 
 
 def test_finish_that_is_done_twice_leaves_one_file(
-    live: Callable[..., Record], records: Records, scripts: Scripts, settings: WorkerSettings
+    live: Callable[..., Record], records: WorkQueue, scripts: Scripts, settings: WorkerSettings
 ) -> None:
     def die() -> None:
         raise Died
@@ -59,7 +59,7 @@ def test_finish_that_is_done_twice_leaves_one_file(
     with pytest.raises(Died):
         live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, die))
     (left,) = files(settings)
-    scripts.run("bury", "io", "w")
+    scripts.run("declare_dead", "io", "w")
     records.reap(0.001)
     record = live("io", objects=FolderObjects(settings.data_dir))
     assert (record.state, files(settings)) == ("succeeded", [left])
@@ -93,10 +93,10 @@ def test_pixels_that_a_stage_writes_after_the_cancel_go_with_it(
 
 @pytest.mark.parametrize("breaks", [False, True])
 def test_worker_that_lost_its_request_deletes_nothing_of_it(
-    live: Callable[..., Record], records: Records, scripts: Scripts, settings: WorkerSettings, breaks: bool
+    live: Callable[..., Record], records: WorkQueue, scripts: Scripts, settings: WorkerSettings, breaks: bool
 ) -> None:
     def lose() -> None:
-        scripts.run("bury", "io", "w")
+        scripts.run("declare_dead", "io", "w")
         records.reap(0.001)
         assert records.next("io", "successor", "w2") is not None
         if breaks:
@@ -113,7 +113,7 @@ def test_worker_that_lost_its_request_deletes_nothing_of_it(
 )
 def test_files_of_a_request_without_a_result_are_swept_when_its_worker_died(
     live: Callable[..., Record],
-    records: Records,
+    records: WorkQueue,
     scripts: Scripts,
     settings: WorkerSettings,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,7 +143,7 @@ def test_files_of_a_request_without_a_result_are_swept_when_its_worker_died(
 
 
 def test_files_of_a_request_whose_time_is_over_are_swept(
-    live: Callable[..., Record], records: Records, settings: WorkerSettings, client: redis.Redis
+    live: Callable[..., Record], records: WorkQueue, settings: WorkerSettings, client: redis.Redis
 ) -> None:
     objects = FolderObjects(settings.data_dir)
     live("io", "gpu", "io", objects=objects)
@@ -168,7 +168,7 @@ def test_request_deleted_while_its_picture_is_written_leaves_no_file(
 
 
 def test_files_of_a_cancelled_request_are_known_although_its_worker_died(
-    live: Callable[..., Record], records: Records, scripts: Scripts, settings: WorkerSettings
+    live: Callable[..., Record], records: WorkQueue, scripts: Scripts, settings: WorkerSettings
 ) -> None:
     def die() -> None:
         raise Died

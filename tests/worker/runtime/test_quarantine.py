@@ -9,42 +9,44 @@ import redis
 from app.routes.health import missing
 from tests.worker.runtime.crew import Crew
 from worker.runtime import quarantine
-from worker.runtime.quarantine import FAILURES, QUICK_SECONDS, REST_SECONDS, Trial
+from worker.runtime.quarantine import FAILURES, QUICK_SECONDS, REST_SECONDS, CrashLoop
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def trial(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Trial:
+def crash_loop(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> CrashLoop:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setattr(quarantine.socket, "gethostname", lambda: "box")
-    return Trial(client, "auto")
+    return CrashLoop(client, "auto")
 
 
-def test_starts_without_a_picture_are_counted(trial: Trial) -> None:
-    assert [trial.begin() for _ in range(3)] == [0, 1, 2]
-    trial.passed()
-    assert trial.begin() == 0
+def test_starts_without_a_picture_are_counted(crash_loop: CrashLoop) -> None:
+    assert [crash_loop.begin() for _ in range(3)] == [0, 1, 2]
+    crash_loop.passed()
+    assert crash_loop.begin() == 0
 
 
 def test_each_gpu_is_counted_by_itself(
-    trial: Trial, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    crash_loop: CrashLoop, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial.begin()
+    crash_loop.begin()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    assert Trial(client, "auto").begin() == 0
+    assert CrashLoop(client, "auto").begin() == 0
 
 
-def test_count_outlives_the_rest_and_is_forgotten_after_a_while(trial: Trial, client: redis.Redis) -> None:
-    trial.begin()
+def test_count_outlives_the_rest_and_is_forgotten_after_a_while(
+    crash_loop: CrashLoop, client: redis.Redis
+) -> None:
+    crash_loop.begin()
     assert REST_SECONDS < client.ttl("zturbo:unproven:GPU 1 of box") <= QUICK_SECONDS
 
 
 def test_without_redis_nothing_is_counted(tmp_path: object) -> None:
     with redis.Redis.from_url(f"unix://{tmp_path}/none.sock") as nobody:
-        trial = Trial(nobody, "auto")
-        assert trial.begin() == 0
-        trial.passed()
+        crash_loop = CrashLoop(nobody, "auto")
+        assert crash_loop.begin() == 0
+        crash_loop.passed()
 
 
 async def test_death_without_a_picture_counts(crew: Crew, client: redis.Redis) -> None:
@@ -62,7 +64,7 @@ async def test_worker_on_a_failing_gpu_rests_and_says_so_until_it_is_stopped(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     for _ in range(FAILURES):
-        Trial(client, "auto").begin()
+        CrashLoop(client, "auto").begin()
     resting = crew.start("gpu", CUDA_VISIBLE_DEVICES="7")
     (info,) = await crew.workers("quarantined")
     assert info.detail is not None

@@ -39,23 +39,23 @@ def test_lost_pixels_are_told_with_the_likely_cause(workspace: Workspace) -> Non
 def test_picture_in_the_request_is_kept_beside_the_record(workspace: Workspace) -> None:
     body = {"prompt": "a fox", "image_url": LONG}
     assert holds_picture(body)
-    slim = workspace.slim_input("a", body)
+    slim = workspace.detach_image("a", body)
     assert len(str(slim)) < 200
-    assert workspace.whole_input("a", slim) == body
+    assert workspace.attach_image("a", slim) == body
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a.png", "data:image/png;base64,AAAA"])
 def test_short_input_stays_in_the_record(workspace: Workspace, url: str) -> None:
     body = {"prompt": "a fox", "image_url": url}
     assert not holds_picture(body)
-    assert workspace.whole_input("a", body) == body
+    assert workspace.attach_image("a", body) == body
 
 
 def test_sweeping_removes_only_what_is_old_and_of_requests_that_are_over(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     for request_id in ("over", "running", "submitted just now"):
-        workspace.slim_input(request_id, {"image_url": LONG})
+        workspace.detach_image(request_id, {"image_url": LONG})
     for request_id in ("over", "running"):
         os.utime(tmp_path / "work" / request_id / "image_url.txt", (0, 0))
     assert workspace.sweep(lambda request_id: request_id != "running") == 1

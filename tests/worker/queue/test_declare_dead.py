@@ -7,12 +7,12 @@ import pytest
 import redis
 
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.requests import Requests
-from worker.queue.work_queue import Records
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
 
-Sides = tuple[Requests, Records]
+Sides = tuple[RequestStore, WorkQueue]
 TURN_SECONDS = 0.001
 
 
@@ -23,7 +23,7 @@ async def held_by(sides: Sides, request_id: str, worker_id: str) -> None:
     assert taken is not None
 
 
-async def reap(records: Records) -> tuple[int, int]:
+async def reap(records: WorkQueue) -> tuple[int, int]:
     await anyio.sleep(2 * TURN_SECONDS)
     reaped = records.reap(TURN_SECONDS)
     assert reaped is not None
@@ -31,32 +31,32 @@ async def reap(records: Records) -> tuple[int, int]:
 
 
 async def test_requests_of_a_dead_worker_are_handed_back_at_the_next_turn(
-    sides: Sides, records: Records
+    sides: Sides, records: WorkQueue
 ) -> None:
     await held_by(sides, "a", "io-host-77-x")
     assert await reap(records) == (0, 0)
-    assert sides[1].bury("io", "io-host-77-") == 1
+    assert sides[1].declare_dead("io", "io-host-77-") == 1
     assert await reap(records) == (1, 0)
     again = records.next("io", "another", "io-host-78-y")
     assert again is not None
     assert (again.id, again.attempt) == ("a", 2)
 
 
-async def test_requests_of_the_living_stay_where_they_are(sides: Sides, records: Records) -> None:
+async def test_requests_of_the_living_stay_where_they_are(sides: Sides, records: WorkQueue) -> None:
     await held_by(sides, "a", "io-host-77-x")
     await held_by(sides, "b", "io-host-771-x")
-    assert sides[1].bury("io", "io-host-77-") == 1
+    assert sides[1].declare_dead("io", "io-host-77-") == 1
     assert await reap(records) == (1, 0)
     assert records.beat("b", "token-b") == "held"
 
 
 async def test_workers_of_a_host_whose_name_goes_on_are_not_taken_for_dead(
-    sides: Sides, records: Records, client: redis.Redis
+    sides: Sides, records: WorkQueue, client: redis.Redis
 ) -> None:
     living = "io-box-7-99-x"
     await held_by(sides, "a", living)
     Registry(client, 30).say(WorkerInfo(living, "io", "busy"))
-    assert sides[1].bury("io", "io-box-7-") == 0
+    assert sides[1].declare_dead("io", "io-box-7-") == 0
     assert await reap(records) == (0, 0)
     assert [worker.id for worker in (await sides[0].stats()).workers] == [living]
 
@@ -65,18 +65,20 @@ async def test_dead_worker_is_no_longer_among_the_workers(sides: Sides, client: 
     requests, records = sides
     for worker_id in ("gpu-host-77-x", "gpu-host-78-x"):
         Registry(client, 30).say(WorkerInfo(worker_id, "gpu", "ready"))
-    records.bury("gpu", "gpu-host-77-")
+    records.declare_dead("gpu", "gpu-host-77-")
     assert [worker.id for worker in (await requests.stats()).workers] == ["gpu-host-78-x"]
 
 
-async def test_request_that_killed_a_worker_at_each_attempt_is_failed(sides: Sides, records: Records) -> None:
+async def test_request_that_killed_a_worker_at_each_attempt_is_failed(
+    sides: Sides, records: WorkQueue
+) -> None:
     requests, _ = sides
     await held_by(sides, "a", "io-host-77-x")
-    sides[1].bury("io", "io-host-77-")
+    sides[1].declare_dead("io", "io-host-77-")
     assert await reap(records) == (1, 0)
     for pid, outcome in ((78, (1, 0)), (79, (0, 1))):
         assert records.next("io", f"token-{pid}", f"io-host-{pid}-x") is not None
-        sides[1].bury("io", f"io-host-{pid}-")
+        sides[1].declare_dead("io", f"io-host-{pid}-")
         assert await reap(records) == outcome
     failed = await requests.get("a")
     assert failed is not None
@@ -84,7 +86,9 @@ async def test_request_that_killed_a_worker_at_each_attempt_is_failed(sides: Sid
     assert failed.error["type"] == "worker_crashed"
 
 
-async def test_what_a_newer_worker_says_besides_is_skipped(requests: Requests, client: redis.Redis) -> None:
+async def test_what_a_newer_worker_says_besides_is_skipped(
+    requests: RequestStore, client: redis.Redis
+) -> None:
     Registry(client, 30).say(WorkerInfo("gpu-1", "gpu", "ready"))
     said = json.loads(client.get("zturbo:worker:gpu-1"))  # type: ignore[arg-type]
     client.set("zturbo:worker:gpu-1", json.dumps(said | {"of_a_newer_version": 1}))
@@ -95,13 +99,13 @@ async def test_dead_worker_is_shown_no_more_and_the_others_are(sides: Sides, cli
     requests, records = sides
     for worker_id in ("io-host-77-x", "io-host-78-y"):
         Registry(client, hold_seconds=60).say(WorkerInfo(worker_id, "io", "busy"))
-    records.bury("io", "io-host-77-")
+    records.declare_dead("io", "io-host-77-")
     assert [worker.id for worker in (await requests.stats()).workers] == ["io-host-78-y"]
     assert client.exists("zturbo:worker:io-host-77-x") == 0
     assert client.zrange("zturbo:workers:io", 0, -1) == ["io-host-78-y"]
 
 
-async def test_what_is_done_once_in_a_while_is_done_by_one_process(records: Records) -> None:
+async def test_what_is_done_once_in_a_while_is_done_by_one_process(records: WorkQueue) -> None:
     assert records.has_turn("sweep", 60)
     assert not records.has_turn("sweep", 60)
     assert records.has_turn("another", 60)
