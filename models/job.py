@@ -73,6 +73,8 @@ class Job(BaseModel):
     """The prompt as that server rewrote it; the picture is made from this one then."""
     warnings: tuple[str, ...] = ()
     """What the caller should know of how the request was understood."""
+    image_sha256: str | None = None
+    """Digest of the input image's file, in hex; None without one, and in a job of an older version."""
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -56,15 +56,22 @@ def inspect(file: File, as_json: AsJson = False, request: Request = False) -> No
 
 
 def _print_request(body: dict[str, Any]) -> None:
-    from worker.encoding.metadata import NOT_KEPT
+    from worker.encoding.metadata import IMAGE_NOT_KEPT, URL_NOT_KEPT
 
     _print_json(body)
-    if str(body.get("image_url")).startswith(NOT_KEPT):
+    if str(body.get("image_url")).startswith(IMAGE_NOT_KEPT):
         tell(
-            "The input image came inside the request and is not kept in the picture. "
-            f"Put yours in image_url; its file has the sha256 {body['image_url'].removeprefix(NOT_KEPT)}.",
+            "The input image is not kept in the picture. Put yours in image_url; its file has the "
+            f"sha256 {body['image_url'].removeprefix(IMAGE_NOT_KEPT)}.",
             err=True,
         )
+    for number, lora in enumerate(body.get("loras") or []):
+        if URL_NOT_KEPT in str(lora["path"]):
+            tell(
+                f"The URL of {lora['path']} is not kept in the picture. Put it in loras[{number}].path; "
+                "--json has the sha256 of each LoRA's file.",
+                err=True,
+            )
 
 
 def _print_json(value: dict[str, Any]) -> None:

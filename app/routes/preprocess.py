@@ -42,12 +42,14 @@ async def make_control_map(submission: SubmissionDep, settings: SettingsDep, sto
 def _make_map(asked: PreprocessInput, settings: Settings, storage: Storage) -> dict[str, Any]:
     """Makes and keeps a map that needs no GPU; its file. Raises BadInput, StorageError, DiskFull."""
     # Imported now: OpenCV would slow the start of every command.
+    from worker.inputs.input_image import read_source
     from worker.stages.control_map import control_source
     from worker.stages.output import keep_control
 
     storage.check_room()
     try:
-        return keep_control(control_source(asked, settings, storage), new_file_id(), storage)
+        image = read_source(asked.image_url, "image_url", settings, storage)
+        return keep_control(control_source(image, asked, settings), new_file_id(), storage)
     except (FetchError, ImageError, SizeError) as error:
         raise bad_field(str(error).partition(":")[0], str(error)) from None
 

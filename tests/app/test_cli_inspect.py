@@ -70,15 +70,19 @@ def test_gives_back_the_request_with_the_seed_that_was_drawn(cli, picture):
     assert result.stderr == ""
 
 
-def test_says_that_an_image_sent_in_the_request_is_not_in_the_picture(cli, picture):
+def test_says_that_the_image_and_the_urls_of_loras_are_not_in_the_picture(cli, picture):
     digest = hashlib.sha256(b"image").hexdigest()
-    made = {**MADE, "request": {**MADE["request"], "image_url": f"sha256:{digest}"}}
+    loras = [{"path": "me/style", "scale": 1}, {"path": "example.com/.../ink.safetensors", "scale": 1}]
+    made = {**MADE, "request": {**MADE["request"], "image_url": f"sha256:{digest}", "loras": loras}}
 
     result = CliRunner().invoke(cli, ["inspect", picture(made=made), "--request"])
 
     assert json.loads(result.stdout)["image_url"] == f"sha256:{digest}"
-    assert "not kept" in result.stderr
+    assert "The input image is not kept" in result.stderr
     assert digest in result.stderr
+    assert "The URL of example.com/.../ink.safetensors is not kept" in result.stderr
+    assert "loras[1].path" in result.stderr
+    assert "me/style" not in result.stderr
 
 
 def test_prints_our_own_account_where_the_parameters_did_not_fit(cli, picture):

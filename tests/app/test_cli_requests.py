@@ -215,31 +215,30 @@ def test_image_and_input_are_read_from_standard_input(zturbo: Run, hands: Worker
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_picture_sends_its_own_request_again(
+def test_picture_sends_its_own_request_again_with_the_image(
     output_format: str, zturbo: Run, hands: WorkerHands, tmp_path: Path
-) -> None:
-    asked = ControlNetLoraInput(**DOCUMENTED_INPUT | {"output_format": output_format}).model_dump(mode="json")
-    file = write_picture(tmp_path, output_format, asked)
-
-    inspected = zturbo("inspect", str(file), "--request")
-    ran = zturbo("submit", "--detach", "--input", "-", stdin=inspected.stdout)
-
-    assert recorded(hands, ran.stdout) == asked | {"seed": 1234}
-
-
-def test_picture_whose_image_came_in_the_request_is_sent_again_with_the_image(
-    zturbo: Run, hands: WorkerHands, tmp_path: Path
 ) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(PNG)
-    asked = ControlNetLoraInput(prompt="A lighthouse", image_url=image_url(str(photo)), loras=[]).model_dump(
-        mode="json"
-    )
-    inspected = zturbo("inspect", str(write_picture(tmp_path, "webp", asked)), "--request")
+    asked = ControlNetLoraInput(
+        **DOCUMENTED_INPUT | {"output_format": output_format, "image_url": image_url(str(photo))}
+    ).model_dump(mode="json")
+    file = write_picture(tmp_path, output_format, asked)
 
+    inspected = zturbo("inspect", str(file), "--request")
     ran = zturbo("submit", "--detach", "--input", "-", "--image", str(photo), stdin=inspected.stdout)
 
     assert recorded(hands, ran.stdout) == asked | {"seed": 1234}
+
+
+def test_picture_is_not_sent_again_without_the_image(zturbo: Run, tmp_path: Path) -> None:
+    asked = ControlNetLoraInput(**DOCUMENTED_INPUT).model_dump(mode="json")
+    inspected = zturbo("inspect", str(write_picture(tmp_path, "png", asked)), "--request")
+
+    ran = zturbo("submit", "--detach", "--input", "-", stdin=inspected.stdout)
+
+    assert ran.exit_code == Exit.DATA
+    assert ran.stderr.startswith("image_url: ")
 
 
 def test_warnings_go_to_standard_error(zturbo: Run) -> None:

@@ -11,29 +11,27 @@ Two texts: `parameters`, the form that other tools read (AUTOMATIC1111's: the pr
     loras                          name, scale, sha256 of each
     request                        the request body that made it
 
-A control image sent as a data URI is not kept: `request.image_url` is then `sha256:` and the digest of the
-image file. Keys in a URL's query are not kept either.
+A picture is passed on, so nothing in it opens what it was made from. URLs may hold a secret anywhere, and the
+address of an upload is one. `request.image_url` keeps `sha256:` and the digest of the input image's file; the
+URL of a LoRA or ControlNet keeps its host and the last part of its path: `example.com/.../ink.safetensors`.
 """
 
-import base64
-import hashlib
 import importlib.metadata
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from models.job import Facts, Job
 from worker.encoding.image_texts import Texts, read_texts
 from worker.errors import ImageError
 
-NOT_KEPT = "sha256:"
-"""Begins `request.image_url` where the image itself came in the request."""
+IMAGE_NOT_KEPT = "sha256:"
+"""Begins `request.image_url`."""
+URL_NOT_KEPT = "/.../"
+"""Between the host and the last part of a URL; no name of a file has it, so it is not taken for one."""
 
-_SECRET_PARAMETER = re.compile(
-    r"(?<=[?&])([^=&#]*(?:token|api_?key|secret|signature|passw|credential|auth)[^=&#]*|key|sig)=[^&#]*",
-    re.IGNORECASE,
-)
 _NEEDS_QUOTES = re.compile(r'[,:\n"]')
 
 
@@ -54,15 +52,15 @@ def describe(model_id: str, body: Mapping[str, Any], job: Job, facts: Facts, see
             "control_scale": job.control_scale,
             "control_start": job.control_start,
             "control_end": job.control_end,
-            "controlnet": facts.controlnet,
+            "controlnet": _public_name(facts.controlnet),
         }
         if facts.controlnet is not None
         else None,
         "loras": [
-            {"name": _without_secrets(lora.name), "scale": lora.scale, "sha256": lora.sha256}
+            {"name": _public_name(lora.name), "scale": lora.scale, "sha256": lora.sha256}
             for lora in facts.loras
         ],
-        "request": _keepable(body),
+        "request": _keepable(body, job.image_sha256),
     }
 
 
@@ -138,21 +136,22 @@ def request_body(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise ImageError("The file does not say which request made it.") from fault
 
 
-def _keepable(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The request body without the image's bytes and without keys."""
+def _keepable(body: Mapping[str, Any], image_sha256: str | None) -> dict[str, Any]:
+    """The request body without what would open the image or a LoRA."""
     kept = dict(body)
-    if image_url := body.get("image_url"):
-        if image_url[:5].lower() == "data:":
-            image = base64.b64decode(image_url.partition(",")[2])
-            image_url = NOT_KEPT + hashlib.sha256(image).hexdigest()
-        kept["image_url"] = _without_secrets(image_url)
+    if body.get("image_url"):
+        kept["image_url"] = IMAGE_NOT_KEPT + (image_sha256 or "unknown")
     if "loras" in body:
-        kept["loras"] = [{**lora, "path": _without_secrets(lora["path"])} for lora in body["loras"]]
+        kept["loras"] = [{**lora, "path": _public_name(lora["path"])} for lora in body["loras"]]
     return kept
 
 
-def _without_secrets(text: str) -> str:
-    return _SECRET_PARAMETER.sub(r"\1=withheld", text)
+def _public_name(reference: str) -> str:
+    """How a LoRA or ControlNet was named, without what a URL may hide between its host and its last part."""
+    if "://" not in reference:
+        return reference
+    url = urlsplit(reference)
+    return f"{url.hostname}{URL_NOT_KEPT}{url.path.rpartition('/')[2]}"
 
 
 def _quoted(value: str) -> str:

@@ -11,7 +11,7 @@ from worker.inputs.input_image import read_source
 from worker.stages.output import keep_control
 from worker.stages.size import drawn_size
 from worker.stages.task import Advance, Engine, Finish, KeepGoing, Task
-from worker.storage.pictures import Storage, new_file_id
+from worker.storage.pictures import new_file_id
 
 
 class ControlMapTask(Task[Pixels]):
@@ -20,7 +20,8 @@ class ControlMapTask(Task[Pixels]):
     def prepare(self, keep_going: KeepGoing) -> Advance:
         tools, record = self._tools, self.record
         asked = PreprocessInput.model_validate(tools.workspace.attach_image(record.id, record.input))
-        source = control_source(asked, tools.settings, tools.storage)
+        image = read_source(asked.image_url, "image_url", tools.settings, tools.storage)
+        source = control_source(image, asked, tools.settings)
         return Advance("generate", {"control": tools.workspace.save(record.id, self._token, source)})
 
     def generate(self, engine: Engine, keep_going: KeepGoing, on_step: OnStep) -> Pixels:
@@ -39,10 +40,7 @@ class ControlMapTask(Task[Pixels]):
 
 
 class ControlInput(Protocol):
-    """The fields of an input that tell what guides the picture."""
-
-    @property
-    def image_url(self) -> str | None: ...
+    """The fields of an input that tell how an image guides the picture."""
 
     @property
     def preprocess(self) -> Preprocess: ...
@@ -51,11 +49,11 @@ class ControlInput(Protocol):
     def image_size(self) -> str: ...
 
 
-def control_source(asked: ControlInput, settings: WorkerSettings, storage: Storage) -> Pixels:
+def control_source(image: bytes, asked: ControlInput, settings: WorkerSettings) -> Pixels:
     """The image at the output's size, for canny its map; for depth and pose the engine makes the map of it.
 
-    Raises FetchError, ImageError and SizeError.
+    `image` is the file that `image_url` stands for. Raises ImageError and SizeError.
     """
-    source = read_image(read_source(asked.image_url or "", "image_url", settings, storage), "image_url")
+    source = read_image(image, "image_url")
     width, height = drawn_size(asked.image_size, (source.shape[1], source.shape[0]), settings)
     return (canny if asked.preprocess == "canny" else fit)(source, width, height)

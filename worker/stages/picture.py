@@ -1,5 +1,6 @@
 """A picture, or several: what is done for a request to one of the endpoints, from its body to its files."""
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from models.weights.resolve import resolve_controlnet
 from worker.config import WorkerSettings
 from worker.encoding.metadata import describe
 from worker.inputs.disk_quota import DiskQuota
+from worker.inputs.input_image import read_source
 from worker.inputs.lora_entries import ControlNet, resolve_entries
 from worker.queue.affinity import Weights, needed_by
 from worker.stages.control_map import control_source
@@ -72,8 +74,7 @@ class PictureTask(Task[Generated]):
         images = tuple(self._load(kept[stem]) for stem in image_stems(len(facts.seeds)))
         control_image = self._load(kept["control_image"]) if "control_image" in kept else None
         made = Generated(images, control_image, facts)
-        body = tools.workspace.attach_image(self.record.id, self.record.input)
-        file_ids = kept["file_ids"]
+        body, file_ids = self.record.input, kept["file_ids"]
         return Finish(
             finish(self.record.model_id, body, self._job, made, file_ids, tools.settings, tools.storage)
         )
@@ -100,11 +101,13 @@ def prepare(
 
     There are no pixels for a request without an image. Raises WorkerError, ModelError and as `keep_going`.
     """
-    control = None
+    control, image_sha256 = None, None
     if request.image_url is None:
         width, height = drawn_size(request.image_size, (0, 0), settings)
     else:
-        control = control_source(request, settings, storage)
+        image = read_source(request.image_url, "image_url", settings, storage)
+        image_sha256 = hashlib.sha256(image).hexdigest()
+        control = control_source(image, request, settings)
         height, width = control.shape[:2]
     loras, chosen = resolve_entries(request.loras, settings, keep_going, quota)
     if chosen and control is None:
@@ -143,6 +146,7 @@ def prepare(
         enable_prompt_expansion=request.enable_prompt_expansion and not by_server,
         expanded_prompt=expanded_prompt,
         warnings=tuple(warnings),
+        image_sha256=image_sha256,
     )
     return job, control
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from models.job import AppliedLora, Facts, Job
+from models.weights.reference import ReferenceFault, read_reference
 from worker.encoding.metadata import describe, parameters, read_metadata, request_body
 from worker.errors import ImageError
 
@@ -29,9 +30,11 @@ def read_as_a1111_does(text: str) -> tuple[str, dict[str, str]]:
     return prompt, pairs
 
 
+IMAGE_SHA256 = hashlib.sha256(b"the bytes of an image file").hexdigest()
+
 BODY = {
     "prompt": "a red cube",
-    "image_url": "https://example.com/photo.png",
+    "image_url": f"/v1/files/{'a1' * 16}/photo.png",
     "loras": [{"path": "me/style", "scale": 0.5}],
     "preprocess": "canny",
     "seed": -1,
@@ -47,6 +50,7 @@ def described(body: dict = BODY, **changes: object) -> dict:
         control_scale=0.9,
         control_end=0.4,
         controlnet=Path("union.safetensors"),
+        image_sha256=IMAGE_SHA256,
     )
     values: dict = {
         "model": "Tongyi-MAI/Z-Image-Turbo",
@@ -81,25 +85,43 @@ def test_picture_without_control_branch_says_no_control():
 
 
 def test_request_body_is_the_one_sent_with_the_seed_that_was_drawn():
-    assert request_body({"zturbo": described()}) == {**BODY, "seed": 5}
+    kept = {**BODY, "image_url": f"sha256:{IMAGE_SHA256}"}
+    assert request_body({"zturbo": described()}) == {**kept, "seed": 5}
 
 
 def test_request_body_of_one_of_several_makes_it_alone():
     body = {**BODY, "num_images": 4, "seed": 3}
-    assert request_body({"zturbo": described(body)}) == {**body, "num_images": 1, "seed": 5}
+    kept = {**body, "image_url": f"sha256:{IMAGE_SHA256}"}
+    assert request_body({"zturbo": described(body)}) == {**kept, "num_images": 1, "seed": 5}
     body["enable_prompt_expansion"] = True
     again = request_body({"zturbo": described(body, expanded_prompt="more words")})
     assert (again["prompt"], again["enable_prompt_expansion"]) == ("more words", False)
 
 
-def test_image_sent_in_the_request_is_kept_as_its_sha256_only():
-    image = b"the bytes of an image file" * 1000
-    body = {**BODY, "image_url": "data:image/png;base64," + base64.b64encode(image).decode()}
+@pytest.mark.parametrize(
+    "image_url",
+    [
+        f"/v1/files/{'5ec2e7' * 5}00/photo.png",
+        f"https://pictures.example/v1/files/{'5ec2e7' * 5}00/photo.png",
+        "https://api.telegram.org/file/bot5ec2e7:AAF/photos/file_1.jpg",
+        "https://cdn.discordapp.com/attachments/1/2/x.png?ex=1&is=2&hm=5ec2e7",
+        "https://www.dropbox.com/scl/fi/x.png?rlkey=5ec2e7&dl=1",
+        "https://a.example/x.png?api-key=5ec2e7",
+        "data:image/png;base64," + base64.b64encode(b"5ec2e7" * 1000).decode(),
+    ],
+)
+def test_input_image_is_kept_as_the_sha256_of_its_file_only(image_url):
+    made = described({**BODY, "image_url": image_url})
 
-    made = described(body)
-
-    assert made["request"]["image_url"] == "sha256:" + hashlib.sha256(image).hexdigest()
+    assert made["request"]["image_url"] == f"sha256:{IMAGE_SHA256}"
+    assert "5ec2e7" not in json.dumps(made) + parameters(made)
     assert len(json.dumps(made)) < 2000
+
+
+def test_request_without_an_image_keeps_none():
+    body = {name: value for name, value in BODY.items() if name != "image_url"}
+
+    assert "image_url" not in described(body)["request"]
 
 
 def test_prompt_that_looks_like_a_data_uri_is_kept():
@@ -109,27 +131,33 @@ def test_prompt_that_looks_like_a_data_uri_is_kept():
 @pytest.mark.parametrize(
     ("url", "kept"),
     [
-        ("https://a.example/x.png?width=3#top", "https://a.example/x.png?width=3#top"),
-        ("https://a.example/x?type=Model&token=s3cret", "https://a.example/x?type=Model&token=withheld"),
+        ("https://a.example/ink.safetensors", "a.example/.../ink.safetensors"),
         (
-            "https://a.example/x?X-Amz-Signature=s3cret&v=1",
-            "https://a.example/x?X-Amz-Signature=withheld&v=1",
+            "https://a.example:8443/bot5ec2e7/ink.safetensors?hm=5ec2e7",
+            "a.example/.../ink.safetensors",
         ),
-        ("https://a.example/x?sig=s3cret", "https://a.example/x?sig=withheld"),
-        (
-            "https://a.example/x?api_key=s3cret&key=s3cret",
-            "https://a.example/x?api_key=withheld&key=withheld",
-        ),
-        ("https://a.example/x?keyword=cat&design=1", "https://a.example/x?keyword=cat&design=1"),
+        ("https://civitai.com/api/download/models/123?token=5ec2e7", "civitai.com/.../123"),
+        ("https://a.example/5ec2e7/", "a.example/.../"),
+        ("me/style", "me/style"),
+        ("me/style:folder/ink.safetensors", "me/style:folder/ink.safetensors"),
     ],
 )
-def test_keys_in_a_url_are_withheld(url, kept):
+def test_url_of_a_lora_or_controlnet_keeps_its_host_and_last_part_only(url, kept):
     applied = AppliedLora(name=url, scale=1, sha256="0" * 64, matched=1, unmatched=0, format="peft")
 
-    made = described({**BODY, "image_url": url, "loras": [{"path": url, "scale": 1}]}, loras=(applied,))
+    made = described({**BODY, "loras": [{"path": url, "scale": 1}]}, loras=(applied,), controlnet=url)
 
-    assert made["request"]["image_url"] == made["request"]["loras"][0]["path"] == kept
-    assert "s3cret" not in json.dumps(made) + parameters(made)
+    assert made["request"]["loras"] == [{"path": kept, "scale": 1}]
+    assert (made["loras"][0]["name"], made["control"]["controlnet"]) == (kept, kept)
+    assert "5ec2e7" not in json.dumps(made) + parameters(made)
+
+
+@pytest.mark.parametrize("url", ["https://a.example/ink.safetensors", "https://hub/owner/repo/x.safetensors"])
+def test_what_is_kept_of_a_url_names_no_other_file(url):
+    made = described({**BODY, "loras": [{"path": url, "scale": 1}]})
+
+    with pytest.raises(ReferenceFault):
+        read_reference(made["request"]["loras"][0]["path"])
 
 
 def test_parameters_are_read_by_other_tools():

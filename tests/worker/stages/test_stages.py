@@ -1,6 +1,7 @@
 """Prepare and finish as plain functions; generate is the engine's."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ def picture_uri(width: int = 640, height: int = 512) -> str:
     file = io.BytesIO()
     image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+IMAGE_SHA256 = hashlib.sha256(base64.b64decode(picture_uri().partition(",")[2])).hexdigest()
 
 
 @pytest.fixture
@@ -198,7 +202,8 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
         assert (kept.format, kept.size) == (pillow_format, (144, 112))
     assert (output["seed"], output["timings"], output["model"]) == (5, {"denoise": 0.5}, "demo")
     assert not {"images", "seeds", "control_image"} & set(output)
-    assert read_metadata(data)["zturbo"]["seed"] == 5
+    made = read_metadata(data)["zturbo"]
+    assert (made["seed"], made["request"]["image_url"]) == (5, f"sha256:{IMAGE_SHA256}")
 
 
 def test_each_of_several_pictures_is_a_file_that_says_its_own_seed(
