@@ -5,15 +5,15 @@ https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on
 """
 
 import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.answers import file_url, timestamp
 from app.links import Links
 from models.errors import CheckpointError, WeightsMissing
 from models.schema.fields import (
-    STRICT,
+    WHOLE,
     ControlEnd,
     ControlScale,
     ControlStart,
@@ -21,6 +21,7 @@ from models.schema.fields import (
     Format,
     Images,
     ImageUrl,
+    InputModel,
     Loras,
     PreprocessField,
     Prompt,
@@ -63,13 +64,14 @@ STATES: dict[State, Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]] = {
 }
 
 
-class FalSize(BaseModel):
+Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE), WHOLE]
+
+
+class FalSize(InputModel):
     """A size in pixels; each side goes to the nearest multiple of 16."""
 
-    model_config = STRICT
-
-    width: int = Field(ge=MIN_SIDE, le=MAX_SIDE)
-    height: int = Field(ge=MIN_SIDE, le=MAX_SIDE)
+    width: Side
+    height: Side
 
     def __str__(self) -> str:
         return f"{round(self.width / GRID) * GRID}x{round(self.height / GRID) * GRID}"

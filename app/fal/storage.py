@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from app.auth import Owner
 from app.deps import HasRoom, LinksDep, SecretDep, SettingsDep, StorageDep
@@ -16,7 +16,7 @@ from app.errors import NothingHere, bad_field, bad_input
 from app.fal import bodies
 from app.http.body import read_bytes, read_json
 from app.http.multipart import keep_picture
-from models.schema.fields import STRICT
+from models.schema.fields import InputModel
 from models.schema.inputs import read_input
 from worker.inputs.decode import FORMATS
 from worker.inputs.uploads import keep_upload, put_upload
@@ -39,10 +39,8 @@ router = APIRouter(tags=["fal"], include_in_schema=False)
 upload_router = APIRouter(prefix="/fal/uploads", tags=["fal"], include_in_schema=False)
 
 
-class Announced(BaseModel):
+class Announced(InputModel):
     """A file that is about to be sent."""
-
-    model_config = STRICT
 
     content_type: str = ""
     file_name: str = ""

@@ -4,9 +4,17 @@ The JSON schemas that are made from them drive the playground's form, OpenAPI an
 Nothing is fetched here.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from models.config import DEFAULT_CONTROLNET
@@ -34,6 +42,28 @@ DEFAULT_FORMAT: Final = "png"
 
 STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 """A bool is no integer, "8" is no number."""
+
+
+class InputModel(BaseModel):
+    """A JSON object that callers send: nothing is coerced, and `null` in an optional field is its default."""
+
+    model_config = STRICT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: value for name, value in body.items() if value is not None or name not in optional}
+
+
+def _whole(number: Any) -> Any:
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+WHOLE = BeforeValidator(_whole)
+"""Behind the bounds of an `int`: an integer as JSON Schema has it, where 8.0 is one."""
 
 
 def _no_nul(text: str) -> str:
@@ -77,10 +107,8 @@ ImageUrl = Annotated[
 ]
 
 
-class LoraInput(BaseModel):
+class LoraInput(InputModel):
     """One entry of `loras`: a LoRA, or a ControlNet-Union checkpoint in its place."""
-
-    model_config = STRICT
 
     path: Text = Field(
         title="Path",
@@ -161,16 +189,27 @@ PreprocessField = Annotated[
     ),
 ]
 Steps = Annotated[
-    int, Field(title="Steps", description="Denoising steps; fewer are faster and rougher.", ge=1, le=8)
+    int,
+    Field(title="Steps", description="Denoising steps; fewer are faster and rougher.", ge=1, le=8),
+    WHOLE,
 ]
+
+
+def _in_range(seed: int) -> int:
+    return -1 if seed < 0 else seed % (MAX_SEED + 1)
+
+
 Seed = Annotated[
     int,
+    AfterValidator(_in_range),
     Field(
         title="Seed",
-        description="The same request and seed give the same picture; -1 draws one, which the result tells.",
-        ge=-1,
-        le=MAX_SEED,
+        description=(
+            "The same request and seed give the same picture; below 0 one is drawn, which the result tells, "
+            "and from 2**63 on it is taken modulo 2**63."
+        ),
     ),
+    WHOLE,
 ]
 Images = Annotated[
     int,
@@ -180,6 +219,7 @@ Images = Annotated[
         ge=1,
         le=MAX_IMAGES,
     ),
+    WHOLE,
 ]
 Expansion = Annotated[
     bool,

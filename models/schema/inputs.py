@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from models.job import DEFAULT_STEPS, OutputFormat, Preprocess
+from models.job import DEFAULT_STEPS, MAX_SEED, OutputFormat, Preprocess
 from models.schema.fields import (
     DEFAULT_CONTROL_END,
     DEFAULT_CONTROL_SCALE,
@@ -25,6 +25,7 @@ from models.schema.fields import (
     Format,
     Images,
     ImageUrl,
+    InputModel,
     LoraInput,
     Loras,
     PreprocessField,
@@ -40,10 +41,8 @@ MAX_NAMED_FIELDS = 20
 """Unknown fields named one by one in the warnings."""
 
 
-class Windowed(BaseModel):
+class Windowed(InputModel):
     """The base of the inputs that have a control window."""
-
-    model_config = STRICT
 
     @field_validator("control_end", check_fields=False)
     @classmethod
@@ -58,10 +57,8 @@ class Windowed(BaseModel):
         return control_end
 
 
-class TurboInput(BaseModel):
+class TurboInput(InputModel):
     """Input of `tongyi-mai/z-image/turbo`: the prompt alone."""
-
-    model_config = STRICT
 
     prompt: Prompt
     image_size: PresetField = DEFAULT_SIZE
@@ -72,10 +69,8 @@ class TurboInput(BaseModel):
     output_format: Format = DEFAULT_FORMAT
 
 
-class TurboLoraInput(BaseModel):
+class TurboLoraInput(InputModel):
     """Input of `tongyi-mai/z-image/turbo/lora`."""
-
-    model_config = STRICT
 
     prompt: Prompt
     loras: Loras
@@ -143,19 +138,15 @@ class AnyInput(BaseModel):
     output_format: OutputFormat
 
 
-class ExpandInput(BaseModel):
+class ExpandInput(InputModel):
     """Input of `/v1/expand`."""
-
-    model_config = STRICT
 
     prompt: Prompt
     seed: Seed = DEFAULT_SEED
 
 
-class PreprocessInput(BaseModel):
+class PreprocessInput(InputModel):
     """Input of `/v1/preprocess`."""
-
-    model_config = STRICT
 
     image_url: ImageUrl
     preprocess: Preprocess = Field("canny", title="Preprocess", description="Kind of the control map.")
@@ -166,7 +157,7 @@ Input = TypeVar("Input", bound=BaseModel)
 
 
 def read_input(schema: type[Input], body: object) -> tuple[Input, list[str]]:
-    """Check `body`, a parsed JSON value; returns the input and a warning for each field that was ignored.
+    """Check `body`, a parsed JSON value; returns the input, and a warning for what was ignored or changed.
 
     Raises pydantic.ValidationError, which lists every fault at once.
     """
@@ -175,6 +166,12 @@ def read_input(schema: type[Input], body: object) -> tuple[Input, list[str]]:
     warnings = [f"Unknown field {name} was ignored." for name in unknown[:MAX_NAMED_FIELDS]]
     if len(unknown) > MAX_NAMED_FIELDS:
         warnings.append(f"{len(unknown) - MAX_NAMED_FIELDS} more unknown fields were ignored.")
+    seed = body.get("seed") if isinstance(body, dict) and "seed" in schema.model_fields else None
+    if isinstance(seed, int | float) and seed > MAX_SEED:
+        # Not quoted: it may have thousands of digits.
+        warnings.append(
+            f"seed: from 2**63 on it is taken modulo 2**63, here as {int(seed) % (MAX_SEED + 1)}."
+        )
     return checked, warnings
 
 

@@ -329,9 +329,11 @@ def test_failed_request_is_told_with_its_reason(zturbo: Run, hands: WorkerHands)
 
 
 def test_exit_status_tells_whose_fault_it_is(zturbo: Run, hands: WorkerHands, tmp_path: Path) -> None:
-    refused = zturbo("submit", "--prompt", "x", "--image", "https://example.com/a.png", "--seed", "-2")
+    refused = zturbo(
+        "submit", "--prompt", "x", "--image", "https://example.com/a.png", "--num-inference-steps", "9"
+    )
     assert refused.exit_code == Exit.DATA
-    assert refused.stderr.startswith("seed: ")
+    assert refused.stderr.startswith("num_inference_steps: ")
     assert zturbo("status", "nope").exit_code == Exit.DATA
     assert zturbo("status", "x", "--base-url", "http://127.0.0.1:9").exit_code == Exit.UNAVAILABLE
     assert zturbo("submit", "--image", str(tmp_path / "none.png")).exit_code == Exit.NO_INPUT

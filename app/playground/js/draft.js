@@ -84,5 +84,5 @@ export class Draft extends EventTarget {
 
 /** The value of a seed field that lets the server draw one: -1 where that is allowed, else nothing at all. */
 export function drawn(field) {
-  return field.minimum === -1 ? -1 : undefined;
+  return field.minimum === undefined || field.minimum < 0 ? -1 : undefined;
 }

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.schema.inputs import ControlNetLoraInput, read_input
+from models.schema.inputs import ControlNetLoraInput, PreprocessInput, read_input
 
 DOCUMENTED = {
     "prompt": "A lighthouse on a cliff",
@@ -66,7 +66,7 @@ def test_every_fault_is_listed_at_once() -> None:
             "control_end": "0.4",
             "preprocess": "blur",
             "num_inference_steps": 9,
-            "seed": -2,
+            "seed": 1.5,
             "num_images": 5,
             "enable_prompt_expansion": 1,
             "output_format": "gif",
@@ -95,8 +95,9 @@ def test_every_fault_is_listed_at_once() -> None:
     [
         ("seed", True),
         ("seed", "7"),
-        ("seed", 2**63),
-        ("num_inference_steps", 8.0),
+        ("seed", float("inf")),
+        ("num_inference_steps", 7.5),
+        ("num_inference_steps", 9.0),
         ("control_scale", False),
         ("control_scale", float("nan")),
         ("control_scale", "0.5"),
@@ -116,6 +117,47 @@ def test_nothing_is_coerced(field: str, value: object) -> None:
 
 def test_a_json_integer_is_a_number() -> None:
     assert read(control_scale=1, control_end=1, loras=[{"path": "x", "scale": 2}]).control_scale == 1.0
+
+
+def test_a_whole_float_is_an_integer() -> None:
+    taken = read(num_inference_steps=7.0, seed=8.0, num_images=2.0)
+    assert (taken.num_inference_steps, taken.seed, taken.num_images) == (7, 8, 2)
+    assert {type(taken.num_inference_steps), type(taken.seed), type(taken.num_images)} == {int}
+
+
+def test_null_in_an_optional_field_is_its_default() -> None:
+    optional = [name for name, field in ControlNetLoraInput.model_fields.items() if not field.is_required()]
+    assert len(optional) == 10
+    given_input, warnings = read_input(ControlNetLoraInput, DOCUMENTED | dict.fromkeys(optional))
+    assert (given_input, warnings) == read_input(ControlNetLoraInput, DOCUMENTED)
+    assert read(loras=[{"path": "x", "scale": None}]).loras[0].scale == 1.0
+    assert list(faults(DOCUMENTED | {"prompt": None})) == [("prompt",)]
+
+
+@pytest.mark.parametrize(
+    ("seed", "taken"),
+    [
+        *(
+            (0, 0),
+            (2**63 - 1, 2**63 - 1),
+            (2**63, 0),
+            (2**63 + 5, 5),
+            (2**64 - 1, 2**63 - 1),
+            (10**400, None),
+        ),
+        *((float(2**64), 0), (-1, -1), (-2, -1), (-(2**70), -1)),
+    ],
+)
+def test_any_integer_is_a_seed(seed: float, taken: int | None) -> None:
+    given_input, warnings = read_input(ControlNetLoraInput, DOCUMENTED | {"seed": seed})
+    assert given_input.seed == (int(seed) % 2**63 if taken is None else taken)
+    told = [f"seed: from 2**63 on it is taken modulo 2**63, here as {given_input.seed}."]
+    assert warnings == (told if seed >= 2**63 else [])
+
+
+def test_seed_of_an_endpoint_without_one_is_an_unknown_field() -> None:
+    body = {"image_url": "https://example.com/x.png", "seed": 2**70}
+    assert read_input(PreprocessInput, body)[1] == ["Unknown field 'seed' was ignored."]
 
 
 def test_loras_is_required_and_may_be_empty() -> None:
