@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from app.deps import LinksDep
-from app.routes.playground import playground_file
+from app.routes.playground import page
 
 PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
 
@@ -17,9 +17,9 @@ router = APIRouter(tags=["about"])
 def about(request: Request, links: LinksDep) -> Response:
     """What this is and where to go on; the playground where `Accept` names text/html."""
     if "text/html" in request.headers.get("accept", ""):
-        page = playground_file("index.html", request)
-        page.headers["Vary"] = "Accept"
-        return page
+        answer = page(request)
+        answer.headers["Vary"] = "Accept, Accept-Encoding"
+        return answer
     body = {
         "name": "zturbo",
         "about": "Z-Image-Turbo with ControlNet-Union and LoRA, over the hosted endpoint's HTTP contract.",

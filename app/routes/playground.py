@@ -1,12 +1,19 @@
-"""The page at `/` and its files under /playground/: no token, nothing from elsewhere, nothing guessed."""
+"""The page at `/` and its files under /playground/: no token, nothing from elsewhere, nothing guessed.
 
+The page names its files under a folder called by what they hold, so that a browser keeps them for ever and
+never mixes old and new ones: after an update the page names another folder.
+"""
+
+import gzip
 import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.errors import NothingHere
+from app.routes.page_script import linked
 
 FOLDER = Path(__file__).parent.parent / "playground"
 
@@ -16,13 +23,12 @@ CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
     ".jpg": "image/jpeg",
+    ".png": "image/png",
 }
 """What is served. Not left to the machine's own table of types, which may say that a script is text."""
 
-FILES = frozenset(
-    path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.suffix in CONTENT_TYPES
-)
-"""Every name that there is: a path of the caller's is only looked up among them."""
+SHEETS = ("tokens", "base", "layout", "inputs", "fields", "control", "stage", "history")
+"""The files of css/ in the order in which they stand in css/page.css: one answer instead of as many."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -31,9 +37,54 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Kept by the browser, and asked for again each time: after an update no page mixes old and new files.
-    "Cache-Control": "no-cache",
 }
+ASK_AGAIN = "no-cache"
+KEEP = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of the page, read once: `data` as it is, `packed` by gzip where that makes it smaller."""
+
+    data: bytes
+    content_type: str
+    packed: bytes = field(init=False)
+    etag: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        is_text = not self.content_type.startswith("image/") or "svg" in self.content_type
+        object.__setattr__(self, "packed", gzip.compress(self.data, mtime=0) if is_text else b"")
+        object.__setattr__(self, "etag", f'"{hashlib.sha256(self.data).hexdigest()[:32]}"')
+
+    def response(self, request: Request, cache_control: str) -> Response:
+        """The file, or 304 when the caller has it."""
+        headers = HEADERS | {"ETag": self.etag, "Cache-Control": cache_control, "Vary": "Accept-Encoding"}
+        if self.etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        if self.packed and "gzip" in request.headers.get("accept-encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            return Response(self.packed, headers=headers, media_type=self.content_type)
+        return Response(self.data, headers=headers, media_type=self.content_type)
+
+
+def read_assets() -> tuple[str, dict[str, Asset]]:
+    """The version, and every file by its name below /playground/; a caller's path is looked up there."""
+    files = {
+        path.relative_to(FOLDER).as_posix(): path.read_bytes()
+        for path in sorted(FOLDER.rglob("*"))
+        if path.suffix in CONTENT_TYPES
+    }
+    files["css/page.css"] = b"\n".join(files.pop(f"css/{sheet}.css") for sheet in SHEETS)
+    modules = {name: data.decode() for name, data in files.items() if name.endswith(".js")}
+    files["js/page.js"] = linked(modules, "js/main.js").encode()
+    version = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    files["index.html"] = files["index.html"].replace(b'"playground/', f'"playground/{version}/'.encode())
+    return version, {
+        name: Asset(data, CONTENT_TYPES["." + name.rpartition(".")[2]]) for name, data in files.items()
+    }
+
+
+VERSION, FILES = read_assets()
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,16 +92,13 @@ router = APIRouter(include_in_schema=False)
 @router.head("/playground/{name:path}")
 @router.get("/playground/{name:path}", response_class=Response)
 def get_playground_file(name: str, request: Request) -> Response:
-    if name not in FILES:
+    version, _, rest = name.partition("/")
+    asset, cache_control = (FILES.get(rest), KEEP) if version == VERSION else (FILES.get(name), ASK_AGAIN)
+    if asset is None:
         raise NothingHere("The playground has no such file.")
-    return playground_file(name, request)
+    return asset.response(request, cache_control)
 
 
-def playground_file(name: str, request: Request) -> Response:
-    """A file of the page, or 304 when the caller has it. `name`: one of FILES."""
-    path = FOLDER / name
-    data = path.read_bytes()
-    headers = HEADERS | {"ETag": f'"{hashlib.sha256(data).hexdigest()[:32]}"'}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(data, headers=headers, media_type=CONTENT_TYPES[path.suffix])
+def page(request: Request) -> Response:
+    """The page itself, which is asked for again each time."""
+    return FILES["index.html"].response(request, ASK_AGAIN)

@@ -128,6 +128,16 @@ def edit(page: Page, **fields: Any) -> None:
     page.get_by_role("tab", name="Form").click()
 
 
+def advanced(page: Page) -> None:
+    """Unfolds what the form keeps folded."""
+    page.locator(".folded > summary").click()
+
+
+def example(page: Page, title: str) -> Locator:
+    """The card of an example."""
+    return page.locator(".example").filter(has_text=title)
+
+
 def request_of(page: Page) -> dict[str, Any]:
     """The request as the JSON view shows it, which stays open."""
     page.get_by_role("tab", name="JSON").click()
@@ -146,7 +156,7 @@ def stage_is(page: Page, state: str) -> None:
 
 def run_button(page: Page) -> Locator:
     """Not by its name alone: the history names requests that run or were stopped."""
-    return page.locator("zt-runner .primary:not(.halt)")
+    return page.locator("zt-runner .primary")
 
 
 def stop_button(page: Page) -> Locator:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.playground.conftest import fill
+from tests.playground.conftest import edit, fill
 
 SECONDS = 90
 
@@ -24,44 +24,48 @@ def code(page: Page, language: str, pictures: int = 1) -> str:
     return page.locator(".code-view code:visible").inner_text()
 
 
-def run(folder: Path, *command: str, names: tuple[str, ...] = ("picture.jpg",)) -> str:
+LANGUAGES = {"curl": ("sh", "-eu"), "Python": (sys.executable,), "JavaScript": ("node",)}
+
+
+def run(folder: Path, language: str, text: str) -> str:
+    """What the code writes when it is run in a folder."""
+    (folder / "picture.mjs").write_text(text)
+    command = (*LANGUAGES[language], "picture.mjs")
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
-    for name in names:
-        with Image.open(folder / name) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (512, 512))
     return done.stdout
 
 
+@pytest.mark.parametrize("language", ["Python", "JavaScript"])
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_program_saves_every_picture(page: Page, tmp_path: Path, language: str, pictures: int) -> None:
+    if shutil.which(LANGUAGES[language][0]) is None:
+        pytest.skip(f"no {LANGUAGES[language][0]} on the PATH")
+    assert run(tmp_path, language, code(page, language, pictures)).startswith("succeeded, seed 5")
+    names = ["picture.jpg"] if pictures == 1 else ["picture-1.jpg", "picture-2.jpg"]
+    for name in names:
+        with Image.open(tmp_path / name) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (512, 512))
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on the PATH")
-def test_curl_makes_the_picture(page: Page, tmp_path: Path) -> None:
-    result = json.loads(run(tmp_path, "sh", "-eu", "-c", code(page, "curl")))
+def test_curl_is_one_line_that_answers_the_result(page: Page, tmp_path: Path) -> None:
+    line = code(page, "curl")
+    assert line.count("\n") <= 1
+    result = json.loads(run(tmp_path, "curl", line))
     assert (result["status"], result["seed"]) == ("succeeded", 5)
+    assert page.request.get(result["output"]["image"]).ok
 
 
-def test_python_makes_the_picture(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "picture.py").write_text(code(page, "Python"))
-    assert run(tmp_path, sys.executable, "picture.py").startswith("succeeded")
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node on the PATH")
-def test_javascript_makes_the_picture(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "picture.mjs").write_text(code(page, "JavaScript"))
-    assert run(tmp_path, "node", "picture.mjs").startswith("succeeded")
-
-
-@pytest.mark.parametrize(
-    ("language", "command"),
-    [("curl", ("sh", "-eu")), ("Python", (sys.executable,)), ("JavaScript", ("node",))],
-)
-def test_several_pictures_are_all_saved(
-    page: Page, tmp_path: Path, language: str, command: tuple[str, ...]
-) -> None:
-    needed = "curl" if language == "curl" else command[0]
-    if shutil.which(needed) is None:
-        pytest.skip(f"no {needed} on the PATH")
-    (tmp_path / "pictures.mjs").write_text(code(page, language, pictures=2))
-    run(tmp_path, *command, "pictures.mjs", names=("picture-1.jpg", "picture-2.jpg"))
+def test_code_leaves_out_what_the_server_takes_of_itself(page: Page) -> None:
+    edit(page, prompt="a fox", num_inference_steps=8, control_scale=0.5, seed=2**63 - 1)
+    page.get_by_role("tab", name="Code").click()
+    shown = page.locator(".code-view code:visible").inner_text()
+    # Without an image the request goes to the model that needs none.
+    assert "/v1/models/tongyi-mai/z-image/turbo?wait=60" in shown
+    body = json.loads(shown.partition(" -d '")[2].rstrip().removesuffix("'"))
+    assert body == {"prompt": "a fox", "seed": 2**63 - 1}
+    expect(page.locator(".code-view .code-text:visible").first).to_be_visible()
 
 
 def test_code_is_copied_whole(page: Page) -> None:

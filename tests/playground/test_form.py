@@ -9,6 +9,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.playground.conftest import (
     PHOTOGRAPH,
     NewPage,
+    advanced,
     edit,
     request_of,
     run_button,
@@ -31,7 +32,8 @@ def test_every_field_of_the_schema_has_a_control(page: Page, new_page: NewPage, 
 
 def test_json_and_form_are_the_same_request(page: Page) -> None:
     page.get_by_label("Prompt", exact=True).fill("a fox")
-    page.get_by_role("radio", name="webp").check(force=True)
+    advanced(page)
+    page.get_by_role("radio", name="WebP").check(force=True)
     page.get_by_role("spinbutton", name="Steps").fill("3")
     page.keyboard.press("Tab")
     page.get_by_role("switch", name="Magic Prompt").check()
@@ -46,9 +48,9 @@ def test_json_and_form_are_the_same_request(page: Page) -> None:
     }
     edit(page, prompt="a wolf", output_format="jpeg", num_inference_steps=5, control_scale=0.35)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a wolf")
-    expect(page.get_by_role("radio", name="jpeg")).to_be_checked()
+    expect(page.get_by_role("radio", name="JPEG")).to_be_checked()
     expect(page.get_by_role("spinbutton", name="Steps")).to_have_value("5")
-    expect(page.get_by_label("Control scale, slider")).to_have_value("0.35")
+    expect(page.get_by_label("Strength of the guide, slider")).to_have_value("0.35")
     expect(page.locator(".window .cell")).to_have_count(5)
 
 
@@ -58,19 +60,20 @@ def test_broken_json_changes_nothing_and_keeps_run_back(page: Page) -> None:
     page.get_by_label("The request as JSON").fill('{"prompt": ')
     expect(page.locator("#json-fault")).not_to_be_empty()
     run_button(page).click()
-    expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("The JSON is not whole")
+    expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("Invalid JSON")
     show_form(page)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox")
 
 
 def test_window_lights_the_steps_that_the_server_will_guide(page: Page) -> None:
     edit(page, num_inference_steps=8)
+    advanced(page)
     lit = page.locator(".window .cell.lit")
     assert lit.all_inner_texts() == ["1", "2", "3"]
-    end = page.get_by_label("Control end")
+    end = page.get_by_label("Guide up to here")
     end.press("End")
     assert lit.all_inner_texts() == [str(step) for step in range(1, 9)]
-    page.get_by_label("Control start").fill("0.5")
+    page.get_by_label("Guide from here").fill("0.5")
     assert lit.all_inner_texts() == ["5", "6", "7", "8"]
     expect(page.get_by_text("Steps 5–8 of 8 are guided")).to_be_visible()
     # The one handle takes the other along.
@@ -103,7 +106,7 @@ def test_three_loras_and_no_more(page: Page) -> None:
 def test_seed_is_drawn_until_it_is_locked(page: Page) -> None:
     seed = page.get_by_label("Seed", exact=True)
     expect(seed).to_have_value("")
-    page.get_by_role("button", name="Throw the dice").click()
+    page.get_by_role("button", name="Random seed").click()
     thrown = seed.input_value()
     assert request_of(page)["seed"] == int(thrown)
     show_form(page)
@@ -120,9 +123,64 @@ def test_sizes_are_drawn_in_their_shape(page: Page) -> None:
     box = page.locator('.shape[data-option="landscape_16_9"]').bounding_box()
     assert box is not None
     assert box["width"] / box["height"] == pytest.approx(16 / 9, rel=0.05)
-    frame = page.locator(".frame").bounding_box()
-    assert frame is not None
-    assert frame["width"] / frame["height"] == pytest.approx(16 / 9, rel=0.02)
+
+
+def test_seed_beyond_2_to_the_53_stays_exact(page: Page) -> None:
+    text = page.get_by_label("The request as JSON")
+    request_of(page)
+    text.fill('{"prompt": "a fox", "seed": 9223372036854775807}')
+    page.get_by_role("tab", name="Form").click()
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("9223372036854775807")
+    page.get_by_label("Seed", exact=True).fill("9007199254740993")
+    assert request_of(page)["seed"] == 9007199254740993
+    page.reload()
+    wait_until_ready(page)
+    assert request_of(page)["seed"] == 9007199254740993
+
+
+def test_draft_outlives_the_tab(page: Page) -> None:
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    other = page.context.new_page()
+    other.goto(page.url)
+    wait_until_ready(other)
+    expect(other.get_by_label("Prompt", exact=True)).to_have_value("a fox")
+
+
+def test_what_two_models_share_stays_when_the_model_changes(page: Page) -> None:
+    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
+    page.get_by_alt_text("Control image").wait_for()
+    edit(page, prompt="a fox", num_inference_steps=3, control_scale=0.5, seed=7)
+    before = request_of(page)
+    model = page.get_by_label("Model", exact=True)
+    expect(model.locator("option")).to_have_text(
+        ["With an image and LoRAs", "Text only", "With LoRAs", "With an image"]
+    )
+    model.select_option(label="Text only")
+    shared = request_of(page)
+    assert shared == shared | {"prompt": "a fox", "num_inference_steps": 3, "seed": 7}
+    # A size that only follows an image means nothing here.
+    assert shared["image_size"] == "square_hd"
+    assert not shared.keys() & {"image_url", "control_scale", "loras"}
+    model.select_option(label="With an image and LoRAs")
+    assert request_of(page) == before
+
+
+def test_photograph_is_no_map_and_the_page_offers_to_make_one(page: Page, url: str) -> None:
+    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
+    notice = page.locator("zt-image .notice")
+    expect(notice).to_contain_text("looks like a photograph")
+    notice.get_by_role("button", name="Edges").click()
+    expect(notice).to_be_hidden()
+    assert request_of(page)["preprocess"] == "canny"
+    page.get_by_role("tab", name="Form").click()
+    for name in ("depth-map.png", "pose-map.png"):
+        data = page.request.get(f"{url}/playground/examples/{name}").body()
+        file = {"name": name, "mimeType": "image/png", "buffer": data}
+        page.get_by_role("radio", name="As it is").check(force=True)
+        page.locator("#field-image_url-file").set_input_files([file])
+        expect(page.locator(".image-about")).to_contain_text(f"{name} · ")
+        expect(page.locator(".image-about")).to_contain_text("512 × 512")
+        expect(notice).to_be_hidden()
 
 
 def test_reset_brings_the_defaults_back(page: Page) -> None:
@@ -150,6 +208,7 @@ def test_control_image_is_pasted_or_dropped_anywhere(page: Page, way: str) -> No
     )
     picture = page.get_by_alt_text("Control image")
     expect(picture).to_be_visible()
+    expect(page.locator(".image-about")).to_have_text("photo.png · 792 kB · 512 × 512")
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
     assert "/v1/files/" in request_of(page)["image_url"]
     show_form(page)
@@ -166,7 +225,7 @@ def test_file_that_is_no_picture_is_refused_at_its_field(page: Page) -> None:
 
 def test_control_map_is_shown_before_the_run(page: Page) -> None:
     page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    page.get_by_role("radio", name="canny").check(force=True)
+    page.get_by_role("radio", name="Edges").check(force=True)
     shown = page.get_by_alt_text("Control map: what the model will see")
     expect(shown).to_be_visible()
     assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [512, 512]
@@ -174,7 +233,7 @@ def test_control_map_is_shown_before_the_run(page: Page) -> None:
     page.get_by_role("radio", name="Landscape 4:3").check(force=True)
     expect(shown).not_to_have_attribute("src", canny or "")
     assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1024, 768]
-    page.get_by_role("radio", name="depth").check(force=True)
+    page.get_by_role("radio", name="Depth").check(force=True)
     expect(page.locator(".well.map")).to_contain_text("zturbo pull detectors")
 
 
@@ -197,21 +256,11 @@ def test_trigger_words_go_into_the_prompt_by_a_click(new_page: NewPage, url: str
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a fox, inkwash")
 
 
-def test_expand_now_writes_over_the_prompt_and_is_undone(new_page: NewPage, url: str) -> None:
-    """Against an answer of our own, so that it is tested also where the server has no such route."""
-    page = new_page("about:blank")
-
-    def with_expand(route: Route) -> None:
-        document = route.fetch().json()
-        document["paths"]["/v1/expand"] = {}
-        route.fulfill(json=document)
-
-    page.route("**/openapi.json", with_expand)
+def test_expand_now_writes_over_the_prompt_and_is_undone(page: Page) -> None:
+    """Against an answer of our own, which the demo model may decline to give."""
     page.route(
         "**/v1/expand", lambda route: route.fulfill(json={"expanded_prompt": "a red fox in deep snow"})
     )
-    page.goto(url)
-    wait_until_ready(page)
     prompt = page.get_by_label("Prompt", exact=True)
     expand = page.get_by_role("button", name="Expand now")
     expect(expand).to_be_disabled()
@@ -273,6 +322,7 @@ def test_another_model_needs_no_new_page(new_page: NewPage, url: str) -> None:
     page.goto(url)
     wait_until_ready(page)
     page.get_by_label("Model", exact=True).select_option("some/other")
+    advanced(page)
     expect(page.get_by_role("radio", name="ink")).to_be_checked()
     expect(page.get_by_label("Guidance", exact=True)).to_have_value("4.5")
     expect(page.get_by_role("switch", name="Tile")).to_be_checked()

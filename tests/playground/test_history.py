@@ -62,6 +62,9 @@ def test_gallery_finds_opens_and_deletes(made: Page) -> None:
     expect(made.get_by_role("link", name="Create")).to_have_attribute("aria-current", "page")
     stage_is(made, "done")
     made.get_by_role("link", name="Gallery").click()
+    with made.expect_download() as download:
+        cards.get_by_role("button", name="Download").click()
+    assert re.fullmatch(r"zturbo-\w{8}\.webp", download.value.suggested_filename)
     delete = cards.get_by_role("button", name="Delete")
     delete.click()
     expect(cards).to_have_count(1)
@@ -71,6 +74,30 @@ def test_gallery_finds_opens_and_deletes(made: Page) -> None:
     made.reload()
     made.get_by_label("Search the gallery").fill("heron seed 1234")
     expect(made.get_by_text("matches.").or_(made.get_by_text("Nothing here yet"))).to_be_visible()
+
+
+def test_gallery_leaves_out_failed_ones_and_deletes_several_at_once(made: Page, url: str) -> None:
+    bad = {"prompt": "no picture", "image_url": "https://nowhere.invalid/photo.png", "loras": []}
+    model = f"{url}/v1/models/tongyi-mai/z-image/turbo/controlnet/lora"
+    assert httpx.post(model, params={"wait": 60}, json=bad, timeout=90).json()["status"] == "failed"
+    made.reload()
+    made.get_by_role("link", name="Gallery").click()
+    cards = made.locator(".card")
+    shown = cards.count()
+    expect(cards.filter(has_text="no picture")).to_have_count(0)
+    made.get_by_role("switch", name="Failed ones too").check()
+    expect(cards.filter(has_text="no picture")).to_have_count(1)
+    assert cards.count() > shown
+    for name in ("Select: no picture (failed)", "Select: a heron in the reeds"):
+        made.get_by_label(name).check(force=True)
+    chosen = made.locator(".chosen")
+    expect(chosen).to_contain_text("2 selected")
+    with made.expect_download():
+        chosen.get_by_role("button", name="Download").click()
+    chosen.get_by_role("button", name="Delete").click()
+    chosen.get_by_role("button", name="Delete 2?").click()
+    expect(cards.filter(has_text=re.compile("no picture|a heron"))).to_have_count(0)
+    expect(chosen).to_be_hidden()
 
 
 def test_running_request_is_followed_from_another_page(page: Page, new_page: NewPage, url: str) -> None:

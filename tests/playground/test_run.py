@@ -1,13 +1,16 @@
 """From Run to a picture, or to a sentence that says why there is none."""
 
 import re
+from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.playground.conftest import (
     PHONE,
     NewPage,
     edit,
+    example,
     fill,
     request_of,
     run_button,
@@ -37,32 +40,83 @@ def test_request_runs_to_a_picture_with_its_facts(page: Page) -> None:
     assert re.fullmatch(r"zturbo-\w{8}\.png", download.value.suggested_filename)
 
 
-def test_example_is_a_picture_by_one_click(page: Page) -> None:
-    page.get_by_role("button", name="Run an example").click()
+def last(page: Page) -> dict[str, Any]:
+    """The newest request, as the server lists it."""
+    listed: dict[str, Any] = page.evaluate("fetch('v1/requests?limit=1').then((answer) => answer.json())")
+    newest: dict[str, Any] = listed["requests"][0]
+    return newest
+
+
+@pytest.mark.parametrize("title", ["From words", "From a photo’s edges", "From a depth map", "From a pose"])
+def test_example_is_a_picture_by_one_click(page: Page, title: str) -> None:
+    card = example(page, title)
+    assert card.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    prompt = card.locator(".note").inner_text()
+    card.click()
     stage_is(page, "done")
-    body = request_of(page)
-    assert body["preprocess"] == "canny"
-    assert "/v1/files/" in body["image_url"]
-    page.get_by_role("tab", name="Form").click()
-    expect(page.get_by_alt_text("Control map")).to_be_visible()
+    expect(page.locator(".facts")).to_contain_text(prompt)
+    assert ("image_url" in last(page)["input"]) == (title != "From words")
+    compare = page.get_by_role("button", name="Compare")
+    expect(compare).to_have_count(0 if title == "From words" else 1)
 
 
-def test_example_is_in_sight_at_once_on_a_phone(new_page: NewPage, url: str) -> None:
+def test_prompt_alone_is_drawn_by_the_model_that_needs_no_image(page: Page) -> None:
+    expect(page.locator("zt-model .note")).to_contain_text("Z-Image Turbo draws it")
+    page.get_by_label("Prompt", exact=True).fill("a red ball on grass")
+    edit(page, num_inference_steps=1)
+    run_to_picture(page)
+    newest = last(page)
+    assert newest["model_id"] == "tongyi-mai/z-image/turbo"
+    assert newest["input"]["prompt"] == "a red ball on grass"
+
+
+def test_examples_are_in_sight_at_once_on_a_phone_and_the_form_with_them(new_page: NewPage, url: str) -> None:
     page = new_page(url, viewport=PHONE)
     wait_until_ready(page)
-    example = page.locator("zt-prompt").get_by_role("button", name="Run an example")
-    expect(example).to_be_in_viewport()
-    page.get_by_label("Prompt", exact=True).fill("a fox")
-    expect(example).to_be_hidden()
+    expect(page.locator(".example")).to_have_count(4)
+    for card in page.locator(".example").all():
+        expect(card).to_be_in_viewport(ratio=1)
+    expect(page.get_by_label("Prompt", exact=True)).to_be_in_viewport(ratio=1)
 
 
-def test_ctrl_enter_runs_and_the_same_button_stops(page: Page) -> None:
+def test_ctrl_enter_runs_and_stop_stops(page: Page) -> None:
     fill(page, image_size="square_hd", num_inference_steps=8)
     page.get_by_label("Prompt", exact=True).press("Control+Enter")
     stage_is(page, "running")
     stop_button(page).click()
     expect(page.locator(".frame")).to_contain_text("Stopped")
-    expect(run_button(page)).to_be_visible()
+    expect(stop_button(page)).to_be_hidden()
+
+
+def test_second_run_waits_in_the_strip_and_is_watched_when_its_turn_comes(page: Page) -> None:
+    fill(page, prompt="the first", image_size="square_hd", num_inference_steps=8)
+    run_button(page).click()
+    stage_is(page, "running")
+    for prompt in ("the second", "the third"):
+        edit(page, prompt=prompt, image_size="square", num_inference_steps=1)
+        run_button(page).click()
+        expect(page.get_by_role("button", name=f"Stop: {prompt}")).to_be_visible()
+    page.get_by_role("button", name="Stop: the third").click()
+    expect(page.get_by_role("button", name="Show: the third (stopped)")).to_be_visible()
+    # While one runs the gallery is open, and so is what was made before.
+    page.get_by_role("link", name="Gallery").click()
+    expect(page.locator(".card").first).to_be_visible()
+    page.get_by_role("link", name="Create").click()
+    stop_button(page).click()
+    expect(page.locator(".facts")).to_contain_text("the second")
+    stage_is(page, "done")
+
+
+def test_what_is_refused_leaves_the_picture_on_the_stage(page: Page) -> None:
+    fill(page, num_inference_steps=1)
+    run_to_picture(page)
+    picture = page.locator("zt-compare .under").get_attribute("src")
+    edit(page, num_inference_steps=99)
+    run_button(page).click()
+    expect(page.locator("#field-num_inference_steps-fault")).to_contain_text("less than or equal to 8")
+    expect(page.locator("#field-num_inference_steps")).to_be_focused()
+    stage_is(page, "done")
+    expect(page.locator("zt-compare .under")).to_have_attribute("src", picture or "")
 
 
 def test_progress_tells_the_step_and_marks_the_guided_ones(page: Page) -> None:
@@ -87,7 +141,7 @@ def test_preview_is_shown_while_it_runs(page: Page) -> None:
 
 
 def test_failed_request_says_why(page: Page) -> None:
-    fill(page, image_url="data:image/png;base64,bm90IGEgcGljdHVyZQ==")
+    fill(page, image_url="https://nowhere.invalid/photo.png")
     run_button(page).click()
     alert = page.locator(".frame").get_by_role("alert")
     expect(alert).to_contain_text("This did not work")
@@ -99,16 +153,9 @@ def test_empty_field_is_named_and_focused(page: Page) -> None:
     prompt = page.get_by_label("Prompt", exact=True)
     expect(prompt).to_be_focused()
     expect(prompt).to_have_accessible_description("Prompt is needed.")
-    expect(page.locator("zt-runner").get_by_role("alert")).to_have_text("Prompt is needed. Image is needed.")
+    expect(page.locator("zt-runner").get_by_role("alert")).to_have_text("Prompt is needed.")
     prompt.fill("a fox")
     expect(page.locator("zt-runner").get_by_role("alert")).to_be_empty()
-
-
-def test_fault_that_the_server_finds_stands_at_its_field(page: Page) -> None:
-    fill(page, num_inference_steps=99)
-    run_button(page).click()
-    expect(page.locator("#field-num_inference_steps-fault")).to_contain_text("less than or equal to 8")
-    stage_is(page, "rest")
 
 
 def test_unknown_field_is_sent_and_the_servers_warning_shown(page: Page) -> None:
@@ -128,15 +175,43 @@ def test_reload_finds_the_request_and_the_form_again(page: Page) -> None:
     assert request_of(page) == before
 
 
-def test_several_pictures_are_picked_from_each_with_its_seed(page: Page) -> None:
-    fill(page, num_inference_steps=1, seed=7, num_images=2)
-    run_to_picture(page)
-    picks = page.get_by_role("group", name="Pictures").get_by_role("button")
-    expect(picks).to_have_count(2)
-    first = page.locator("zt-compare .under").get_attribute("src")
-    page.get_by_role("button", name="Picture 2 of 2, seed 8").click()
-    expect(page.locator("zt-compare .under")).not_to_have_attribute("src", first or "")
+def test_several_pictures_are_a_grid_and_each_has_its_seed(page: Page) -> None:
+    fill(page, num_inference_steps=1, seed=7, num_images=4)
+    run_button(page).click()
+    stage_is(page, "done")
+    group = page.get_by_role("group", name="Pictures").get_by_role("button")
+    expect(group).to_have_count(4)
+    expect(page.locator(".facts")).to_contain_text("7, 8, 9, 10")
+    expect(page.locator(".strip .count").first).to_have_text("4")
+    page.get_by_role("button", name="Picture 2 of 4, seed 8").click()
     expect(page.locator(".facts")).to_contain_text(re.compile(r"Seed\s*8"))
+    page.get_by_role("button", name="All 4").click()
+    expect(group).to_have_count(4)
+
+
+def test_picture_opens_at_full_size_and_goes_on_with_the_next_seed(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    fill(page, num_inference_steps=1, seed=7, num_images=2)
+    run_button(page).click()
+    page.get_by_role("button", name="Picture 1 of 2, seed 7").click()
+    page.get_by_role("button", name="Open at full size").click()
+    box = page.get_by_role("dialog", name="The picture")
+    expect(box.locator(".lightbox-facts")).to_have_text("512 × 512 · seed 7")
+    page.keyboard.press("ArrowRight")
+    expect(box.locator(".lightbox-facts")).to_have_text("512 × 512 · seed 8")
+    box.get_by_role("button", name="Full size").click()
+    assert box.locator("img").bounding_box() == box.locator("img").bounding_box() | {
+        "width": 512,
+        "height": 512,
+    }
+    box.get_by_role("button", name="Copy").click()
+    expect(box.get_by_role("button", name="Copied")).to_be_visible()
+    copied = "navigator.clipboard.read().then(([item]) => item.types)"
+    assert page.evaluate(copied) == ["image/png"]
+    box.get_by_role("button", name="Next seed").click()
+    expect(box).to_be_hidden()
+    page.get_by_role("button", name="Picture 1 of 2, seed 9").wait_for()
+    assert last(page)["seed"] == 9
 
 
 def test_compare_slider_lays_the_control_image_over_the_picture(page: Page) -> None:

@@ -1,9 +1,18 @@
 /** Calls to the server that this page came from: the one place for the key and for what an error answer says. */
 
+import { parse, stringify } from "./json.js";
+
 const KEY = "zturbo.key";
 
-/** An answer that is not 2xx. `faults` are those of a refused input: `{loc: ["body", name, …], msg}`. */
+/** @typedef {{loc: (string | number)[], msg: string}} Fault `loc` is `["body", name, …]`. */
+
+/** An answer that is not 2xx; `faults` are those of a refused input. */
 export class ApiError extends Error {
+  /**
+   * @param {number} status
+   * @param {string} message
+   * @param {Fault[]} faults
+   */
   constructor(status, message, faults = []) {
     super(message);
     this.status = status;
@@ -19,22 +28,13 @@ class Unreachable extends Error {
 }
 
 export class Api {
-  /** `askKey(wasWrong)` resolves to the key that the user typed. */
+  base = new URL(".", document.baseURI);
+  /** @type {Promise<void> | null} */
+  asking = null;
+
+  /** @param {(wasWrong: boolean) => Promise<string>} askKey resolves to the key that the user typed */
   constructor(askKey) {
-    this.base = new URL(".", document.baseURI);
     this.askKey = askKey;
-    this.paths = new Set();
-    this.asking = null;
-  }
-
-  /** Learns which routes this server has. */
-  async discover() {
-    this.paths = new Set(Object.keys((await this.get("openapi.json")).paths));
-  }
-
-  /** Whether the server has a route; parameters as the server names them: `/v1/requests/{request_id}/events`. */
-  has(path) {
-    return this.paths.has(path);
   }
 
   get key() {
@@ -46,55 +46,66 @@ export class Api {
     else sessionStorage.removeItem(KEY);
   }
 
-  /** The absolute URL of a path without a slash in front. */
+  /**
+   * The absolute URL of a path without a slash in front.
+   * @param {string} path
+   */
   url(path) {
     return new URL(path, this.base).href;
   }
 
+  /** @param {string} path */
   get(path) {
     return this.json("GET", path);
   }
 
+  /**
+   * @param {string} path
+   * @param {unknown} [body]
+   * @param {AbortSignal} [signal]
+   */
   post(path, body, signal) {
     return this.json("POST", path, body, signal);
   }
 
-  /** A file's URL on this server; without the route for it, a data URI. */
+  /**
+   * Keeps a picture on the server; its URL there.
+   * @param {File} file
+   * @returns {Promise<string>}
+   */
   async upload(file) {
-    if (!this.has("/v1/files")) return readAsDataUri(file);
     const form = new FormData();
     form.append("file", file);
     return (await this.post("v1/files", form)).url;
   }
 
+  /** @param {string} path */
   delete(path) {
     return this.json("DELETE", path);
   }
 
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {unknown} [body]
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<any>}
+   */
   async json(method, path, body, signal) {
     const answer = await this.fetch(path, { method, body, signal });
     const text = await answer.text();
-    return text ? JSON.parse(text) : null;
+    return text ? parse(text) : null;
   }
 
-  /** The Response, once it is 2xx. Asks for a key when the server wants one. Throws ApiError or Unreachable. */
+  /**
+   * The answer, once it is 2xx. Asks for a key when the server wants one. Throws ApiError or Unreachable.
+   * @param {string} path
+   * @param {{method?: string, body?: unknown, signal?: AbortSignal}} [options]
+   */
   async fetch(path, { method = "GET", body, signal } = {}) {
     for (;;) {
-      const key = this.key;
-      const headers = key ? { Authorization: `Bearer ${key}` } : {};
-      const form = body instanceof FormData;
-      if (body !== undefined && !form) headers["Content-Type"] = "application/json";
-      let answer;
-      try {
-        answer = await fetch(this.url(path), {
-          method,
-          headers,
-          signal,
-          body: form || body === undefined ? body : JSON.stringify(body),
-        });
-      } catch (error) {
-        throw error.name === "AbortError" ? error : new Unreachable();
-      }
+      const { key } = this;
+      const answer = await this.send(path, method, body, signal);
       if (answer.ok) return answer;
       if (answer.status !== 401) throw await readError(answer);
       // Another call may have asked while this one was on its way.
@@ -102,7 +113,31 @@ export class Api {
     }
   }
 
-  /** Asks once, however many calls wait for the key. */
+  /**
+   * @param {string} path
+   * @param {string} method
+   * @param {unknown} body
+   * @param {AbortSignal} [signal]
+   */
+  async send(path, method, body, signal) {
+    const early = method === "GET" ? window.zturbo.early[path] : undefined;
+    delete window.zturbo.early[path];
+    const form = body instanceof FormData;
+    /** @type {Record<string, string>} */
+    const headers = this.key ? { Authorization: `Bearer ${this.key}` } : {};
+    if (body !== undefined && !form) headers["Content-Type"] = "application/json";
+    try {
+      const sent = form ? body : body === undefined ? undefined : stringify(body);
+      return await (early ?? fetch(this.url(path), { method, headers, signal, body: sent }));
+    } catch (error) {
+      throw isAbort(error) ? error : new Unreachable();
+    }
+  }
+
+  /**
+   * Asks once, however many calls wait for the key.
+   * @param {boolean} wasWrong
+   */
   newKey(wasWrong) {
     this.asking ??= this.askKey(wasWrong).then((key) => {
       this.key = key;
@@ -111,27 +146,34 @@ export class Api {
     return this.asking;
   }
 
-  /** A picture that this server holds, under the address at which this page sees the server; else null. */
+  /**
+   * A picture that this server holds, under the address at which this page sees the server; else null.
+   * @param {string} url
+   */
   ownFile(url) {
     const path = url.match(/\/(v1\/files\/[^/?#]+\/[^/?#]+)$/)?.[1];
     return path ? this.url(path) : null;
   }
 
-  /** What an <img> here may show for a URL: the page's policy keeps pictures of other servers out. */
+  /**
+   * What an <img> here may show for a URL: the page's policy keeps pictures of other servers out.
+   * @param {string} url
+   */
   showable(url) {
     return url.startsWith("data:image/") ? url : this.ownFile(url);
   }
 }
 
-function readAsDataUri(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
-}
+/** @param {unknown} error */
+export const isAbort = (error) => error instanceof Error && error.name === "AbortError";
 
+/**
+ * What an exception says.
+ * @param {unknown} error
+ */
+export const saying = (error) => (error instanceof Error ? error.message : String(error));
+
+/** @param {Response} answer */
 async function readError(answer) {
   const body = await answer.json().catch(() => ({}));
   const faults = Array.isArray(body.detail) ? body.detail : [];

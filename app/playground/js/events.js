@@ -1,85 +1,106 @@
 /** Following a request to its end: by server-sent events, and by asking again and again where those fail. */
 
+import { isAbort } from "./api.js";
+import { parse } from "./json.js";
+
+/** @import {Api} from "./api.js" */
+/** @import {Result, Status} from "./types" */
+
 const POLL_MS = 400;
 const RETRY_MS = 1500;
 const FINISHED = new Set(["completed", "cancelled"]);
 
 /**
  * Yields the request's status each time it changed, and last `{result}`, the body of its result route.
- * Goes on when the connection breaks or the server asks to come again (503); throws what the server refuses.
+ * Goes on when the connection breaks or the server asks to come again (503), and calls `onlost` each time; throws
+ * what the server refuses, and an AbortError once `signal` is aborted.
+ * @param {Api} api
+ * @param {string} requestId
+ * @param {{signal: AbortSignal, onlost: () => void}} options
+ * @returns {AsyncGenerator<{status: Status, result?: undefined} | {status?: undefined, result: Result}>}
  */
-export async function* follow(api, requestId) {
-  if (api.has("/v1/requests/{request_id}/events")) {
-    for await (const { event, data } of streamed(api, requestId)) {
-      if (event === "result") {
-        yield { result: data };
-        return;
-      }
-      if (event === "status") yield data;
-    }
-  }
-  yield* polled(api, requestId);
-}
-
-/** The stream's events until it ends or breaks. EventSource is of no use: it cannot send the key. */
-async function* streamed(api, requestId) {
-  let answer;
-  try {
-    answer = await api.fetch(`v1/requests/${requestId}/events`);
-  } catch (error) {
-    if (isRefusal(error)) throw error;
-    return;
-  }
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    let chunk;
-    try {
-      chunk = await reader.read();
-    } catch {
+export async function* follow(api, requestId, { signal, onlost }) {
+  for await (const { event, data } of streamed(api, requestId, signal)) {
+    if (event === "status") yield { status: data };
+    if (event === "result") {
+      yield { result: data };
       return;
     }
-    if (chunk.done) return;
-    const blocks = (rest + chunk.value).replaceAll("\r\n", "\n").split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) {
-      const message = readEvent(block);
-      if (message.data !== undefined) yield message;
+  }
+  onlost();
+  yield* polled(api, requestId, signal, onlost);
+}
+
+/**
+ * The stream's events until it ends or breaks. EventSource is of no use: it cannot send the key.
+ * @param {Api} api
+ * @param {string} requestId
+ * @param {AbortSignal} signal
+ */
+async function* streamed(api, requestId, signal) {
+  let rest = "";
+  try {
+    const { body } = await api.fetch(`v1/requests/${requestId}/events`, { signal });
+    if (!body) return;
+    for await (const chunk of body.pipeThrough(new TextDecoderStream())) {
+      const blocks = (rest + chunk).replaceAll("\r\n", "\n").split("\n\n");
+      rest = blocks.pop() ?? "";
+      for (const block of blocks) {
+        const message = readEvent(block);
+        if (message.data !== undefined) yield message;
+      }
     }
+  } catch (error) {
+    if (isAbort(error) || isRefusal(error)) throw error;
   }
 }
 
-/** One block of an event stream; without `data` for a comment. */
+/**
+ * One block of an event stream; without `data` for a comment.
+ * @param {string} block
+ */
 function readEvent(block) {
-  const message = { event: "message", data: undefined };
+  let event = "message";
   const lines = [];
   for (const line of block.split("\n")) {
-    if (line.startsWith("event:")) message.event = line.slice(6).trim();
+    if (line.startsWith("event:")) event = line.slice(6).trim();
     if (line.startsWith("data:")) lines.push(line.slice(5));
   }
-  if (lines.length) message.data = JSON.parse(lines.join("\n"));
-  return message;
+  return { event, data: lines.length ? parse(lines.join("\n")) : undefined };
 }
 
-async function* polled(api, requestId) {
+/**
+ * @param {Api} api
+ * @param {string} requestId
+ * @param {AbortSignal} signal
+ * @param {() => void} onlost
+ * @returns {AsyncGenerator<{status: Status, result?: undefined} | {status?: undefined, result: Result}>}
+ */
+async function* polled(api, requestId, signal, onlost) {
   for (;;) {
-    let status;
+    signal.throwIfAborted();
     try {
-      status = await api.get(`v1/requests/${requestId}/status`);
-      yield status;
+      /** @type {Status} */
+      const status = await api.get(`v1/requests/${requestId}/status`);
+      yield { status };
       if (FINISHED.has(status.status)) {
         yield { result: await api.get(`v1/requests/${requestId}/result`) };
         return;
       }
     } catch (error) {
       if (isRefusal(error)) throw error;
+      onlost();
       await pause(RETRY_MS);
     }
     await pause(POLL_MS);
   }
 }
 
-/** An answer that will be the same later; 503 says that it will not be. */
+/**
+ * An answer that will be the same later; 503 says that it will not be.
+ * @param {any} error
+ */
 const isRefusal = ({ status }) => status !== undefined && status !== 503;
 
+/** @param {number} ms */
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

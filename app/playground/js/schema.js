@@ -1,20 +1,36 @@
 /** From the JSON schema of a model's input to the list of its fields. */
 
+/** @import {Field, Model} from "./types" */
+
+/** @typedef {Record<string, any>} Schema */
+
 /**
- * `{name, title, description, type, options?, minimum?, maximum?, maxItems?, fields?, required, initial, example?}`
- * of each property. `options`: the values of an enum. `fields`: those of an array's items.
+ * A model of the server's list.
+ * @param {{model_id: string, display_name: string, input_schema: Schema}} body
+ * @returns {Model}
  */
-export function readFields(schema, definitions = schema.$defs ?? {}) {
+export function readModel({ model_id: id, display_name: name, input_schema: schema }) {
+  return { id, name, fields: readFields(schema) };
+}
+
+/**
+ * @param {Schema} schema
+ * @param {Record<string, Schema>} definitions
+ * @returns {Field[]}
+ */
+function readFields(schema, definitions = schema.$defs ?? {}) {
   const required = new Set(schema.required ?? []);
-  return Object.entries(schema.properties ?? {}).map(([name, property]) => {
+  return Object.entries(/** @type {Record<string, Schema>} */ (schema.properties ?? {})).map(([name, property]) => {
     const facts = resolve(property, definitions);
     const items = facts.items ? resolve(facts.items, definitions) : null;
+    /** @type {Field} */
     const field = {
       name,
       title: property.title ?? facts.title ?? name,
       description: property.description ?? facts.description ?? "",
       type: facts.type ?? "any",
       options: facts.enum,
+      unavailable: {},
       minimum: facts.minimum,
       maximum: facts.maximum,
       maxItems: facts.maxItems,
@@ -27,20 +43,26 @@ export function readFields(schema, definitions = schema.$defs ?? {}) {
   });
 }
 
-/** The plainest form of a property: references followed, and of alternatives the one that a form can offer. */
+/**
+ * The plainest form of a property: references followed, and of alternatives the one that a form can offer.
+ * @param {Schema} property
+ * @param {Record<string, Schema>} definitions
+ * @returns {Schema}
+ */
 function resolve(property, definitions) {
   if (property.$ref) return resolve(definitions[property.$ref.split("/").at(-1)], definitions);
-  const choices = (property.anyOf ?? property.oneOf ?? property.allOf ?? [])
-    .map((choice) => resolve(choice, definitions))
-    .filter((choice) => choice.type !== "null");
+  /** @type {Schema[]} */
+  const alternatives = property.anyOf ?? property.oneOf ?? property.allOf ?? [];
+  const choices = alternatives.map((each) => resolve(each, definitions)).filter((each) => each.type !== "null");
   const choice = choices.find((each) => each.enum) ?? choices[0] ?? {};
   const merged = { ...choice, ...property };
   if (merged.const !== undefined) merged.enum = [merged.const];
   return merged;
 }
 
+/** @param {Field} field */
 function empty(field) {
   if (field.options) return field.options[0];
   if (field.type === "number" || field.type === "integer") return field.minimum ?? 0;
-  return { array: [], boolean: false, object: {} }[field.type] ?? "";
+  return /** @type {Record<string, unknown>} */ ({ array: [], boolean: false, object: {} })[field.type] ?? "";
 }

@@ -1,85 +1,120 @@
-/** The request as code that runs as it stands: submit, wait, save the picture. */
+/** The request as code that runs as it stands; what is as the server's defaults have it is left out. */
 
-/** `{curl, Python, JavaScript}`. The key itself is never shown: `withKey` says whether one is needed. */
-export function snippets({ base, modelId, values, withKey }) {
-  const url = `${base}v1/models/${modelId}`;
-  const extension = { jpeg: "jpg" }[values.output_format] ?? values.output_format ?? "png";
-  const facts = { url, values, extension, many: (values.num_images ?? 1) > 1, withKey };
+import { stringify } from "./json.js";
+
+/** @import {Model, Values} from "./types" */
+
+const WAIT_SECONDS = 60;
+/** What a program may wait for, which shows no one a standing cursor; node itself gives up after 300. */
+const PROGRAM_WAIT_SECONDS = 280;
+
+/**
+ * By language. The key itself is never shown: `withKey` says whether one is needed.
+ * @param {{base: string, model: Model, values: Values, withKey: boolean}} request
+ * @returns {Record<string, string>}
+ */
+export function snippets({ base, model, values, withKey }) {
+  const url = `${base}v1/models/${model.id}?wait=`;
+  const { output_format: format = "png", num_images: count = 1 } = values;
+  const facts = {
+    url,
+    values: told(model, values),
+    extension: format === "jpeg" ? "jpg" : format,
+    many: count > 1,
+    withKey,
+  };
   return { curl: curl(facts), Python: python(facts), JavaScript: javascript(facts) };
 }
 
-function curl({ url, values, extension, many, withKey }) {
-  const key = withKey ? ' -H "Authorization: Bearer $ZTURBO_TOKEN"' : "";
-  const save = many
-    ? `n=0; for url in $(echo "$result" | sed 's/.*"images":\\[\\([^]]*\\)\\].*/\\1/' | tr ',"' '  '); do n=$((n + 1)); curl -sS -o picture-$n.${extension} "$url"; done`
-    : `curl -sS -o picture.${extension} "$(echo "$result" | sed 's/.*"image":"\\([^"]*\\)".*/\\1/')"`;
-  return `result_url=$(curl -sS '${url}'${key} \\
-  -H 'Content-Type: application/json' --data-binary @- <<'JSON' | sed 's/.*"result_url":"\\([^"]*\\)".*/\\1/'
-${JSON.stringify(values, null, 2)}
-JSON
-)
-until result=$(curl -sS${key} "$result_url") && ! echo "$result" | grep -q '"status":"in_'; do sleep 1; done
-echo "$result"
-${save}
-`;
+/** @typedef {{url: string, values: Values, extension: string, many: boolean, withKey: boolean}} Facts */
+
+/**
+ * The values that the server would not take of itself.
+ * @param {Model} model
+ * @param {Values} values
+ */
+function told(model, values) {
+  const isTold = (/** @type {[string, unknown]} */ [name, value]) => {
+    const field = model.fields.find((each) => each.name === name);
+    return !field || field.required || stringify(field.initial) !== stringify(value);
+  };
+  return Object.fromEntries(Object.entries(values).filter(isTold));
 }
 
+/** @param {Facts} facts */
+function curl({ url, values, withKey }) {
+  const key = withKey ? ' -H "Authorization: Bearer $ZTURBO_TOKEN"' : "";
+  // A quote would end the text that the shell passes on.
+  const body = stringify(values).replaceAll("'", "\\u0027");
+  return `curl -sS '${url}${WAIT_SECONDS}'${key} -H 'Content-Type: application/json' -d '${body}'\n`;
+}
+
+/** @param {Facts} facts */
 function python({ url, values, extension, many, withKey }) {
-  const key = withKey ? '\nhttp.headers["Authorization"] = f"Bearer {os.environ[\'ZTURBO_TOKEN\']}"' : "";
+  const key = withKey ? `\n    headers={"Authorization": "Bearer " + os.environ["ZTURBO_TOKEN"]},` : "";
   const save = many
-    ? `for number, url in enumerate(result["output"]["images"], 1):\n    Path(f"picture-{number}.${extension}").write_bytes(http.get(url).content)`
-    : `Path("picture.${extension}").write_bytes(http.get(result["output"]["image"]).content)`;
-  return `${withKey ? "import os\n" : ""}import time
-from pathlib import Path
+    ? `for number, url in enumerate(result["output"]["images"], 1):\n    Path(f"picture-{number}.${extension}").write_bytes(httpx.get(url).content)`
+    : `Path("picture.${extension}").write_bytes(httpx.get(result["output"]["image"]).content)`;
+  return `${withKey ? "import os\n" : ""}from pathlib import Path
 
 import httpx
 
-http = httpx.Client(timeout=60)${key}
-request = http.post(
-    ${JSON.stringify(url)},
+answer = httpx.post(
+    ${JSON.stringify(url + PROGRAM_WAIT_SECONDS)},${key}
     json=${indented(pythonValue(values), 4)},
-).raise_for_status().json()
-while (result := http.get(request["result_url"]).json())["status"].startswith("in_"):
-    time.sleep(1)
-print(result["status"], result.get("error", ""))
+    timeout=${PROGRAM_WAIT_SECONDS + 10},
+)
+result = answer.raise_for_status().json()
+if result.get("status") != "succeeded":
+    raise SystemExit(result)
+print("succeeded, seed", result["seed"])
 ${save}
 `;
 }
 
+/** @param {Facts} facts */
 function javascript({ url, values, extension, many, withKey }) {
   const key = withKey ? ", Authorization: `Bearer ${process.env.ZTURBO_TOKEN}`" : "";
   const save = many
-    ? `for (const [index, url] of result.output.images.entries()) {\n  const picture = await fetch(url);\n  await writeFile(\`picture-\${index + 1}.${extension}\`, Buffer.from(await picture.arrayBuffer()));\n}`
-    : `const picture = await fetch(result.output.image);\nawait writeFile("picture.${extension}", Buffer.from(await picture.arrayBuffer()));`;
+    ? `for (const [index, url] of result.output.images.entries()) {
+  const picture = await fetch(url);
+  await writeFile(\`picture-\${index + 1}.${extension}\`, Buffer.from(await picture.arrayBuffer()));
+}`
+    : `const picture = await fetch(result.output.image);
+await writeFile("picture.${extension}", Buffer.from(await picture.arrayBuffer()));`;
   return `import { writeFile } from "node:fs/promises";
 
-const headers = { "Content-Type": "application/json"${key} };
-const input = ${JSON.stringify(values, null, 2)};
-const submitted = await fetch(${JSON.stringify(url)}, { method: "POST", headers, body: JSON.stringify(input) });
-if (!submitted.ok) throw new Error(await submitted.text());
-const { result_url } = await submitted.json();
-let result;
-do {
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  result = await (await fetch(result_url, { headers })).json();
-} while (result.status.startsWith("in_"));
-console.log(result.status, result.error ?? "");
+const answer = await fetch(${JSON.stringify(url + PROGRAM_WAIT_SECONDS)}, {
+  method: "POST",
+  headers: { "Content-Type": "application/json"${key} },
+  body: JSON.stringify(${indented(stringify(values, 2), 2)}),
+});
+const result = await answer.json();
+if (result.status !== "succeeded") throw new Error(JSON.stringify(result));
+console.log("succeeded, seed", result.seed);
 ${save}
 `;
 }
 
-/** A JSON value as Python writes it. */
+/**
+ * A JSON value as Python writes it.
+ * @param {unknown} value
+ * @returns {string}
+ */
 function pythonValue(value, indent = "") {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
-  if (typeof value !== "object") return JSON.stringify(value);
-  const array = Array.isArray(value);
+  if (typeof value !== "object") return stringify(value);
   const inner = `${indent}    `;
-  const parts = array
+  const parts = Array.isArray(value)
     ? value.map((each) => inner + pythonValue(each, inner))
     : Object.entries(value).map(([name, each]) => `${inner}${JSON.stringify(name)}: ${pythonValue(each, inner)}`);
-  const [open, close] = array ? "[]" : "{}";
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
   return parts.length ? `${open}\n${parts.join(",\n")},\n${indent}${close}` : open + close;
 }
 
+/**
+ * @param {string} text
+ * @param {number} spaces
+ */
 const indented = (text, spaces) => text.replaceAll("\n", `\n${" ".repeat(spaces)}`);

@@ -3,12 +3,18 @@
 /**
  * Step i of n is guided unless i/n < control_start or (i+1)/n > control_end, the rule that the server follows.
  * An array of n booleans.
+ * @param {number} steps
+ * @param {number} start
+ * @param {number} end
  */
 export function guidedSteps(steps, start, end) {
   return Array.from({ length: steps }, (_, i) => start < end && i / steps >= start && (i + 1) / steps <= end);
 }
 
-/** "Steps 1–3 of 8", for people. */
+/**
+ * "Steps 1–3 of 8", for people.
+ * @param {boolean[]} guided
+ */
 export function describeSteps(guided) {
   const first = guided.indexOf(true);
   if (first < 0) return "No step is guided";

@@ -2,7 +2,13 @@
 
 import { h } from "./dom.js";
 
-/** `panels`: `{title: element}`. Returns `{list, panels, show(title)}`; `onshow(title)` is called after each change. */
+/**
+ * The list of tabs over their panels; `onshow(title)` is called after each change.
+ * @param {string} id
+ * @param {string} label
+ * @param {Record<string, HTMLElement>} panels by title
+ * @param {(title: string) => void} onshow
+ */
 export function tabs(id, label, panels, onshow = () => {}) {
   const titles = Object.keys(panels);
   const buttons = titles.map((title) => {
@@ -10,12 +16,18 @@ export function tabs(id, label, panels, onshow = () => {}) {
     Object.assign(panels[title], { id: `${slug}-panel` });
     panels[title].setAttribute("role", "tabpanel");
     panels[title].setAttribute("aria-labelledby", slug);
-    return h("button", { type: "button", role: "tab", id: slug, "aria-controls": `${slug}-panel`, onclick: () => show(title) }, title);
+    return h(
+      "button",
+      { type: "button", role: "tab", id: slug, "aria-controls": `${slug}-panel`, onclick: () => show(title) },
+      title,
+    );
   });
   const list = h("div", { class: "tabs", role: "tablist", "aria-label": label }, ...buttons);
   list.addEventListener("keydown", (event) => {
-    const at = buttons.indexOf(document.activeElement);
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: buttons.length - 1 }[event.key];
+    const at = buttons.findIndex((each) => each.matches(":focus"));
+    /** @type {Record<string, number>} */
+    const places = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: buttons.length - 1 };
+    const to = places[event.key];
     if (to === undefined) return;
     event.preventDefault();
     const index = (to + buttons.length) % buttons.length;
@@ -23,6 +35,7 @@ export function tabs(id, label, panels, onshow = () => {}) {
     buttons[index].focus();
   });
 
+  /** @param {string} title */
   function show(title) {
     for (const [index, each] of titles.entries()) {
       const chosen = each === title;
@@ -34,5 +47,5 @@ export function tabs(id, label, panels, onshow = () => {}) {
   }
 
   show(titles[0]);
-  return { list, show };
+  return list;
 }

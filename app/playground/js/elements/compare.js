@@ -1,34 +1,55 @@
 /** The picture with its control image over it, as far as a slider says. */
 
-import { h } from "../dom.js";
+import { h, pictureImage } from "../dom.js";
+
+/** Times by which a tiny picture is enlarged at most. */
+const MOST_TIMES = 3;
 
 export class Compare extends HTMLElement {
-  /** `under`: URL of the picture; `over`: of what it is compared with, or null; `alt`: of the picture. */
+  slider = h("input", {
+    type: "range",
+    min: 0,
+    max: 100,
+    value: 50,
+    step: 1,
+    "aria-label": "How much of the control image lies over the picture",
+  });
+  line = h("span", { class: "line", "aria-hidden": "true" });
+  picture = pictureImage("", "");
+  /** @type {HTMLImageElement | null} */
+  over = null;
+
+  /** @param {{under: string, over: string | null, alt: string}} shown URLs; `over`: what it is compared with */
   show({ under, over, alt }) {
-    this.picture = h("img", { class: "under", src: under, alt, decoding: "async" });
-    this.replaceChildren(this.picture);
-    this.classList.remove("open");
-    if (!over) return;
-    this.slider = h("input", { type: "range", min: 0, max: 100, value: 50, step: 1, "aria-label": "How much of the control image lies over the picture" });
+    this.picture = pictureImage(under, alt, { class: "under" });
+    this.picture.addEventListener("load", () => this.fit());
     this.slider.addEventListener("input", () => this.place());
-    this.over = h("img", { class: "over", src: over, alt: "Control image", decoding: "async" });
-    this.line = h("span", { class: "line", "aria-hidden": "true" });
+    if (over) this.over = pictureImage(over, "Control image", { class: "over" });
+    this.replaceChildren(this.picture);
   }
 
-  get comparable() {
-    return Boolean(this.over);
-  }
-
-  set comparing(yes) {
-    this.classList.toggle("open", yes);
-    if (yes) {
-      this.append(this.over, this.line, this.slider);
-      this.place();
-    } else this.replaceChildren(this.picture);
+  /** A tiny picture gets a whole number of the page's pixels for each of its own. */
+  fit() {
+    const { naturalWidth: width, naturalHeight: height } = this.picture;
+    const frame = this.parentElement;
+    if (!frame || !this.picture.classList.contains("tiny")) return;
+    const room = Math.min(frame.clientWidth / width, frame.clientHeight / height);
+    const times = Math.max(1, Math.min(MOST_TIMES, Math.floor(room)));
+    this.style.inset = "auto";
+    this.style.width = `${width * times}px`;
+    this.style.height = `${height * times}px`;
   }
 
   get comparing() {
     return this.classList.contains("open");
+  }
+
+  set comparing(yes) {
+    this.classList.toggle("open", yes);
+    if (yes && this.over) {
+      this.append(this.over, this.line, this.slider);
+      this.place();
+    } else this.replaceChildren(this.picture);
   }
 
   place() {

@@ -1,88 +1,87 @@
 /** The request in three views: a form made of the model's schema, JSON, and code. */
 
-import { copyButton, h } from "../dom.js";
+import { saying } from "../api.js";
+import { h } from "../dom.js";
 import { elementFor, sections } from "../fields/choose.js";
-import { snippets } from "../snippets.js";
+import { parse, stringify } from "../json.js";
 import { tabs } from "../tabs.js";
+import { CodeView } from "./code.js";
+
+/** @import {Context} from "../types" */
+
+const FOLDED = "Advanced";
 
 export class Composer extends HTMLElement {
-  /** `context`: {api, draft, history, onExample()}; called again for another model. */
-  show(context) {
-    this.listening?.abort();
-    this.listening = new AbortController();
-    Object.assign(this, context);
-    this.form = h("div", { class: "form" }, ...this.buildForm(context));
-    const panels = { Form: this.form, JSON: this.buildJson(), Code: this.buildCode() };
-    this.tabs = tabs("request", "Views of the request", panels, () => this.refresh?.());
-    this.replaceChildren(this.tabs.list, ...Object.values(panels));
-    this.refresh = () => {
-      this.refreshJson();
-      this.refreshCode();
-    };
-    this.draft.addEventListener("change", this.refresh, { signal: this.listening.signal });
-    this.refresh();
-  }
+  /** @type {Context} */
+  context;
+  listening = new AbortController();
+  text = h("textarea", {
+    class: "code json",
+    spellcheck: false,
+    "aria-label": "The request as JSON",
+    "aria-describedby": "json-fault",
+  });
+  textFault = h("p", { class: "fault", id: "json-fault", role: "status" });
+  writing = false;
 
-  buildForm(context) {
-    const { fields } = this.draft;
-    return sections(fields).map(([title, own]) =>
-      h(
-        "div",
-        { class: `section section-${title.toLowerCase()}` },
-        ...own.map((field) => elementFor(field, fields, context)).filter(Boolean),
-      ),
-    );
-  }
-
-  buildJson() {
-    this.text = h("textarea", { class: "code json", spellcheck: false, "aria-label": "The request as JSON", "aria-describedby": "json-fault" });
-    this.textFault = h("p", { class: "fault", id: "json-fault", role: "status" });
+  connectedCallback() {
     this.text.addEventListener("input", () => this.readText());
-    return h("div", { class: "json-view" }, this.text, this.textFault);
+  }
+
+  /** @param {Context} context called again for another model */
+  show(context) {
+    this.listening.abort();
+    this.listening = new AbortController();
+    this.context = context;
+    const json = h("div", { class: "json-view" }, this.text, this.textFault);
+    const code = new CodeView(context);
+    const panels = { Form: h("div", { class: "form" }, ...this.buildForm()), JSON: json, Code: code.element };
+    const refresh = () => {
+      this.refreshText();
+      code.refresh();
+    };
+    const list = tabs("request", "Views of the request", panels, refresh);
+    this.replaceChildren(list, ...Object.values(panels));
+    context.draft.addEventListener("change", refresh, { signal: this.listening.signal });
+    refresh();
+  }
+
+  buildForm() {
+    const { fields } = this.context.draft;
+    return sections(fields).map(([title, own]) => {
+      const elements = own.map((field) => elementFor(field, fields, this.context)).filter((each) => each !== null);
+      const body = h("div", { class: `section section-${title.toLowerCase()}` }, ...elements);
+      return title === FOLDED ? h("details", { class: "folded" }, h("summary", {}, title), body) : body;
+    });
   }
 
   /** While the text is no request, the draft keeps what it was, and Run says so. */
   readText() {
-    let values;
+    const { draft } = this.context;
     try {
-      values = JSON.parse(this.text.value);
-      if (values === null || typeof values !== "object" || Array.isArray(values)) throw new Error("A request is an object: { … }");
+      const values = parse(this.text.value);
+      if (values === null || typeof values !== "object" || Array.isArray(values))
+        throw new Error("it is no object: { … }");
+      this.fault("");
+      this.writing = true;
+      draft.replace(values);
     } catch (error) {
-      this.textFault.textContent = error.message;
-      this.draft.broken = error.message;
-      return;
+      this.fault(`Invalid JSON: ${saying(error)}`);
+    } finally {
+      this.writing = false;
     }
-    this.textFault.textContent = "";
-    this.draft.broken = null;
-    this.writing = true;
-    this.draft.replace(values);
-    this.writing = false;
   }
 
-  refreshJson() {
+  /** @param {string} words */
+  fault(words) {
+    this.textFault.textContent = words;
+    this.context.draft.broken = words;
+  }
+
+  refreshText() {
     if (this.writing) return;
-    this.text.value = JSON.stringify(this.draft.values, null, 2);
-    this.textFault.textContent = "";
-    this.draft.broken = null;
-  }
-
-  buildCode() {
-    const panels = {};
-    this.blocks = {};
-    for (const language of ["curl", "Python", "JavaScript"]) {
-      this.blocks[language] = h("code", {});
-      panels[language] = h("div", {}, h("pre", { class: "code", tabIndex: 0, "aria-label": `${language} code` }, this.blocks[language]));
-    }
-    let shown = "curl";
-    const languages = tabs("code", "Languages", panels, (title) => (shown = title));
-    const copy = copyButton(() => this.blocks[shown].textContent);
-    return h("div", { class: "code-view" }, h("div", { class: "bar" }, languages.list, copy), ...Object.values(panels));
-  }
-
-  refreshCode() {
-    const { modelId } = this.draft;
-    const code = snippets({ base: this.api.base.href, modelId, values: this.draft.body(), withKey: this.api.key !== "" });
-    for (const [language, block] of Object.entries(this.blocks)) block.textContent = code[language];
+    this.text.value = stringify(this.context.draft.values, 2);
+    this.fault("");
   }
 }
 

@@ -1,115 +1,154 @@
-/** The history twice: a strip of the latest under the picture, and a gallery with search. */
+/** The history as a gallery: searched, filtered, and several of it saved or deleted at once. */
 
-import { announce, confirmed, h, iconButton } from "../dom.js";
-import { picturesOf } from "../history.js";
+import { saying } from "../api.js";
+import { announce, button, confirmed, h, iconButton } from "../dom.js";
+import { saveAll } from "../download.js";
+import { isPending, nameOf, picturesOf } from "../history.js";
+import { thumbnail } from "./thumbnail.js";
 
-const LATEST = 12;
-const WORDS = { in_queue: "in line", in_progress: "running", failed: "failed", cancelled: "stopped", succeeded: "" };
+/** @import {Api} from "../api.js" */
+/** @import {History} from "../history.js" */
+/** @import {Entry} from "../types" */
 
-class HistoryView extends HTMLElement {
-  /** `context`: {api, history, onOpen(entry), onRestore(entry)}. */
+export class Gallery extends HTMLElement {
+  /** @type {Api} */
+  api;
+  /** @type {History} */
+  history;
+  /** @type {(entry: Entry) => void} */
+  onOpen;
+  /** @type {(entry: Entry) => void} */
+  onRestore;
+  /** Ids of the requests that are selected. */
+  selected = new Set();
+  drawn = "";
+  search = h("input", {
+    type: "search",
+    placeholder: "Search prompts, LoRAs, seeds",
+    "aria-label": "Search the gallery",
+  });
+  all = h("input", { type: "checkbox", role: "switch", class: "switch", id: "gallery-all" });
+  count = h("span", { class: "note", role: "status" });
+  chosen = h("div", { class: "chosen", hidden: true });
+  grid = h("ul", { class: "grid" });
+  empty = h("p", { class: "empty" });
+  older = button(null, "Load older ones", () => this.history.loadMore());
+
+  /** @param {{api: Api, history: History, onOpen: (entry: Entry) => void, onRestore: (entry: Entry) => void}} context */
   setup(context) {
     Object.assign(this, context);
-    this.build();
+    this.search.addEventListener("input", () => this.refresh());
+    this.all.addEventListener("change", () => this.refresh());
+    const failed = h("label", { class: "failed-too", htmlFor: this.all.id }, this.all, "Failed ones too");
+    const bar = h("div", { class: "gallery-bar" }, h("h2", {}, "Gallery"), this.search, failed, this.count);
+    this.replaceChildren(bar, this.chosen, this.grid, this.empty, this.older);
     this.history.addEventListener("change", () => this.refresh());
     this.refresh();
   }
 
-  /** The picture of an entry, or what became of it. */
-  thumbnail(entry) {
-    const [picture] = picturesOf(entry, this.api);
-    if (picture) return h("img", { src: picture.shown, alt: "", loading: "lazy", decoding: "async" });
-    return h("span", { class: `no-picture ${entry.status}` }, WORDS[entry.status] ?? entry.status);
-  }
-}
-
-function nameOf(entry) {
-  const prompt = entry.input?.prompt ?? entry.request_id;
-  return WORDS[entry.status] ? `${prompt} (${WORDS[entry.status]})` : prompt;
-}
-
-export class Recent extends HistoryView {
-  build() {
-    this.strip = h("ul", { class: "strip" });
-    this.append(h("div", { class: "head" }, h("h2", {}, "History"), h("span", { class: "aside" }, h("a", { href: "#gallery" }, "Show all"))), this.strip);
-  }
-
-  refresh() {
-    this.hidden = this.history.entries.length === 0;
-    const items = this.history.entries.slice(0, LATEST).map((entry) => {
-      const name = nameOf(entry);
-      const open = h("button", { type: "button", class: "thumb", title: name, "aria-label": `Show: ${name}`, onclick: () => this.onOpen(entry) }, this.thumbnail(entry));
-      open.setAttribute("aria-current", String(entry.request_id === this.current));
-      return h("li", {}, open);
-    });
-    this.strip.replaceChildren(...items);
-  }
-
-  set shown(requestId) {
-    this.current = requestId;
-    this.refresh();
-  }
-}
-
-export class Gallery extends HistoryView {
-  build() {
-    this.search = h("input", { type: "search", placeholder: "Search prompts, LoRAs, seeds", "aria-label": "Search the gallery" });
-    this.search.addEventListener("input", () => this.refresh());
-    this.count = h("span", { class: "note", role: "status" });
-    this.grid = h("ul", { class: "grid" });
-    this.empty = h("p", { class: "empty" });
-    this.older = h("button", { type: "button", class: "quiet", onclick: () => this.history.loadMore() }, "Load older ones");
-    this.append(h("div", { class: "gallery-bar" }, h("h2", {}, "Gallery"), this.search, this.count), this.grid, this.empty, this.older);
-  }
-
-  refresh() {
+  get found() {
     const found = this.history.search(this.search.value);
-    this.grid.replaceChildren(...found.map((entry) => this.card(entry)));
-    this.older.hidden = !this.history.more;
-    this.count.textContent = this.history.entries.length ? `${found.length} of ${this.history.entries.length}${this.history.more ? "+" : ""}` : "";
+    return this.all.checked ? found : found.filter((entry) => entry.status === "succeeded" || isPending(entry));
+  }
+
+  refresh() {
+    const { found } = this;
+    const { entries, more } = this.history;
+    for (const id of this.selected) if (!found.some((entry) => entry.request_id === id)) this.selected.delete(id);
+    const key = JSON.stringify(found.map(({ request_id: id, status }) => [id, status, this.selected.has(id)]));
+    if (key !== this.drawn) this.grid.replaceChildren(...found.map((entry) => this.card(entry)));
+    this.drawn = key;
+    this.older.hidden = !more;
+    this.count.textContent = entries.length ? `${found.length} of ${entries.length}${more ? "+" : ""}` : "";
     this.empty.hidden = found.length > 0;
     this.empty.textContent = this.emptyWords();
+    this.showChosen();
   }
 
   emptyWords() {
     if (this.history.fault) return this.history.fault;
-    if (!this.history.kept) return "This server keeps no history.";
-    return this.history.entries.length ? "Nothing here matches." : "Nothing here yet: your pictures stay on the server and show up here.";
+    if (this.history.entries.length) return "Nothing here matches.";
+    return "Nothing here yet: your pictures stay on the server and show up here.";
   }
 
+  /** @param {Entry} entry */
   card(entry) {
     const name = nameOf(entry);
-    const remove = confirmed(iconButton("trash", `Delete: ${name}`, () => {}), "Delete?", () => this.remove(entry));
+    const { request_id: id } = entry;
+    const pictures = picturesOf(entry, this.api);
+    const select = h("input", {
+      type: "checkbox",
+      class: "select",
+      "aria-label": `Select: ${name}`,
+      checked: this.selected.has(id),
+    });
+    select.addEventListener("change", () => {
+      if (select.checked) this.selected.add(id);
+      else this.selected.delete(id);
+      this.showChosen();
+    });
+    const remove = iconButton("trash", `Delete: ${name}`, () => {});
     return h(
       "li",
       { class: "card" },
-      h("button", { type: "button", class: "open", "aria-label": `Show: ${name}`, onclick: () => this.onOpen(entry) }, this.thumbnail(entry)),
-      h("p", { class: "caption", title: name }, entry.input?.prompt ?? entry.request_id),
+      h(
+        "button",
+        { type: "button", class: "open", "aria-label": `Show: ${name}`, onclick: () => this.onOpen(entry) },
+        thumbnail(entry, this.api),
+      ),
+      select,
+      h("p", { class: "caption", title: name }, entry.input?.prompt ?? id),
       h(
         "div",
         { class: "card-line" },
         h("time", { class: "note", dateTime: entry.created_at }, when(entry.created_at)),
+        pictures.length > 0 && iconButton("download", `Download: ${name}`, () => saveAll([entry], this.api)),
         iconButton("restore", `Restore settings: ${name}`, () => this.onRestore(entry)),
-        remove,
+        isPending(entry) ? "" : confirmed(remove, "Delete?", () => this.discard([entry])),
       ),
     );
   }
 
-  async remove(entry) {
+  /** What can be done with those that are selected. */
+  showChosen() {
+    const entries = this.history.entries.filter((entry) => this.selected.has(entry.request_id));
+    this.chosen.hidden = entries.length === 0;
+    const remove = confirmed(
+      button("trash", "Delete", () => {}),
+      `Delete ${entries.length}?`,
+      () => this.discard(entries),
+    );
+    this.chosen.replaceChildren(
+      h("span", { role: "status" }, `${entries.length} selected`),
+      button("download", "Download", () => saveAll(entries, this.api)),
+      remove,
+      button(null, "Select none", () => this.selectNone()),
+    );
+  }
+
+  selectNone() {
+    this.selected.clear();
+    this.refresh();
+    this.search.focus();
+  }
+
+  /** @param {Entry[]} entries */
+  async discard(entries) {
     try {
-      await this.history.remove(entry.request_id);
+      for (const { request_id: id } of entries) await this.history.remove(id);
       announce("Deleted.");
       this.search.focus();
     } catch (error) {
       this.empty.hidden = false;
-      this.empty.textContent = error.message;
+      this.empty.textContent = saying(error);
     }
   }
 }
 
+/** @param {string} timestamp */
 function when(timestamp) {
-  return new Date(timestamp).toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  const parts = /** @type {const} */ ({ month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  return new Date(timestamp).toLocaleString(undefined, parts);
 }
 
-customElements.define("zt-recent", Recent);
 customElements.define("zt-gallery", Gallery);

@@ -1,43 +1,63 @@
 /** Whether a picture can be made now, and what to do where it cannot; asked of /readyz. */
 
-import { copyButton, h, icon, prose } from "../dom.js";
+import { button, copyButton, h, iconButton, prose } from "../dom.js";
+
+/** @import {Api} from "../api.js" */
+
+/** @typedef {{state: "ready" | "starting" | "down" | "gone", reasons: string[], model?: string, device?: string}} State */
 
 const WELL_MS = 15_000;
 const ILL_MS = 2_500;
+/** A server that has not answered by then is as good as away. */
+const PATIENCE_MS = 6_000;
 const DEMO_SEEN = "zturbo.demo-seen";
+const WORDS = { ready: "Ready", starting: "Starting", down: "Not ready", gone: "No answer" };
 
-/** `{state: "ready" | "starting" | "down" | "gone", reasons, model, device, demo}`. */
+/**
+ * @param {Api} api
+ * @returns {Promise<State>}
+ */
 async function ask(api) {
   let answer;
   try {
-    answer = await fetch(api.url("readyz"));
+    answer = await (window.zturbo.early.readyz ??
+      fetch(api.url("readyz"), { signal: AbortSignal.timeout(PATIENCE_MS) }));
   } catch {
     return { state: "gone", reasons: ["The server does not answer. `zturbo serve` starts it."] };
+  } finally {
+    delete window.zturbo.early.readyz;
   }
-  const { ready, reasons = [], workers = [] } = await answer.json().catch(() => ({ reasons: ["The server does not say how it is. `zturbo doctor` tells more."] }));
+  /** @type {{ready?: boolean, reasons?: string[], workers?: {kind: string, model?: string, device?: string}[]}} */
+  const body = await answer.json().catch(() => ({ reasons: ["The server does not say how it is."] }));
+  const { ready, reasons = [], workers = [] } = body;
   const gpu = workers.find((worker) => worker.kind === "gpu" && worker.model);
   const starting = reasons.length > 0 && reasons.every((reason) => /loading|starting/.test(reason));
   const state = ready ? "ready" : starting ? "starting" : "down";
   return { state, reasons: starting ? reasons : reasons.map(withCommand), model: gpu?.model, device: gpu?.device };
 }
 
-/** Each reason names a command that mends it. */
-function withCommand(reason) {
-  return reason.includes("`") ? reason : `${reason} \`zturbo doctor\` tells more.`;
-}
-
-const WORDS = { ready: "Ready", starting: "Starting", down: "Not ready", gone: "No answer" };
+/**
+ * Each reason names a command that mends it.
+ * @param {string} reason
+ */
+const withCommand = (reason) => (reason.includes("`") ? reason : `${reason} \`zturbo doctor\` tells more.`);
 
 /** The dot in the header. */
 export class Health extends HTMLElement {
-  /** Asks for ever; `onhealth(health)` is called with each answer. */
+  wake = () => {};
+
+  /**
+   * Asks for ever; `onhealth` is called with each answer.
+   * @param {Api} api
+   * @param {(state: State) => void} onhealth
+   */
   async watch(api, onhealth) {
     for (;;) {
       const health = await ask(api);
       this.show(health, api);
       onhealth(health);
       await new Promise((resolve) => {
-        this.wake = resolve;
+        this.wake = () => resolve(undefined);
         setTimeout(resolve, health.state === "ready" ? WELL_MS : ILL_MS);
       });
     }
@@ -45,46 +65,58 @@ export class Health extends HTMLElement {
 
   /** Asks at once: a call has just failed. */
   hurry() {
-    this.wake?.();
+    this.wake();
   }
 
+  /**
+   * @param {State} health
+   * @param {Api} api
+   */
   show({ state, model, device }, api) {
     this.dataset.state = state;
-    const about = [model, device].filter(Boolean).join(" · ");
-    const forget = h("button", { type: "button", class: "quiet square", title: "Forget the key", "aria-label": "Forget the key", onclick: () => forgetKey(api) }, icon("key"));
-    this.replaceChildren(h("span", { class: "dot", "aria-hidden": "true" }), h("span", {}, WORDS[state]), h("span", { class: "note" }, about), api.key ? forget : "");
+    const forget = iconButton("key", "Forget the key", () => {
+      api.key = "";
+      location.reload();
+    });
+    this.replaceChildren(
+      h("span", { class: "dot", "aria-hidden": "true" }),
+      h("span", {}, WORDS[state]),
+      h("span", { class: "note" }, [model, device].filter(Boolean).join(" · ")),
+      api.key ? forget : "",
+    );
   }
-}
-
-function forgetKey(api) {
-  api.key = "";
-  location.reload();
 }
 
 /** Under the header: what is wrong, or that the model is only the demo. */
 export class Banner extends HTMLElement {
+  key = "";
+
+  /** @param {State} health */
   show({ state, reasons, model }) {
     const key = JSON.stringify([state, reasons, model]);
     if (key === this.key) return;
     this.key = key;
     this.dataset.state = state;
-    if (state !== "ready") this.replaceChildren(...reasons.map((reason) => this.line(reason)));
-    else if (model?.startsWith("demo") && !sessionStorage.getItem(DEMO_SEEN)) this.replaceChildren(this.demoLine());
-    else this.replaceChildren();
+    const demo = state === "ready" && model?.startsWith("demo") && !sessionStorage.getItem(DEMO_SEEN);
+    this.replaceChildren(...(demo ? [this.demoLine()] : reasons.map((reason) => this.line(reason))));
   }
 
+  /** @param {string} reason */
   line(reason) {
     const command = reason.match(/`([^`]+)`/)?.[1];
-    return h("div", { class: "banner", role: "alert" }, h("p", {}, ...prose(reason)), command ? copyButton(() => command, "Copy command") : "");
+    const copy = command && copyButton(() => command, "Copy command");
+    return h("div", { class: "banner", role: "alert" }, h("p", {}, ...prose(reason)), copy);
   }
 
   demoLine() {
-    const text = "This is the small demo model: it knows balls, boxes, stars and the like, such as “a red ball on grass”, and draws small pictures. `zturbo pull` fetches the real one.";
+    const text =
+      "This is the small demo model: it draws balls, boxes, stars and the like, such as “a red ball on grass”, " +
+      "128 pixels wide. `zturbo pull` fetches the real one.";
     const close = () => {
       sessionStorage.setItem(DEMO_SEEN, "yes");
       this.replaceChildren();
     };
-    return h("div", { class: "banner demo" }, h("p", {}, ...prose(text)), h("button", { type: "button", class: "quiet", onclick: close }, "Understood"));
+    return h("div", { class: "banner demo" }, h("p", {}, ...prose(text)), button(null, "Got it", close));
   }
 }
 

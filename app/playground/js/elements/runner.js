@@ -1,45 +1,48 @@
 /** Run, Stop and Reset, and what keeps a request from being taken. */
 
-import { h, icon } from "../dom.js";
+import { button, h } from "../dom.js";
 
 /** Fires `run`, `stop` and `reset`. */
 export class Runner extends HTMLElement {
+  message = h("p", { class: "run-message", role: "alert" });
+  run = h(
+    "button",
+    { type: "button", class: "primary" },
+    "Run",
+    h("kbd", {}, /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵"),
+  );
+  stop = button("stop", "Stop", () => this.fire("stop"), { class: "quiet halt", hidden: true });
+
   connectedCallback() {
-    this.message = h("p", { class: "run-message", role: "alert" });
-    this.run = h(
-      "button",
-      { type: "button", class: "primary", onclick: () => this.dispatchEvent(new Event("run")) },
-      "Run",
-      h("kbd", {}, /Mac|iP/.test(navigator.platform) ? "⌘ ↵" : "Ctrl ↵"),
-    );
-    this.stop = h(
-      "button",
-      { type: "button", class: "primary halt", hidden: true, onclick: () => this.dispatchEvent(new Event("stop")) },
-      icon("stop"),
-      "Stop",
-    );
-    this.reset = h("button", { type: "button", class: "quiet", onclick: () => this.dispatchEvent(new Event("reset")) }, icon("restore"), "Reset");
-    this.replaceChildren(this.message, h("div", { class: "run-line" }, this.run, this.stop, this.reset));
+    this.run.addEventListener("click", () => this.fire("run"));
+    const reset = button("restore", "Reset", () => this.fire("reset"), { title: "Every field as it was at first" });
+    this.replaceChildren(this.message, h("div", { class: "run-line" }, this.run, this.stop, reset));
     addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || this.running || document.querySelector("dialog[open]")) return;
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || document.querySelector("dialog[open]")) return;
       event.preventDefault();
-      this.dispatchEvent(new Event("run"));
+      if (!this.run.disabled) this.fire("run");
     });
   }
 
-  /** Keeps the focus on the one button that both are to the user. */
-  set running(running) {
-    const focused = this.contains(document.activeElement);
-    this.run.hidden = running;
-    this.stop.hidden = !running;
-    this.stop.disabled = false;
-    if (focused) (running ? this.stop : this.run).focus();
+  /** @param {string} name */
+  fire(name) {
+    this.dispatchEvent(new Event(name));
   }
 
-  get running() {
-    return this.run.hidden;
+  /** @param {boolean} sending a request is on its way: a second click is a slip of the hand */
+  set sending(sending) {
+    const focused = this.run === document.activeElement;
+    this.run.disabled = sending;
+    if (focused && !sending) this.run.focus();
   }
 
+  /** @param {boolean} watching a run is on the stage, which Stop stops */
+  set watching(watching) {
+    if (this.stop === document.activeElement && !watching) this.run.focus();
+    this.stop.hidden = !watching;
+  }
+
+  /** @param {string} message */
   say(message) {
     this.message.textContent = message;
   }

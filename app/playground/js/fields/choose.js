@@ -8,49 +8,79 @@ import "./seed.js";
 import "./size.js";
 import "./window.js";
 
+/** @import {Context, Field} from "../types" */
+/** @import {Field as FieldElement} from "./field.js" */
+
+/** @type {Record<string, string>} */
 const BY_NAME = {
   prompt: "zt-prompt",
-  negative_prompt: "zt-prompt",
   image_url: "zt-image",
   loras: "zt-loras",
   image_size: "zt-size",
   seed: "zt-seed",
 };
 
-/** Shown by another field: `[name, the field that shows it]`. */
+/**
+ * Shown by another field: by name, the field that shows it.
+ * @type {Record<string, string>}
+ */
 const WITHIN = { enable_prompt_expansion: "prompt" };
 
 const WINDOW = ["control_start", "control_end"];
 
+/** @type {[string, string[]][]} */
 const SECTIONS = [
-  ["Prompt", ["prompt", "negative_prompt", "enable_prompt_expansion"]],
-  ["Control", ["image_url", "preprocess", "control_scale", ...WINDOW]],
+  ["Prompt", ["prompt", "enable_prompt_expansion"]],
+  ["Control", ["image_url", "preprocess", "control_scale"]],
   ["LoRAs", ["loras"]],
-  ["Picture", ["image_size", "num_inference_steps", "seed", "num_images", "output_format"]],
+  ["Picture", ["image_size", "num_images", "seed"]],
 ];
 
-/** The fields in the sections of the form, fields that no section names at the end of the last: `[title, fields]`. */
+/**
+ * The fields in the sections of the form, as `[title, fields]`; what no section names comes last, under "Advanced".
+ * @param {Field[]} fields
+ * @returns {[string, Field[]][]}
+ */
 export function sections(fields) {
   const named = new Set(SECTIONS.flatMap(([, names]) => names));
-  return SECTIONS.map(([title, names], index) => {
-    const own = names.map((name) => fields.find((field) => field.name === name)).filter(Boolean);
-    const others = index === SECTIONS.length - 1 ? fields.filter((field) => !named.has(field.name)) : [];
-    return [title, [...own, ...others]];
-  }).filter(([, own]) => own.length);
+  const isThere = (/** @type {Field | undefined} */ field) => field !== undefined;
+  /** @type {[string, Field[]][]} */
+  const own = SECTIONS.map(([title, names]) => [
+    title,
+    names.map((name) => fields.find((field) => field.name === name)).filter(isThere),
+  ]);
+  /** @type {[string, Field[]]} */
+  const rest = ["Advanced", fields.filter((field) => !named.has(field.name))];
+  return [...own, rest].filter(([, each]) => each.length > 0);
 }
 
-/** The element for a field; null where another field shows it. */
+/**
+ * The element for a field; null where another field shows it.
+ * @param {Field} field
+ * @param {Field[]} fields
+ * @param {Context} context
+ */
 export function elementFor(field, fields, context) {
-  const has = (name) => fields.some((each) => each.name === name);
+  const has = (/** @type {string} */ name) => fields.some((each) => each.name === name);
   if (WITHIN[field.name] && has(WITHIN[field.name])) return null;
   if (WINDOW.includes(field.name) && WINDOW.every(has)) {
     if (field.name !== WINDOW[0]) return null;
     const description = "The share of the steps in which the control image guides the picture.";
-    return document.createElement("zt-window").setup({ ...field, title: "Control window", description }, context);
+    return make("zt-window", { ...field, description }, context);
   }
-  return document.createElement(tagFor(field)).setup(field, context);
+  return make(tagFor(field), field, context);
 }
 
+/**
+ * @param {string} tag
+ * @param {Field} field
+ * @param {Context} context
+ */
+function make(tag, field, context) {
+  return /** @type {FieldElement} */ (document.createElement(tag)).setup(field, context);
+}
+
+/** @param {Field} field */
 function tagFor(field) {
   const byName = BY_NAME[field.name];
   if (byName && (field.name !== "image_size" || field.options)) return byName;

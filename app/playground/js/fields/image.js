@@ -1,52 +1,85 @@
 /** The control image: dropped, pasted, chosen or by URL; beside it the control map that the model will see. */
 
-import { announce, h, icon, iconButton } from "../dom.js";
+import { saying } from "../api.js";
+import { announce, button, h, icon, iconButton } from "../dom.js";
+import { looksLikePhotograph } from "../photo.js";
+import { ControlMap } from "./control_map.js";
 import { Field } from "./field.js";
+import { fileOf, inBytes, remember } from "./filenames.js";
+import { optionWord } from "./words.js";
 
 const TYPES = "image/png,image/jpeg,image/webp,image/heic,image/avif";
-const MAP_DELAY_MS = 250;
-const MAP_ROUTE = "/v1/preprocess";
+const WAYS = "preprocess";
+const AS_IT_IS = "none";
 
 export class ImageField extends Field {
+  /** @type {string | null} the URL that is shown; null before the first */
+  shown = null;
+  file = h("input", { type: "file", accept: TYPES, class: "hidden-visually" });
+  picture = h("img", { alt: "Control image", hidden: true });
+  empty = h("span", { class: "drop-words" });
+  clearing = iconButton("close", "Remove the image", () => this.clear(), { hidden: true });
+  pair = h("div", { class: "pair" });
+  about = h("p", { class: "note image-about", hidden: true });
+  input = h("input", { type: "url", placeholder: "https://… of an image", spellcheck: false });
+  notice = h("div", { class: "notice", role: "status", hidden: true });
+
   build() {
-    this.file = h("input", { type: "file", accept: TYPES, class: "hidden-visually", id: `${this.controlId}-file` });
-    this.file.addEventListener("change", () => this.take(this.file.files[0]));
-    this.picture = h("img", { alt: "Control image", hidden: true });
-    this.picture.addEventListener("load", () => this.measured());
-    this.picture.addEventListener("error", () => this.showable(false));
-    this.prompt = h("span", { class: "drop-words" }, icon("image"), h("strong", {}, "Drop, paste or choose"), h("span", {}, "PNG, JPEG, WebP or HEIC"));
-    this.remove = iconButton("close", "Remove the image", () => (this.value = ""), { hidden: true });
-    const source = h("div", { class: "well" }, h("label", { class: "drop", htmlFor: this.file.id }, this.prompt, this.picture), this.remove);
-    this.map = h("img", { alt: "Control map: what the model will see", hidden: true });
-    this.mapWords = h("span", { class: "drop-words" });
-    const map = h("div", { class: "well map" }, this.mapWords, this.map);
-    this.pair = h("div", { class: "pair" }, this.file, source, map);
-    this.input = h("input", { id: this.controlId, type: "url", placeholder: "https://… or drop a file above", spellcheck: false });
-    this.input.addEventListener("input", () => (this.value = this.input.value.trim()));
-    this.append(...this.head(), this.pair, this.input, this.faultLine());
+    this.file.id = `${this.controlId}-file`;
+    this.input.id = this.controlId;
+    this.map = new ControlMap(this.api, this.draft);
+    this.file.addEventListener("change", () => this.take(this.file.files?.[0]));
+    this.picture.addEventListener("load", () => this.loaded());
+    this.picture.addEventListener("error", () => this.show(false));
+    this.input.addEventListener("input", () => {
+      this.value = this.input.value.trim();
+    });
+    const source = h(
+      "div",
+      { class: "well" },
+      h("label", { class: "drop", htmlFor: this.file.id }, this.empty, this.picture),
+      this.clearing,
+    );
+    this.pair.replaceChildren(this.file, source, this.map.element);
+    this.append(...this.head(), this.pair, this.about, this.input, this.fault, this.notice);
     this.listen();
+  }
+
+  disconnectedCallback() {
+    super.disconnectedCallback();
+    this.map?.stop();
   }
 
   /** A picture may be dropped or pasted anywhere on the page. */
   listen() {
     const { signal } = this.listening;
-    const files = (event) => event.dataTransfer?.types.includes("Files");
-    addEventListener("dragover", (event) => files(event) && (event.preventDefault(), this.pair.classList.add("over")), { signal });
-    addEventListener("dragleave", (event) => event.relatedTarget === null && this.pair.classList.remove("over"), { signal });
+    const hasFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
+    addEventListener(
+      "dragover",
+      (event) => {
+        if (!hasFiles(event)) return;
+        event.preventDefault();
+        this.pair.classList.add("over");
+      },
+      { signal },
+    );
+    addEventListener("dragleave", (event) => event.relatedTarget === null && this.pair.classList.remove("over"), {
+      signal,
+    });
     addEventListener(
       "drop",
       (event) => {
-        if (!files(event)) return;
+        if (!hasFiles(event)) return;
         event.preventDefault();
         this.pair.classList.remove("over");
-        this.take(event.dataTransfer.files[0]);
+        this.take(event.dataTransfer?.files[0]);
       },
       { signal },
     );
     addEventListener(
       "paste",
       (event) => {
-        const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
+        const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
         if (!file) return;
         event.preventDefault();
         this.take(file);
@@ -55,18 +88,26 @@ export class ImageField extends Field {
     );
   }
 
+  /** @param {File | undefined} file */
   async take(file) {
     this.file.value = "";
     if (!file) return;
     this.pair.classList.add("busy");
     try {
-      this.value = await this.api.upload(file);
+      const url = await this.api.upload(file);
+      remember(url, file);
+      this.value = url;
       announce("The control image is in place.");
     } catch (error) {
-      this.draft.setFaults([[this.field.name, error.message]]);
+      this.draft.setFaults([[this.field.name, saying(error)]]);
     } finally {
       this.pair.classList.remove("busy");
     }
+  }
+
+  clear() {
+    this.value = "";
+    this.file.focus();
   }
 
   refresh() {
@@ -75,68 +116,61 @@ export class ImageField extends Field {
     if (this.input.value.trim() !== typed) this.input.value = typed;
     if (url !== this.shown) {
       this.shown = url;
-      this.remove.hidden = !url;
+      this.clearing.hidden = !url;
+      this.isPhotograph = false;
+      this.draft.measure(null);
       const src = url && this.api.showable(url);
       this.picture.removeAttribute("src");
-      this.draft.natural = null;
       if (src) this.picture.src = src;
-      this.showable(Boolean(src));
+      this.show(Boolean(src));
     }
-    this.refreshMap();
+    this.offer();
+    this.map?.refresh(url);
   }
 
-  showable(yes) {
-    this.picture.hidden = !yes;
-    this.prompt.hidden = yes;
-    const elsewhere = Boolean(this.shown) && !yes;
-    this.prompt.querySelector("strong").textContent = elsewhere ? "By URL" : "Drop, paste or choose";
-    this.prompt.lastChild.textContent = elsewhere ? "Fetched by the server" : "PNG, JPEG, WebP or HEIC";
+  /** @param {boolean} picture whether there is one to show */
+  show(picture) {
+    this.picture.hidden = !picture;
+    this.empty.hidden = picture;
+    const elsewhere = Boolean(this.shown) && !picture;
+    const first = elsewhere
+      ? [h("strong", {}, "By URL")]
+      : [
+          h("strong", { class: "for-mouse" }, "Drop, paste or choose"),
+          h("strong", { class: "for-touch" }, "Tap to choose"),
+        ];
+    const note = elsewhere ? "Fetched by the server" : "PNG, JPEG, WebP or HEIC";
+    this.empty.replaceChildren(icon("image"), ...first, h("span", {}, note));
+    // The URL of what this browser sent says nothing to people; its name does.
+    this.input.hidden = picture && !this.input.matches(":focus");
+    this.tell();
   }
 
-  measured() {
-    this.draft.natural = [this.picture.naturalWidth, this.picture.naturalHeight];
-    this.draft.dispatchEvent(new Event("natural"));
+  tell() {
+    const file = fileOf(this.shown ?? "");
+    const facts = [file?.name, file && inBytes(file.size), this.draft.natural?.join(" × ")].filter(Boolean);
+    this.about.hidden = this.picture.hidden;
+    this.about.textContent = facts.join(" · ");
   }
 
-  refreshMap() {
-    const { preprocess, image_size: imageSize } = this.draft.values;
-    const wanted = this.shown && preprocess && this.api.has(MAP_ROUTE) && looksWhole(this.shown);
-    const key = wanted ? JSON.stringify([this.shown, preprocess, imageSize]) : "";
-    if (key === this.mapKey) return;
-    this.mapKey = key;
-    this.asking?.abort();
-    clearTimeout(this.mapTimer);
-    this.tellMap(wanted ? "Making the control map…" : this.shown ? "" : "The control map shows here");
-    if (wanted) this.mapTimer = setTimeout(() => this.askMap(preprocess, imageSize), MAP_DELAY_MS);
+  loaded() {
+    this.draft.measure([this.picture.naturalWidth, this.picture.naturalHeight]);
+    this.isPhotograph = looksLikePhotograph(this.picture);
+    this.tell();
+    this.offer();
   }
 
-  async askMap(preprocess, imageSize) {
-    this.asking = new AbortController();
-    const { signal } = this.asking;
-    const body = { image_url: this.shown, preprocess, image_size: imageSize };
-    try {
-      const made = await this.api.post(MAP_ROUTE.slice(1), body, signal);
-      this.map.src = this.api.ownFile(made.control_image);
-      await this.map.decode();
-      this.map.hidden = false;
-      this.mapWords.hidden = true;
-      this.draft.natural ??= [made.width, made.height];
-      this.draft.dispatchEvent(new Event("natural"));
-    } catch (error) {
-      if (error.name !== "AbortError") this.tellMap(error.message.replace(/^\w+: /, ""));
-    }
+  /** Says that a photograph is no control map, and offers to make one. */
+  offer() {
+    const ways = this.draft.field(WAYS);
+    const wanted = Boolean(this.isPhotograph && ways && this.draft.values[WAYS] === AS_IT_IS);
+    if (wanted === !this.notice.hidden) return;
+    this.notice.hidden = !wanted;
+    const usable = (ways?.options ?? []).filter((option) => option !== AS_IT_IS && !ways?.unavailable[option]);
+    const offers = usable.map((option) => button(null, optionWord(WAYS, option), () => this.draft.set(WAYS, option)));
+    const words = "This looks like a photograph. The model wants a map of it: guide the picture by";
+    this.notice.replaceChildren(h("p", {}, words), h("div", { class: "notice-offers" }, ...offers));
   }
-
-  tellMap(words) {
-    this.map.hidden = true;
-    this.mapWords.hidden = false;
-    this.mapWords.textContent = words;
-  }
-}
-
-/** A URL that is being typed is not worth asking about. */
-function looksWhole(url) {
-  return url.startsWith("data:image/") || url.includes("/v1/files/") || /^https?:\/\/[^/]+\.[^/]+\/.+/.test(url);
 }
 
 customElements.define("zt-image", ImageField);

@@ -1,14 +1,22 @@
 /** Fields that any schema may have: text, choice, switch, number, slider, and JSON for the rest. */
 
+import { saying } from "../api.js";
 import { h } from "../dom.js";
+import { parse, stringify } from "../json.js";
 import { Field } from "./field.js";
 import { range } from "./range.js";
+import { optionWord, titleOf } from "./words.js";
 
 export class TextField extends Field {
+  input = h("input", { type: "text" });
+
   build() {
-    this.input = h("input", { id: this.controlId, type: "text", placeholder: this.field.example ?? "" });
-    this.input.addEventListener("input", () => (this.value = this.input.value));
-    this.append(...this.head(), this.input, this.faultLine());
+    this.input.id = this.controlId;
+    this.input.placeholder = this.field.example ?? "";
+    this.input.addEventListener("input", () => {
+      this.value = this.input.value;
+    });
+    this.append(...this.head(), this.input, this.fault);
   }
 
   refresh() {
@@ -16,41 +24,56 @@ export class TextField extends Field {
   }
 }
 
-/** One of an enum's values, as buttons side by side. */
+/** One of an enum's values, as buttons side by side; one that cannot be used now says why. */
 export class ChoiceField extends Field {
+  group = h("div", { class: "segments", role: "radiogroup" });
+  /** @type {HTMLInputElement[]} */
+  inputs = [];
+
   build() {
-    const inputs = this.field.options.map((option) =>
+    this.inputs = this.options.map((option) =>
       h("input", {
         type: "radio",
         name: this.controlId,
         value: option,
         id: `${this.controlId}-${option}`,
-        onchange: () => (this.value = option),
+        onchange: () => {
+          this.value = option;
+        },
       }),
     );
-    this.inputs = inputs;
-    const group = h(
-      "div",
-      { class: "segments", role: "radiogroup", "aria-labelledby": `${this.controlId}-name` },
-      ...inputs.map((input, index) => h("label", {}, input, h("span", {}, this.word(this.field.options[index])))),
-    );
-    this.append(...this.head("legend"), group, this.faultLine());
+    this.group.setAttribute("aria-labelledby", `${this.controlId}-name`);
+    const labels = this.inputs.map((input, index) => h("label", {}, input, this.option(this.options[index])));
+    this.group.replaceChildren(...labels);
+    this.append(...this.head("legend"), this.group, this.fault);
   }
 
-  word(option) {
-    return String(option);
+  get options() {
+    return this.field.options ?? [];
+  }
+
+  /**
+   * What stands for an option.
+   * @param {string} option
+   */
+  option(option) {
+    return h("span", { title: this.field.unavailable[option] ?? option }, optionWord(this.field.name, option));
   }
 
   refresh() {
-    for (const [index, input] of this.inputs.entries()) input.checked = this.field.options[index] === this.value;
+    for (const [index, input] of this.inputs.entries()) input.checked = this.options[index] === this.value;
   }
 }
 
 export class SwitchField extends Field {
+  input = h("input", { type: "checkbox", role: "switch", class: "switch" });
+
   build() {
-    this.input = h("input", { id: this.controlId, type: "checkbox", role: "switch", class: "switch" });
-    this.input.addEventListener("change", () => (this.value = this.input.checked));
-    this.append(...this.head("label", this.input), this.faultLine());
+    this.input.id = this.controlId;
+    this.input.addEventListener("change", () => {
+      this.value = this.input.checked;
+    });
+    this.append(...this.head("label", this.input), this.fault);
   }
 
   refresh() {
@@ -61,31 +84,30 @@ export class SwitchField extends Field {
 /** A number with both bounds. */
 export class SliderField extends Field {
   build() {
-    const { title, minimum, maximum, type } = this.field;
-    const onchange = (value) => (this.value = value);
-    this.range = range({ id: this.controlId, label: title, minimum, maximum, integer: type === "integer", onchange });
-    this.append(...this.head("label", this.range.number), this.range.element, this.faultLine());
+    const { minimum = 0, maximum = 1, type } = this.field;
+    const label = titleOf(this.field);
+    this.range = range({ id: this.controlId, label, minimum, maximum, integer: type === "integer" }, (value) => {
+      this.value = value;
+    });
+    this.append(...this.head("label", this.range.number), this.range.element, this.fault);
   }
 
   refresh() {
-    this.range.show(this.value ?? this.field.initial ?? this.field.minimum);
+    this.range?.show(this.value ?? this.field.initial ?? this.field.minimum);
   }
 }
 
 export class NumberField extends Field {
+  input = h("input", { type: "number" });
+
   build() {
     const { minimum, maximum, type } = this.field;
-    this.input = h("input", {
-      id: this.controlId,
-      type: "number",
-      step: type === "integer" ? 1 : "any",
-      min: minimum ?? "",
-      max: maximum ?? "",
-    });
+    const bounds = { step: type === "integer" ? "1" : "any", min: String(minimum ?? ""), max: String(maximum ?? "") };
+    Object.assign(this.input, { id: this.controlId, ...bounds });
     this.input.addEventListener("input", () => {
       this.value = Number.isNaN(this.input.valueAsNumber) ? undefined : this.input.valueAsNumber;
     });
-    this.append(...this.head(), this.input, this.faultLine());
+    this.append(...this.head(), this.input, this.fault);
   }
 
   refresh() {
@@ -95,20 +117,23 @@ export class NumberField extends Field {
 
 /** What no other field can show. */
 export class JsonField extends Field {
+  input = h("textarea", { class: "code", rows: 3, spellcheck: false });
+
   build() {
-    this.input = h("textarea", { id: this.controlId, class: "code", rows: 3, spellcheck: false });
+    this.input.id = this.controlId;
     this.input.addEventListener("change", () => {
       try {
-        this.value = this.input.value.trim() ? JSON.parse(this.input.value) : undefined;
+        this.value = this.input.value.trim() ? parse(this.input.value) : undefined;
       } catch (error) {
-        this.draft.setFaults([[this.field.name, error.message]]);
+        this.draft.setFaults([[this.field.name, `Invalid JSON: ${saying(error)}`]]);
       }
     });
-    this.append(...this.head(), this.input, this.faultLine());
+    this.append(...this.head(), this.input, this.fault);
   }
 
   refresh() {
-    if (document.activeElement !== this.input) this.input.value = this.value === undefined ? "" : JSON.stringify(this.value, null, 1);
+    if (document.activeElement === this.input) return;
+    this.input.value = this.value === undefined ? "" : stringify(this.value, 1);
   }
 }
 

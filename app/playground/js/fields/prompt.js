@@ -1,54 +1,53 @@
 /** The prompt, with Magic Prompt under it where the model has `enable_prompt_expansion`. */
 
-import { announce, h, icon } from "../dom.js";
+import { saying } from "../api.js";
+import { announce, button, h, icon } from "../dom.js";
 import { Field } from "./field.js";
 
 const EXPANSION = "enable_prompt_expansion";
 
 export class PromptField extends Field {
+  input = h("textarea", { rows: 4, class: "prompt" });
+  magic = h("input", { type: "checkbox", role: "switch", class: "switch", id: `field-${EXPANSION}` });
+  expand = button("wand", "Expand now", () => this.expandNow());
+
   build() {
-    this.input = h("textarea", { id: this.controlId, rows: 4, placeholder: this.field.example ?? "", class: "prompt" });
-    this.input.addEventListener("input", () => (this.value = this.input.value));
-    this.example = h("button", { type: "button", class: "quiet small example", onclick: () => this.onExample() }, icon("spark"), "Run an example");
-    this.append(...this.head("label", this.example), this.input, this.faultLine());
-    if (this.field.name === "prompt" && this.draft.field(EXPANSION)) this.append(this.buildMagic());
+    this.input.id = this.controlId;
+    this.input.placeholder = this.field.example ?? "";
+    this.input.addEventListener("input", () => {
+      this.value = this.input.value;
+    });
+    this.append(...this.head(), this.input, this.fault);
+    const expansion = this.draft.field(EXPANSION);
+    if (expansion) this.append(this.buildMagic(expansion.description));
   }
 
-  buildMagic() {
-    this.magic = h("input", { type: "checkbox", role: "switch", class: "switch", id: `field-${EXPANSION}` });
+  /** @param {string} title */
+  buildMagic(title) {
     this.magic.addEventListener("change", () => this.draft.set(EXPANSION, this.magic.checked));
-    const line = h(
-      "div",
-      { class: "magic" },
-      this.magic,
-      h("label", { htmlFor: this.magic.id, title: this.draft.field(EXPANSION).description }, icon("spark"), "Magic Prompt"),
-    );
-    if (this.api.has("/v1/expand")) {
-      this.expand = h("button", { type: "button", class: "quiet", onclick: () => this.expandNow() }, icon("wand"), "Expand now");
-      line.append(this.expand);
-    }
-    return line;
+    const label = h("label", { htmlFor: this.magic.id, title }, icon("wand"), "Magic Prompt");
+    return h("div", { class: "magic" }, this.magic, label, this.expand);
   }
 
   /** Puts the expanded prompt in the place of the prompt; Ctrl+Z takes it back. */
   async expandNow() {
-    if (!this.input.value.trim()) return this.input.focus();
     this.expand.disabled = true;
     this.expand.classList.add("waiting");
     try {
-      const seed = Math.max(0, this.draft.values.seed ?? 0);
-      const { expanded_prompt: expanded, warning } = await this.api.post("v1/expand", { prompt: this.value, seed });
+      const { seed = -1 } = this.draft.values;
+      const asked = seed < 0 ? { prompt: this.value } : { prompt: this.value, seed };
+      const { expanded_prompt: expanded, warning } = await this.api.post("v1/expand", asked);
       if (warning) this.draft.setFaults([[this.field.name, warning]]);
       if (expanded) this.typeOver(expanded);
     } catch (error) {
-      this.draft.setFaults([[this.field.name, error.message]]);
+      this.draft.setFaults([[this.field.name, saying(error)]]);
     } finally {
       this.expand.disabled = false;
       this.expand.classList.remove("waiting");
     }
-    return undefined;
   }
 
+  /** @param {string} text */
   typeOver(text) {
     this.input.focus();
     this.input.select();
@@ -59,9 +58,8 @@ export class PromptField extends Field {
 
   refresh() {
     if (this.input.value !== (this.value ?? "")) this.input.value = this.value ?? "";
-    this.example.hidden = this.field.name !== "prompt" || Boolean(this.value);
-    if (this.magic) this.magic.checked = Boolean(this.draft.values[EXPANSION]);
-    if (this.expand && !this.expand.classList.contains("waiting")) this.expand.disabled = !this.input.value.trim();
+    this.magic.checked = Boolean(this.draft.values[EXPANSION]);
+    if (!this.expand.classList.contains("waiting")) this.expand.disabled = !this.input.value.trim();
   }
 }
 

@@ -7,28 +7,33 @@ import { Field } from "./field.js";
 const NOTCH = 0.01;
 
 export class WindowField extends Field {
+  start = this.handle("control_start", "Guide from here");
+  end = this.handle("control_end", "Guide up to here");
+  cells = h("div", { class: "cells", "aria-hidden": "true" });
+  words = h("output", { class: "figure" });
+  note = h("span", { class: "note" });
+
   build() {
-    this.start = this.handle("control_start", "Control start");
-    this.end = this.handle("control_end", "Control end");
-    this.cells = h("div", { class: "cells", "aria-hidden": "true" });
-    this.words = h("output", { class: "figure" });
-    this.note = h("span", { class: "note", id: `${this.controlId}-note` });
-    const head = this.head("legend", this.words);
-    this.append(
-      ...head,
-      h("div", { class: "window", role: "group", "aria-labelledby": `${this.controlId}-name` }, this.cells, this.start, this.end),
-      this.note,
-      this.faultLine(),
-    );
+    const group = { class: "window", role: "group", "aria-labelledby": `${this.controlId}-name` };
+    const line = h("div", group, this.cells, this.start, this.end);
+    this.append(...this.head("legend", this.words), line, this.note, this.fault);
   }
 
+  /**
+   * @param {"control_start" | "control_end"} name
+   * @param {string} label
+   */
   handle(name, label) {
     const input = h("input", { type: "range", min: 0, max: 1, step: NOTCH, "aria-label": label, id: `field-${name}` });
     input.addEventListener("input", () => this.move(name, input.valueAsNumber));
     return input;
   }
 
-  /** The handles push each other: the window never runs backward. */
+  /**
+   * The handles push each other: the window never runs backward.
+   * @param {"control_start" | "control_end"} name
+   * @param {number} value
+   */
   move(name, value) {
     const { values } = this.draft;
     const start = name === "control_start" ? value : Math.min(values.control_start, value);
@@ -41,11 +46,11 @@ export class WindowField extends Field {
     const guided = guidedSteps(steps, start, end);
     const cells = guided.map((lit, index) => h("span", { class: lit ? "cell lit" : "cell" }, String(index + 1)));
     this.cells.replaceChildren(...cells);
-    for (const [input, value] of [
+    for (const [input, value] of /** @type {[HTMLInputElement, number][]} */ ([
       [this.start, start],
       [this.end, end],
-    ]) {
-      input.value = value;
+    ])) {
+      input.value = String(value);
       input.setAttribute("aria-valuetext", `${Math.round(value * 100)} percent. ${describeSteps(guided)}`);
     }
     // Of two handles in one place, the one that can still move must be on top.
