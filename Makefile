@@ -13,6 +13,10 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
 
+# What checks JavaScript is node's; everything else goes without.
+NODE_TOOLS := command -v node >/dev/null && [ -x node_modules/.bin/biome ] && [ -x node_modules/.bin/tsc ]
+NODE_HINT := with node on the PATH, npm install --no-package-lock
+
 # A server is five processes, the tests start hundreds: without bytecode on the disk each compiles its imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -63,10 +67,13 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(NODE_TOOLS) || { echo "biome and tsc skipped, the playground's JavaScript is unchecked: $(NODE_HINT)"; exit 0; }; \
+		set -x; node_modules/.bin/biome ci --error-on-warnings && node_modules/.bin/tsc -p app/playground/jsconfig.json
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	@$(NODE_TOOLS) || { echo "biome skipped: $(NODE_HINT)"; exit 0; }; set -x; node_modules/.bin/biome check --write
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.server
