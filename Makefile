@@ -68,12 +68,12 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@$(NODE_TOOLS) || { echo "biome and tsc skipped, the playground's JavaScript is unchecked: $(NODE_HINT)"; exit 0; }; \
-		set -x; node_modules/.bin/biome ci --error-on-warnings && node_modules/.bin/tsc -p app/playground/jsconfig.json
+		set -x; node_modules/.bin/biome ci --error-on-warnings app/playground && node_modules/.bin/tsc -p app/playground/jsconfig.json
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	@$(NODE_TOOLS) || { echo "biome skipped: $(NODE_HINT)"; exit 0; }; set -x; node_modules/.bin/biome check --write
+	@$(NODE_TOOLS) || { echo "biome skipped: $(NODE_HINT)"; exit 0; }; set -x; node_modules/.bin/biome check --write app/playground
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.server
