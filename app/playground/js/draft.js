@@ -136,11 +136,13 @@ export function savedDraft(models) {
 }
 
 /**
- * The value of a seed field that lets the server draw one: -1 where that is allowed, else nothing at all.
+ * The value of a seed field that lets the server draw one: -1 where that is allowed and the field has a default, else
+ * nothing at all.
  * @param {Field} field
  */
 export function drawn(field) {
-  return field.minimum === undefined || field.minimum < 0 ? -1 : undefined;
+  const negative = field.minimum === undefined || field.minimum < 0;
+  return negative && field.initial !== undefined ? -1 : undefined;
 }
 
 /**
