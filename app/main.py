@@ -53,6 +53,7 @@ from app.routes import (
 from app.schemas import errors_answered
 from app.webhooks import Webhooks
 from models.errors import DiskFull
+from worker.cancellation import cancelled
 from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
 from worker.queue.requests import RequestStore
 from worker.secret import Secret
@@ -162,7 +163,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.webhooks.start()
     telling = asyncio.create_task(_tell_storage(app.state.requests))
     yield
-    telling.cancel()
+    await cancelled(telling)
     await app.state.webhooks.stop()
     await app.state.requests.close()
 

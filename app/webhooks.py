@@ -19,6 +19,7 @@ from app.config import Settings
 from app.fal import bodies
 from app.links import Links
 from worker import logs
+from worker.cancellation import cancelled
 from worker.errors import FetchError, StoreUnavailable
 from worker.inputs.guard import AllowList
 from worker.queue.requests import RequestStore
@@ -51,10 +52,9 @@ class Webhooks:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._task, *self._sending) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # First the one that starts others.
+        await cancelled(self._task)
+        await cancelled(*self._sending)
 
     async def _run(self) -> None:
         while True:

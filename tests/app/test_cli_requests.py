@@ -23,7 +23,7 @@ from app.cli import inspect
 from app.cli import requests as commands
 from app.cli.exits import Exit
 from app.cli.options import build_bodies, image_url
-from app.cli.progress import RequestProgress, describe
+from app.cli.progress import RequestProgress
 from app.client import Client
 from app.config import Settings
 from app.main import create_app
@@ -358,40 +358,25 @@ def test_wrong_key_is_a_permission_fault(settings: Settings) -> None:
         assert CliRunner().invoke(_cli(), arguments).exit_code == Exit.NO_PERMISSION
 
 
-def test_interrupt_asks_the_server_to_cancel(base_url: str, hands: WorkerHands) -> None:
+def test_interrupt_asks_the_server_to_cancel(
+    base_url: str, hands: WorkerHands, caplog: pytest.LogCaptureFixture
+) -> None:
     # A test run in the background is started with SIGINT ignored, which children inherit.
     script = (
         "import signal, typer; from app.cli import requests; cli = typer.Typer(); requests.register(cli); "
         "signal.signal(signal.SIGINT, signal.default_int_handler); cli()"
     )
     command = [sys.executable, "-c", script, "submit", *MINIMAL, "--base-url", base_url]
+    caplog.set_level("INFO", "zturbo")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: hands.client.zcard("zturbo:line"), seconds=30)
         [request_id] = hands.client.zrange("zturbo:line", 0, -1)
         with Client(base_url) as client:
             hands.generate(step=1)
+            # Only from its first question on is it known to have heard the id.
+            wait_for(lambda: any("/status" in str(vars(record).get("route")) for record in caplog.records))
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=30)
             assert client.result(str(request_id))["status"] == "cancelled"
     assert process.returncode == Exit.INTERRUPTED
     assert "cancelled" in told
-
-
-def test_bar_shows_place_in_line_step_and_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
-    with RequestProgress() as progress:
-        progress.show({"status": "in_queue", "queue_position": 3, "progress": 0.0})
-        progress.bars.refresh()
-        progress.show({"status": "in_progress", "progress": 0.25, "step": 2, "total_steps": 8})
-        progress.bars.refresh()
-    assert "in queue, 3 ahead" in shown.getvalue()
-    assert "step 2/8" in shown.getvalue()
-    assert "0:00:0" in shown.getvalue()
-
-
-def test_description_reads_like_a_sentence() -> None:
-    assert describe({"status": "in_progress"}) == "in progress"
-    assert describe({"status": "in_queue", "queue_position": 0}) == "in queue, 0 ahead"

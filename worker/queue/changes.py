@@ -14,6 +14,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from worker.cancellation import cancelled
 from worker.queue import keys
 
 LINE_SECONDS = 0.5
@@ -59,10 +60,7 @@ class Changes:
         self._task: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await cancelled(self._task)
 
     @asynccontextmanager
     async def listen(self, request_id: str) -> AsyncIterator[Listener]:

@@ -1,0 +1,28 @@
+"""What the command line tells of a request on its way."""
+
+import io
+import sys
+
+import pytest
+
+from app.cli.progress import RequestProgress, describe
+
+
+def test_bar_shows_place_in_line_step_and_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
+    with RequestProgress() as progress:
+        progress.show({"status": "in_queue", "queue_position": 3, "progress": 0.0})
+        progress.bars.refresh()
+        progress.show({"status": "in_progress", "progress": 0.25, "step": 2, "total_steps": 8})
+        progress.bars.refresh()
+    assert "in queue, 3 ahead" in shown.getvalue()
+    assert "step 2/8" in shown.getvalue()
+    assert "0:00:0" in shown.getvalue()
+
+
+def test_description_reads_like_a_sentence() -> None:
+    assert describe({"status": "in_progress"}) == "in progress"
+    assert describe({"status": "in_queue", "queue_position": 0}) == "in queue, 0 ahead"

@@ -1,0 +1,21 @@
+"""Ends tasks for sure: one `cancel()` may be lost."""
+
+import asyncio
+
+AGAIN_SECONDS = 0.2
+
+
+async def cancelled(*tasks: "asyncio.Task[None] | None") -> None:
+    """Cancel the tasks, again and again, until each has ended; what they raised is left in them.
+
+    `asyncio.wait_for` before Python 3.12, by which redis-py sends every command, swallows a cancellation that
+    comes just when what it waits for is done: the task goes on, and who waits for its end waits for ever.
+    """
+    pending = {task for task in tasks if task is not None}
+    while pending:
+        for task in pending:
+            task.cancel()
+        ended, pending = await asyncio.wait(pending, timeout=AGAIN_SECONDS)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()
