@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PYTEST_ARGS ?= -n 2
+# A third of the tests' time is waiting: for servers to start, leases to run out.
+PYTEST_ARGS ?= -n 3
 SERVE_ARGS ?=
 
 # A uv on the PATH if it works, else one inside .venv.
