@@ -52,7 +52,7 @@ class InputModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_the_default(cls, body: Any) -> Any:
-        if not isinstance(body, dict):
+        if not isinstance(body, dict) or None not in body.values():
             return body
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
         return {name: value for name, value in body.items() if value is not None or name not in optional}

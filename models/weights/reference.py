@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 SUFFIX = ".safetensors"
 _PART = re.compile(r"\w[\w.\- +()\[\],&]*")
 _MAX_PART_BYTES = 200
+_NOT_IN_A_URL = re.compile(r"[\x00- \\\x7f]")
 _REPO_PART = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -92,7 +93,7 @@ def check_url(text: str) -> SplitResult:
     if parts.username is not None or parts.password is not None:
         raise ReferenceFault("a URL must have no user name or password in it")
     # A percent sign gives an IPv6 address a scope, which means something on one machine alone.
-    if not host or "%" in host or any(character <= " " or character in "\\\x7f" for character in text):
+    if not host or "%" in host or _NOT_IN_A_URL.search(text):
         raise ReferenceFault("is not a URL: it has no host, or a space or backslash in it")
     return parts
 
