@@ -17,7 +17,7 @@ from app.schemas import (
     WebhookBody,
 )
 from worker.queue.follow import Snapshot
-from worker.queue.work_queue import Record, State
+from worker.queue.record import Record, State
 
 STATUS_WORDS: dict[State, RequestStatus] = {
     "in_queue": "in_queue",

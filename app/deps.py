@@ -12,8 +12,8 @@ from app.config import Settings
 from app.errors import UnknownRequest
 from app.links import Links, links_of
 from worker import logs
+from worker.queue.record import Record
 from worker.queue.requests import RequestStore
-from worker.queue.work_queue import Record
 from worker.secret import Secret
 from worker.storage.pictures import Storage
 

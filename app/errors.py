@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.responses import JSONResponse
 
-from worker.queue.requests import Outage
+from worker.queue.outages import Outage
 
 MAX_QUOTED_CHARACTERS = 60
 """Of a caller's own value when a sentence quotes it."""

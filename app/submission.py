@@ -24,8 +24,9 @@ from worker import logs
 from worker.errors import FetchError, ImageError
 from worker.inputs.guard import AllowList
 from worker.queue.follow import outcome
-from worker.queue.requests import CallersKey, RequestStore, Taken, new_request_id
-from worker.queue.work_queue import Record
+from worker.queue.outages import new_request_id
+from worker.queue.record import Record
+from worker.queue.requests import CallersKey, RequestStore, Taken
 from worker.storage.workspace import holds_picture
 from worker.webhooks import judge_url
 

@@ -22,8 +22,8 @@ from worker import logs
 from worker.cancellation import cancelled
 from worker.errors import FetchError, StoreUnavailable
 from worker.inputs.guard import AllowList
+from worker.queue.record import Record
 from worker.queue.requests import RequestStore
-from worker.queue.work_queue import Record
 from worker.secret import Secret
 from worker.webhooks import GONE, next_pause, post, sign
 

@@ -13,11 +13,11 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import redis
 from rq import Queue as BellQueue
@@ -31,14 +31,17 @@ from models.schema.inputs import ControlNetLoraInput
 from models.schema.model_ids import CONTROLNET_LORA
 from worker.config import WorkerSettings
 from worker.host.embedded_redis import Fsync
+from worker.queue import scripts
 from worker.queue.affinity import NO_WEIGHTS
 from worker.queue.connection import connect
-from worker.queue.doorbell import BELL_LISTS
 from worker.queue.keys import Queue
+from worker.queue.record import RECORD_VERSION, Record
 from worker.queue.registry import Registry, WorkerInfo
 from worker.queue.requests import RequestStore
-from worker.queue.scripts import script_source
-from worker.queue.work_queue import RECORD_VERSION, Record, WorkQueue, pairs
+from worker.queue.scripts import Call
+from worker.queue.work_queue import WorkQueue
+
+T = TypeVar("T")
 
 STEPS = 8
 LIFE = {
@@ -129,32 +132,44 @@ class Bench:
         }
 
     def _fill(self, depth: int) -> None:
-        record = ("version", RECORD_VERSION, "model_id", CONTROLNET_LORA, "input", json.dumps(BODY))
-        fields = (*record, "warnings", "[]")
-        submits = ((f"r{n}", f"caller-{n % CALLERS}", "", "", 0, 10**9, 0, 0, *fields) for n in range(depth))
-        self._many("submit", submits)
-        taken = self._many(
-            "next", (("io", f"t{n}", "w", 10**6, RECORD_VERSION, "/") for n in range(depth // 2))
+        fields: dict[str, str | int] = {
+            "version": RECORD_VERSION,
+            "model_id": CONTROLNET_LORA,
+            "input": json.dumps(BODY),
+            "warnings": "[]",
+        }
+        self._many(
+            scripts.submit(id=f"r{n}", owner=f"caller-{n % CALLERS}", most=10**9, fields=fields)
+            for n in range(depth)
         )
-        made = json.dumps(PREPARED)
-        ids = (pairs(fields)["id"] for fields in taken)
-        self._many("advance", ((id, f"t{n}", "generate", "prepared", made) for n, id in enumerate(ids)))
+        taken = self._many(
+            scripts.next(
+                queue="io", token=f"t{n}", worker_id="w", lease_ms=10**6, known_version=RECORD_VERSION
+            )
+            for n in range(depth // 2)
+        )
+        made = {"prepared": json.dumps(PREPARED)}
+        self._many(
+            scripts.advance(id=record["id"], token=f"t{n}", stage="generate", fields=made)
+            for n, record in enumerate(taken)
+            if record
+        )
 
     def _let_rewrite_end(self) -> None:
         """While Redis rewrites its append-only file, every page that it writes to is copied first."""
         while self._client.info("persistence")["aof_rewrite_in_progress"]:
             time.sleep(0.1)
 
-    def _many(self, name: str, calls: Iterable[Sequence[Any]]) -> list[Any]:
+    def _many(self, calls: Iterable[Call[T]]) -> list[T]:
         """The same script over and over, a batch at a time; not what is measured."""
-        sha = self._client.script_load(script_source(name))
-        answers: list[Any] = []
+        answers: list[T] = []
         waiting = iter(calls)
         while batch := list(islice(waiting, BATCH)):
+            sha = self._client.script_load(scripts.script_source(batch[0].script))
             with self._client.pipeline(transaction=False) as pipe:
-                for arguments in batch:
-                    pipe.evalsha(sha, len(BELL_LISTS), *BELL_LISTS, *arguments)
-                answers += pipe.execute()
+                for call in batch:
+                    pipe.evalsha(sha, 0, *call.sent)
+                answers += [call.read(said) for call, said in zip(batch, pipe.execute(), strict=True)]
         return answers
 
     async def _submit_and_ask(self, name: str, requests: int) -> None:

@@ -33,11 +33,22 @@ CONSUMER = tuple(f"tests/worker/runtime/test_{name}.py" for name in ("consumer",
 TASKS = ("tests/worker/stages/test_stages.py", *CONSUMER)
 QUEUE = tuple(
     f"tests/worker/queue/test_{name}.py"
-    for name in ("work_queue", "reaping", "declare_dead", "limits", "fair_share", "io_share", "affinity")
+    for name in [
+        "scripts",
+        "work_queue",
+        "reaping",
+        "declare_dead",
+        "limits",
+        "fair_share",
+        "io_share",
+        "affinity",
+    ]
 )
 MODULES = {
     "worker/inputs/guard.py": GUARD,
     "worker/inputs/fetch.py": FETCH,
+    "worker/queue/record.py": (*QUEUE, *WEBHOOKS),
+    "worker/queue/scripts.py": (*QUEUE, *WEBHOOKS),
     "worker/queue/work_queue.py": (*QUEUE, *WEBHOOKS),
     "worker/queue/lua": (*QUEUE, *WEBHOOKS),
     "worker/runtime/consumer.py": CONSUMER,

@@ -7,6 +7,8 @@ from pydantic import Field
 from models.config import ModelSettings
 from worker.logs import LogFormat
 
+DAY_SECONDS = 86_400
+
 
 class WorkerSettings(ModelSettings):
     """Everything `ModelSettings` has, and what the queue and the stages need."""

@@ -31,7 +31,7 @@ from models.schema.fields import (
 from models.schema.inputs import AnyInput, Windowed
 from models.sizes import GRID, ImageSize
 from worker.errors import StorageError
-from worker.queue.work_queue import Record, State
+from worker.queue.record import Record, State
 
 OWNER, APP = "fal-ai", "z-image"
 MODEL_PATH = "turbo/controlnet/lora"

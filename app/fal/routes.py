@@ -16,7 +16,7 @@ from app.links import Links
 from app.submission import MAX_WAIT_SECONDS, SubmissionDep, WebhookQuery
 from models.schema.model_ids import CONTROLNET_LORA
 from worker.queue.follow import follow
-from worker.queue.work_queue import FINAL_STATES, Record
+from worker.queue.record import FINAL_STATES, Record
 from worker.storage.pictures import Storage
 
 EARLY = {"detail": "Request is still in progress"}

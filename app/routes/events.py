@@ -8,7 +8,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from app.answers import event_body, result_body
 from app.deps import LinksDep, OwnRecord, RequestsDep
 from worker.queue.follow import follow
-from worker.queue.work_queue import FINAL_STATES
+from worker.queue.record import FINAL_STATES
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from app.schemas import ExpandBody, errors_answered
 from app.submission import SubmissionDep
 from models.schema.inputs import ExpandInput
-from worker.queue.work_queue import EXPAND
+from worker.queue.record import EXPAND
 
 router = APIRouter(prefix="/v1/expand", tags=["preprocess"])
 

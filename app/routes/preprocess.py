@@ -15,7 +15,7 @@ from models.errors import SizeError
 from models.schema.inputs import PreprocessInput
 from models.weights.installed_loras import find_loras
 from worker.errors import FetchError, ImageError
-from worker.queue.work_queue import CONTROL_MAP
+from worker.queue.record import CONTROL_MAP
 from worker.storage.pictures import Storage, new_file_id
 
 MAPPING = CapacityLimiter(4)

@@ -10,7 +10,7 @@ from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep
 from app.errors import NotFinished, UnknownRequest
 from app.schemas import CancelBody, DeletedBody, RequestBody, RequestsBody, ResultBody, StatusBody
-from worker.queue.work_queue import FINAL_STATES, State
+from worker.queue.record import FINAL_STATES, State
 
 MAX_PAGE = 100
 

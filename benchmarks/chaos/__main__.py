@@ -28,7 +28,7 @@ from benchmarks.chaos.stage import Server, staged
 from benchmarks.chaos.verdict import Verdict, judge
 from benchmarks.rows import percentiles, write_row
 from worker.host.embedded_redis import Fsync
-from worker.queue.work_queue import FINAL_STATES
+from worker.queue.record import FINAL_STATES
 from worker.storage.objects import FolderObjects
 
 START_SECONDS = 120.0

@@ -19,7 +19,7 @@ from benchmarks.store import running_store
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
 from worker.queue.lease import BEATS_PER_LEASE
-from worker.queue.scripts import Scripts
+from worker.queue.scripts import Scripts, submit
 from worker.queue.work_queue import WorkQueue
 from worker.runtime.reconciler import TICK_SECONDS
 
@@ -52,8 +52,8 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
         died_at = {}
         for number in range(workers):
             request_id = f"r{number}"
-            fields = ("model_id", "m", "input", "{}", "warnings", "[]")
-            scripts.run("submit", request_id, "local", "", "", 0, workers, 0, 0, *fields)
+            fields = {"model_id": "m", "input": "{}", "warnings": "[]"}
+            scripts.run(submit(id=request_id, owner="local", most=workers, fields=fields))
             records.next("io", f"t{number}", f"io-{number}")
             # Its last beat was some part of the time between two beats before its death.
             died_at[request_id] = time.monotonic() + chance.uniform(0, lease_seconds / BEATS_PER_LEASE)

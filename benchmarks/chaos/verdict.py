@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.chaos.callers import Ticket
 from worker.queue import keys
-from worker.queue.work_queue import FINAL_STATES, Record, parse
+from worker.queue.record import FINAL_STATES, Record, parse
 from worker.storage.objects import Objects
 from worker.storage.pictures import FOLDER, file_key
 

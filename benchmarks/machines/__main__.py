@@ -32,7 +32,7 @@ from tests.support.certificate import make_certificate
 from tests.support.s3_server import KEYS, S3Server
 from worker.host import parent_death
 from worker.host.embedded_redis import find_server
-from worker.queue.work_queue import FINAL_STATES
+from worker.queue.record import FINAL_STATES
 from worker.storage.s3 import S3Objects
 
 PORT = 8000

@@ -17,7 +17,7 @@ from app.metrics import COUNTERS, HISTOGRAMS, exposition
 from tests.support.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT, WorkerHands
 from worker.queue.keys import BOUNDS
 from worker.queue.registry import WorkerInfo
-from worker.queue.requests import Stats
+from worker.queue.stats import Stats
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())

@@ -14,8 +14,9 @@ from app.config import Settings
 from app.http.server import own_url, server_config
 from tests.support.processes import wait_for
 from worker.queue.connection import connect
+from worker.queue.record import Record
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.work_queue import Record, WorkQueue
+from worker.queue.work_queue import WorkQueue
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
 SUBMIT = f"/v1/models/{MODEL}"

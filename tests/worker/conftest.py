@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 import redis
@@ -12,7 +12,10 @@ from worker.config import WorkerSettings
 from worker.queue.connection import connect, connect_async
 from worker.queue.doorbell import Doorbells
 from worker.queue.requests import RequestStore
+from worker.queue.scripts import AsyncScripts, Call, Scripts
 from worker.queue.work_queue import WorkQueue
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -31,21 +34,18 @@ def records(client: redis.Redis, settings: WorkerSettings) -> WorkQueue:
     return WorkQueue(client, settings)
 
 
-class TwiceScripts:
+class TwiceScripts(Scripts):
     """Sends every script twice and gives the second answer, as redis-py does when the first reply is lost."""
 
-    def __init__(self, scripts: Any) -> None:
-        self._scripts = scripts
+    def run(self, call: Call[T]) -> T:
+        super().run(call)
+        return super().run(call)
 
-    def run(self, name: str, *args: Any) -> Any:
-        first = self._scripts.run(name, *args)
-        if isinstance(first, (str, int, list)) or first is None:
-            return self._scripts.run(name, *args)
-        return self._again(first, name, *args)
 
-    async def _again(self, first: Any, name: str, *args: Any) -> Any:
-        await first
-        return await self._scripts.run(name, *args)
+class AsyncTwiceScripts(AsyncScripts):
+    async def run(self, call: Call[T]) -> T:
+        await super().run(call)
+        return await super().run(call)
 
 
 @pytest.fixture
@@ -60,13 +60,12 @@ async def sides(
     request: pytest.FixtureRequest, client: redis.Redis, settings: WorkerSettings
 ) -> AsyncIterator[tuple[RequestStore, WorkQueue]]:
     """Both sides; every test that takes this runs also with each script sent twice."""
-    requests = RequestStore(
-        connect_async(settings.redis_url or ""), Doorbells(settings.redis_url or ""), settings
-    )
+    async_client = connect_async(settings.redis_url or "")
+    requests = RequestStore(async_client, Doorbells(settings.redis_url or ""), settings)
     records = WorkQueue(client, settings)
     if request.param == "twice":
-        requests._scripts = TwiceScripts(requests._scripts)  # type: ignore[assignment]
-        records._scripts = TwiceScripts(records._scripts)  # type: ignore[assignment]
+        requests._scripts = AsyncTwiceScripts(async_client)
+        records._scripts = TwiceScripts(client)
     yield requests, records
     await requests.close()
 

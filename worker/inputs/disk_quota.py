@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from models.disk import spare_bytes
 from models.weights.hub import Progress, evict
-from worker.config import WorkerSettings
+from worker.config import DAY_SECONDS, WorkerSettings
 from worker.errors import StorageError
 from worker.storage.objects import write_whole
 
@@ -26,7 +26,6 @@ UNFINISHED_SECONDS = 3600.0
 """What nobody has gone on writing for so long was left by a process that died."""
 LOCK_SECONDS = 86_400.0
 """A lock is kept as long as the file that was fetched under it is fresh."""
-DAY_SECONDS = 86_400
 
 InLine = Callable[[], Collection[str]]
 """What the requests in line need of the caches: names of LoRAs as callers wrote them, paths, SHA-256s."""

@@ -24,8 +24,8 @@ from worker.queue.keys import QUEUES, Queue
 
 log = logging.getLogger(__name__)
 
-BELL_LISTS = tuple(f"{BellQueue.redis_queue_namespace_prefix}zturbo-{queue}" for queue in QUEUES)
-"""Where RQ keeps the bells, in the order of `QUEUES`; the scripts count them."""
+BELL_LISTS = {queue: f"{BellQueue.redis_queue_namespace_prefix}zturbo-{queue}" for queue in QUEUES}
+"""Where RQ keeps the bells; the scripts count them."""
 
 SOCKET_SECONDS = 5.0
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import anyio
 
 from worker.errors import StoreUnavailable
+from worker.queue.record import FINAL_STATES, Record
 from worker.queue.requests import RequestStore
-from worker.queue.work_queue import FINAL_STATES, Record
 
 LOOK_SECONDS = 10.0
 """The record is read again after so long without news; news that went astray are late by this at most."""

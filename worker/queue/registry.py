@@ -7,9 +7,9 @@ from typing import Any, Literal
 import redis
 import redis.asyncio
 
-from worker.queue import keys
+from worker.queue import keys, scripts
 from worker.queue.keys import Queue
-from worker.queue.scripts import Scripts
+from worker.queue.scripts import AsyncScripts, Scripts
 
 WorkerState = Literal["starting", "ready", "busy", "setup_failed", "quarantined"]
 
@@ -48,7 +48,10 @@ class Registry:
         self._hold_ms = int(hold_seconds * 1000)
 
     def say(self, info: WorkerInfo) -> None:
-        self._scripts.run("register", info.kind, info.id, json.dumps(asdict(info)), self._hold_ms)
+        said = json.dumps(asdict(info))
+        self._scripts.run(
+            scripts.register(queue=info.kind, worker_id=info.id, info=said, hold_ms=self._hold_ms)
+        )
 
     def leave(self, info: WorkerInfo) -> None:
         self._client.zrem(keys.WORKERS + info.kind, info.id)
@@ -56,7 +59,7 @@ class Registry:
 
 
 async def read_workers(client: redis.asyncio.Redis) -> list[WorkerInfo]:
-    entries: list[str] = await Scripts(client).run("workers")
+    entries = await AsyncScripts(client).run(scripts.workers())
     return [_parse(json.loads(entry)) for entry in entries]
 
 

@@ -8,10 +8,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import re
-import secrets
-import time
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import redis.asyncio
@@ -19,24 +15,20 @@ from pydantic_core import to_json
 
 from worker.config import WorkerSettings
 from worker.errors import KeyReused, Refused
-from worker.queue import keys
+from worker.queue import keys, scripts
 from worker.queue.changes import Changes
 from worker.queue.connection import DEFAULT_REDIS_URL, RedisGate, connect_async
 from worker.queue.doorbell import Doorbells
 from worker.queue.keys import Queue
-from worker.queue.registry import WorkerInfo, read_workers
-from worker.queue.scripts import Scripts
-from worker.queue.work_queue import RECORD_VERSION, REQUEST_ID, Record, State, parse
+from worker.queue.outages import Outage, outage_at
+from worker.queue.record import RECORD_VERSION, REQUEST_ID, Record, State, parse
+from worker.queue.scripts import AsyncScripts, Cancellation, NotQueued, Queued
+from worker.queue.stats import Stats, read_stats
 from worker.storage import location
 from worker.storage.objects import open_objects
 from worker.storage.workspace import Workspace, holds_picture
 
 log = logging.getLogger(__name__)
-
-Outcome = str
-"""`cancelled` or `not_cancellable`."""
-
-DRAWN_ID = re.compile(r"[0-9a-f]{32}")
 
 KEY_SECONDS = 86_400
 """How long an Idempotency-Key stands for the request that it made."""
@@ -44,27 +36,6 @@ KEY_SECONDS = 86_400
 LIST_BATCH = 100
 """Records read at once while a list looks for those in one state."""
 LIST_BATCHES = 20
-
-
-MINUTE = 60
-
-DRAWN_BEFORE_SECONDS = 5.0
-"""An id is drawn so long before Redis has it, at most."""
-
-
-def new_request_id() -> str:
-    """32 hexadecimal digits: the time in ms, by which `outage_at` goes, and 80 random bits.
-
-    Nobody guesses another's request.
-    """
-    return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
-
-
-class Outage(NamedTuple):
-    """Redis ended, and what it was told between these Unix seconds may be lost."""
-
-    since: float
-    until: float
 
 
 class CallersKey(NamedTuple):
@@ -81,35 +52,10 @@ class Taken(NamedTuple):
     """Requests ahead of it."""
 
 
-class Cancellation(NamedTuple):
-    outcome: Outcome
-    state: State
-    """The state afterwards."""
-
-
 class Page(NamedTuple):
     records: list[Record]
     cursor: str | None
     """Give it to the next call; None when there is nothing more."""
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What the queues and workers look like now."""
-
-    waiting: dict[Queue, int]
-    """Requests that wait for a worker, by queue."""
-    in_line: int
-    """Requests not yet taken by a GPU worker."""
-    running: int
-    """Requests in a worker's hands, on either queue."""
-    finished_last_minute: int
-    """Requests that came to an end, whichever."""
-    generate_seconds: float | None
-    """Moving average of a generation."""
-    workers: list[WorkerInfo]
-    counts: dict[str, int]
-    """What the scripts counted since ever: `name|label|label` -> how many."""
 
 
 class RequestStore:
@@ -119,7 +65,7 @@ class RequestStore:
         self._client = client
         self._bells = bells
         self._settings = settings
-        self._scripts = Scripts(client)
+        self._scripts = AsyncScripts(client)
         self._gate = RedisGate()
         self._workspace = Workspace(open_objects(settings))
         self.changes = Changes(client)
@@ -168,50 +114,61 @@ class RequestStore:
         slim = input
         if holds_picture(input):
             slim = await asyncio.to_thread(self._workspace.detach_image, request_id, input)
-        fields = ["version", str(RECORD_VERSION), "model_id", model_id]
-        fields += ["input", to_json(slim).decode(), "warnings", to_json(warnings).decode()]
-        fields += ["webhook", json.dumps(webhook)] if webhook else []
-        named = (_owners_key(owner, key.key), key.digest) if key else ("", "")
-        before = (owner, *named, KEY_SECONDS, *self._limits())
+        fields = {
+            "version": str(RECORD_VERSION),
+            "model_id": model_id,
+            "input": to_json(slim).decode(),
+            "warnings": to_json(warnings).decode(),
+        }
+        if webhook:
+            fields["webhook"] = json.dumps(webhook)
+        call = scripts.submit(
+            id=request_id,
+            owner=owner,
+            key=_owners_key(owner, key.key) if key else "",
+            digest=key.digest if key else "",
+            key_seconds=KEY_SECONDS,
+            most=self._settings.max_queue,
+            most_of_owner=self._settings.max_queue_per_key or 0,
+            most_in_minute=self._settings.max_submits_per_minute or 0,
+            fields=fields,
+        )
         async with self._gate:
-            outcome, *answer = await self._scripts.run("submit", request_id, *before, *fields)
-        taken = Taken(answer[0], answer[1]) if outcome in ("queued", "already") else None
-        if slim is not input and (taken is None or taken.request_id != request_id):
+            answer = await self._scripts.run(call)
+        if slim is not input and not (isinstance(answer, Queued) and answer.id == request_id):
             await asyncio.to_thread(self._workspace.remove, request_id)
-        if taken is None:
-            raise self._refusal(outcome, *answer)
-        if answer[2]:
+        if isinstance(answer, NotQueued):
+            raise self._refusal(answer)
+        if answer.bells_missing:
             await self._ring("io")
-        return taken
+        return Taken(answer.id, answer.ahead)
 
-    def _limits(self) -> tuple[int, int, int]:
+    def _refusal(self, answer: NotQueued) -> Refused | KeyReused:
         settings = self._settings
-        return settings.max_queue, settings.max_queue_per_key or 0, settings.max_submits_per_minute or 0
-
-    def _refusal(self, why: str, seconds: int = 0) -> Refused | KeyReused:
-        if why == "key_reused":
-            return KeyReused("Idempotency-Key: this key was used for another body in the last 24 hours.")
-        most, most_of_key, most_in_minute = self._limits()
-        reason = {
-            "line_full": f"{most} requests are waiting already",
-            "share_full": f"{most_of_key} requests of this key are waiting already",
-            "too_fast": f"This key may submit {most_in_minute} requests a minute",
-        }[why]
-        return Refused(f"{reason}; try again in {seconds} s.", seconds)
+        match answer.why:
+            case "key_reused":
+                return KeyReused("Idempotency-Key: this key was used for another body in the last 24 hours.")
+            case "line_full":
+                reason = f"{settings.max_queue} requests are waiting already"
+            case "share_full":
+                reason = f"{settings.max_queue_per_key} requests of this key are waiting already"
+            case "too_fast":
+                reason = f"This key may submit {settings.max_submits_per_minute} requests a minute"
+        return Refused(f"{reason}; try again in {answer.seconds} s.", answer.seconds)
 
     async def due_webhooks(self, limit: int, lease_seconds: float) -> list[str]:
         """Ids of requests whose caller is to be told now; nobody else gets them for so long."""
         async with self._gate:
-            ids: list[str] = await self._scripts.run("due", limit, int(lease_seconds * 1000))
-        return ids
+            return await self._scripts.run(scripts.due(limit=limit, lease_ms=int(lease_seconds * 1000)))
 
     async def delivered(
         self, request_id: str, number: int, attempt: dict[str, Any], again_in: float | None
     ) -> None:
         """Writes what came of attempt `number` (from 1); the next is in so many seconds, if there is one."""
-        pause = "" if again_in is None else int(again_in * 1000)
+        pause_ms = None if again_in is None else int(again_in * 1000)
+        call = scripts.delivered(id=request_id, number=number, attempt=json.dumps(attempt), pause_ms=pause_ms)
         async with self._gate:
-            await self._scripts.run("delivered", request_id, number, json.dumps(attempt), pause)
+            await self._scripts.run(call)
 
     async def _ring(self, queue: Queue) -> None:
         try:
@@ -227,16 +184,8 @@ class RequestStore:
 
     async def outage_at(self, request_id: str) -> Outage | None:
         """When Redis may have lost a request of this id, as far as the last day is concerned."""
-        if not DRAWN_ID.fullmatch(request_id):
-            return None
-        drawn = int(request_id[:12], 16) / 1000
         async with self._gate:
-            spans: Any = await self._client.zrange(keys.OUTAGES, 0, -1)
-        for span in spans:
-            since, until = (int(milliseconds) / 1000 for milliseconds in span.split())
-            if since - DRAWN_BEFORE_SECONDS <= drawn <= until:
-                return Outage(since, until)
-        return None
+            return await outage_at(self._client, request_id)
 
     async def watch(self, request_id: str, seconds: float) -> None:
         """Somebody looks at the request's previews from now on, for so long."""
@@ -249,31 +198,22 @@ class RequestStore:
             preview: Any = await self._client.get(keys.PREVIEW + request_id)
         return preview  # type: ignore[no-any-return]  # a string: answers are decoded
 
-    async def position(self, request_id: str) -> int | None:
-        """Requests ahead of it (0: the next to run); None when it is not in the line."""
-        async with self._gate:
-            rank = await self._client.zrank(keys.LINE, request_id)
-        return None if rank is None else int(rank)  # type: ignore[arg-type]  # no score was asked for
-
     async def cancel(self, request_id: str, force: bool = False) -> Cancellation | None:
         """Cancels what is in the queue, and with `force` also what is in progress. None: unknown id.
 
         What a cancelled request had sent is deleted with it.
         """
         async with self._gate:
-            answer = await self._scripts.run("cancel", request_id, "1" if force else "0")
-        if not answer:
-            return None
-        cancellation = Cancellation(*answer)
-        if cancellation.state == "cancelled":
+            cancellation = await self._scripts.run(scripts.cancel(id=request_id, force=force))
+        if cancellation and cancellation.state == "cancelled":
             await asyncio.to_thread(self._workspace.remove, request_id)
         return cancellation
 
     async def delete(self, request_id: str) -> bool:
         """Forgets a finished request; its files are the caller's to delete. False while it is unfinished."""
         async with self._gate:
-            answer: str = await self._scripts.run("delete", request_id)
-        if answer == "active":
+            outcome = await self._scripts.run(scripts.delete(id=request_id))
+        if outcome == "active":
             return False
         # What the end of the request could not clear away, because its store was away for instance.
         await asyncio.to_thread(self._workspace.remove, request_id)
@@ -318,26 +258,7 @@ class RequestStore:
 
     async def stats(self) -> Stats:
         async with self._gate:
-            seconds, _ = await self._client.time()
-            pipe = self._client.pipeline(transaction=True)
-            pipe.zcard(keys.WAITING + "io")
-            pipe.zcard(keys.WAITING + "gpu")
-            pipe.zcard(keys.LINE)
-            pipe.zcard(keys.LEASES)
-            pipe.zcount(keys.DONE, (seconds - MINUTE) * 1000, "+inf")
-            pipe.get(keys.PACE)
-            pipe.hgetall(keys.METRICS)
-            io, gpu, in_line, running, finished, pace, counts = await pipe.execute()
-            workers = await read_workers(self._client)
-        return Stats(
-            waiting={"io": io, "gpu": gpu},
-            in_line=in_line,
-            running=running,
-            finished_last_minute=finished,
-            generate_seconds=int(pace) / 1000 if pace else None,
-            workers=workers,
-            counts={name: int(count) for name, count in counts.items()},
-        )
+            return await read_stats(self._client)
 
 
 def _owners_key(owner: str, key: str) -> str:

@@ -26,7 +26,8 @@ from worker.queue.connection import is_away
 from worker.queue.doorbell import Doorbells
 from worker.queue.keys import QUEUE_OF, Queue, Stage
 from worker.queue.lease import Lease
-from worker.queue.work_queue import Record, WorkQueue
+from worker.queue.record import Record
+from worker.queue.work_queue import WorkQueue
 from worker.runtime.quarantine import CrashLoop
 from worker.runtime.watchdog import Watchdog
 from worker.stages.dispatch import task_of

@@ -9,11 +9,12 @@ import threading
 
 from redis.exceptions import RedisError
 
-from worker.config import WorkerSettings
+from worker.config import DAY_SECONDS, WorkerSettings
 from worker.errors import StorageError
 from worker.inputs import weight_transfer
 from worker.inputs.disk_quota import DiskQuota
-from worker.queue.work_queue import DAY_SECONDS, FINAL_STATES, WorkQueue
+from worker.queue.record import FINAL_STATES
+from worker.queue.work_queue import WorkQueue
 from worker.storage import pictures
 from worker.storage.objects import Objects, sweep
 from worker.storage.pictures import Storage

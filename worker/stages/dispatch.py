@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from worker.queue.work_queue import Record, TaskKind
+from worker.queue.record import Record, TaskKind
 from worker.stages.control_map import ControlMapTask
 from worker.stages.expansion import ExpansionTask
 from worker.stages.picture import PictureTask

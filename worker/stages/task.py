@@ -17,7 +17,7 @@ from worker.inputs.disk_quota import DiskQuota, InLine
 from worker.inputs.weight_transfer import WeightTransfer
 from worker.queue.affinity import Weights
 from worker.queue.keys import Stage
-from worker.queue.work_queue import Record
+from worker.queue.record import Record
 from worker.storage.objects import Objects
 from worker.storage.pictures import Storage
 from worker.storage.workspace import Workspace

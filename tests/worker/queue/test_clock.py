@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from benchmarks.faults import Faults
 from tests.support.redis_server import RedisServer
 from worker.config import WorkerSettings
+from worker.queue import scripts
 from worker.queue.connection import connect
 from worker.queue.registry import Registry, WorkerInfo
-from worker.queue.scripts import Scripts
+from worker.queue.scripts import Queued, Scripts
 from worker.queue.work_queue import WorkQueue
 
 pytestmark = pytest.mark.skipif(
@@ -66,11 +67,22 @@ class World:
         assert self.records.has_turn("sweep", LEASE)
 
     def submit(self, request_id: str, owner: str, limits: tuple[int, int, int]) -> str:
-        fields = ("model_id", "m", "input", "{}", "warnings", "[]")
-        answer = self.scripts.run("submit", request_id, owner, "", "", HOUR, *limits, *fields)
-        if answer[0] == "too_fast":
-            assert 1 <= answer[1] <= 10
-        return str(answer[0])
+        most, most_of_owner, most_in_minute = limits
+        answer = self.scripts.run(
+            scripts.submit(
+                id=request_id,
+                owner=owner,
+                most=most,
+                most_of_owner=most_of_owner,
+                most_in_minute=most_in_minute,
+                fields={"model_id": "m", "input": "{}", "warnings": "[]"},
+            )
+        )
+        if isinstance(answer, Queued):
+            return "queued"
+        if answer.why == "too_fast":
+            assert 1 <= answer.seconds <= 10
+        return answer.why
 
     def submitted(self) -> int:
         return int(self.client.get("zturbo:sequence"))  # type: ignore[arg-type]
@@ -94,7 +106,7 @@ class World:
         return holder
 
     def workers(self) -> list[str]:
-        return [json.loads(said)["id"] for said in self.scripts.run("workers")]
+        return [json.loads(said)["id"] for said in self.scripts.run(scripts.workers())]
 
 
 @pytest.fixture(scope="module")

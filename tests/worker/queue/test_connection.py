@@ -30,7 +30,6 @@ async def test_every_call_says_so_soon_and_works_again_later(
     calls = [
         lambda: requests.submit("b", "model", {}, "local", []),
         lambda: requests.get("a"),
-        lambda: requests.position("a"),
         lambda: requests.cancel("a"),
         lambda: requests.delete("a"),
         lambda: requests.list_owned("local"),

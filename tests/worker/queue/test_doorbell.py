@@ -13,12 +13,11 @@ from rq.serializers import JSONSerializer
 
 from tests.worker.runtime.crew import Crew
 from worker.queue.doorbell import BELL_LISTS, Doorbells
-from worker.queue.keys import QUEUES
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize(("queue", "bell_list"), list(zip(QUEUES, BELL_LISTS, strict=True)))
+@pytest.mark.parametrize(("queue", "bell_list"), list(BELL_LISTS.items()))
 async def test_bell_is_a_constant_name_in_json_on_its_queues_list(
     redis_url: str, client: redis.Redis, queue: str, bell_list: str
 ) -> None:
@@ -44,7 +43,7 @@ async def test_answered_bells_leave_nothing_behind(crew: Crew, client: redis.Red
     with anyio.fail_after(10):
         while list(client.scan_iter("rq:job:*")) or list(client.scan_iter("rq:results:*")):  # noqa: ASYNC110
             await anyio.sleep(0.05)
-    assert client.llen(BELL_LISTS[0]) == client.llen(BELL_LISTS[1]) == 0
+    assert client.llen(BELL_LISTS["io"]) == client.llen(BELL_LISTS["gpu"]) == 0
 
 
 async def test_lost_bells_are_rung_again(crew: Crew, client: redis.Redis) -> None:
@@ -54,7 +53,7 @@ async def test_lost_bells_are_rung_again(crew: Crew, client: redis.Redis) -> Non
     # As a worker that died between hearing a bell and answering it, or a Redis that lost its last second.
     crew.requests._bells.ring = lambda *_: None  # type: ignore[method-assign]
     await crew.submit("a")
-    assert client.llen(BELL_LISTS[0]) == 0
+    assert client.llen(BELL_LISTS["io"]) == 0
     assert (await crew.until("a")).state == "succeeded"
 
 

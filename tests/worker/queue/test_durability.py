@@ -11,7 +11,8 @@ from benchmarks.faults import Faults
 from tests.support.redis_server import RedisServer
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
-from worker.queue.requests import RequestStore, new_request_id
+from worker.queue.outages import new_request_id
+from worker.queue.requests import RequestStore
 from worker.queue.work_queue import WorkQueue
 
 pytestmark = [

@@ -7,6 +7,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from worker.config import WorkerSettings
+from worker.queue import scripts
 from worker.queue.requests import RequestStore
 from worker.queue.scripts import Scripts
 from worker.queue.work_queue import WorkQueue
@@ -27,23 +28,8 @@ class Line:
     def submit(self, owner: str) -> str:
         request_id = f"r{self._count}"
         self._count += 1
-        self._scripts.run(
-            "submit",
-            request_id,
-            owner,
-            "",
-            "",
-            0,
-            10_000,
-            0,
-            0,
-            "model_id",
-            "m",
-            "input",
-            "{}",
-            "warnings",
-            "[]",
-        )
+        fields = {"model_id": "m", "input": "{}", "warnings": "[]"}
+        self._scripts.run(scripts.submit(id=request_id, owner=owner, most=10_000, fields=fields))
         record = self._records.next("io", f"p{self._count}", "io")
         assert record is not None
         self._records.advance(record.id, f"p{self._count}", "generate", {})
@@ -95,7 +81,9 @@ async def test_cancelled_requests_cost_their_owner_no_turn(line: Line, requests:
         line.submit("bob")
     for request_id in [line.submit("ann") for _ in range(8)]:
         await requests.cancel(request_id)
-    assert await requests.position(line.submit("ann")) == 2
+    record = await requests.get(line.submit("ann"))
+    assert record is not None
+    assert record.position == 2
 
 
 @profile(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,9 +3,10 @@
 import pytest
 import redis
 
+from worker.queue.record import Record
 from worker.queue.registry import Registry, WorkerInfo
 from worker.queue.requests import RequestStore
-from worker.queue.work_queue import Record, WorkQueue
+from worker.queue.work_queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
 

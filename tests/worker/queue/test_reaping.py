@@ -7,8 +7,10 @@ import pytest
 import redis
 
 from worker.errors import LeaseLost
+from worker.queue.record import Record
 from worker.queue.requests import RequestStore
-from worker.queue.work_queue import Reaped, Record, WorkQueue
+from worker.queue.scripts import Reaped
+from worker.queue.work_queue import WorkQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +70,7 @@ async def test_request_of_a_silent_worker_is_first_again(
     to_gpu(records, request_id)
     await requests.submit("b", "model", {}, "local", [])
     take(records, "gpu", "t1")
-    assert await requests.position(request_id) is None
+    assert client.zrank("zturbo:line", request_id) is None
     assert reap()[:2] == (0, 0)
     run_out(client, request_id)
     assert reap()[:2] == (1, 0)

@@ -10,9 +10,11 @@ import redis
 from tests.support.redis_server import RedisServer
 from tests.worker.runtime.crew import Crew
 from worker.config import WorkerSettings
+from worker.queue import scripts
 from worker.queue.connection import connect
+from worker.queue.record import RECORD_VERSION
 from worker.queue.requests import RequestStore
-from worker.queue.work_queue import RECORD_VERSION, WorkQueue
+from worker.queue.work_queue import WorkQueue
 from worker.storage.objects import open_objects
 from worker.storage.workspace import Workspace
 
@@ -117,5 +119,7 @@ async def test_request_of_a_newer_version_waits_for_a_newer_worker(
     record = await requests.get("a")
     assert record is not None
     assert (record.state, record.attempt) == ("in_queue", 0)
-    newer = records._scripts.run("next", "io", "another", "newer", 1000, RECORD_VERSION + 1)
-    assert newer != []
+    newer = scripts.next(
+        queue="io", token="another", worker_id="newer", lease_ms=1000, known_version=RECORD_VERSION + 1
+    )
+    assert records._scripts.run(newer) is not None

@@ -11,10 +11,10 @@ import redis
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
 from worker.queue.doorbell import Doorbells
+from worker.queue.record import Record
 from worker.queue.registry import Registry, WorkerInfo
 from worker.queue.requests import RequestStore
-from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Record, WorkQueue
+from worker.queue.work_queue import WorkQueue
 
 Sides = tuple[RequestStore, WorkQueue]
 
@@ -71,7 +71,6 @@ async def test_same_id_again_changes_nothing(sides: Sides) -> None:
 async def test_unknown_request_is_none(sides: Sides) -> None:
     requests, records = sides
     assert await requests.get("nobody") is None
-    assert await requests.position("nobody") is None
     assert await requests.cancel("nobody") is None
     assert records.get("nobody") is None
 
@@ -149,9 +148,9 @@ async def test_position_counts_requests_not_yet_on_a_gpu(sides: Sides) -> None:
     requests, records = sides
     for request_id in "abc":
         await to_gpu(sides, request_id)
-    assert [await requests.position(request_id) for request_id in "abc"] == [0, 1, 2]
+    assert [(await read(requests, request_id)).position for request_id in "abc"] == [0, 1, 2]
     take(records, "gpu", "t")
-    assert [await requests.position(request_id) for request_id in "abc"] == [None, 0, 1]
+    assert [(await read(requests, request_id)).position for request_id in "abc"] == [None, 0, 1]
 
 
 async def test_gpu_takes_requests_in_the_order_of_submission(sides: Sides) -> None:
@@ -358,16 +357,6 @@ async def test_submit_stands_when_the_bell_cannot_be_rung(
     monkeypatch.setattr(Doorbells, "ring", broken)
     assert await submit(requests, "a") == 0
     assert (await read(requests, "a")).state == "in_queue"
-
-
-def test_no_script_is_left_out_of_the_wheel_or_fails_to_load(client: redis.Redis) -> None:
-    from worker.queue import scripts
-
-    names = {path.stem for path in scripts._LUA.glob("*.lua")} - {"lib"}
-    assert {"submit", "next", "beat", "advance", "close", "release", "cancel", "reap", "delete"} <= names
-    for name in names:
-        client.script_load(scripts.script_source(name))
-    assert Scripts(client).run("expired", 1, 1) == []
 
 
 async def test_what_is_counted_is_counted_once_though_a_script_is_sent_twice(

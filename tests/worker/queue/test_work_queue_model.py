@@ -26,10 +26,11 @@ from hypothesis.stateful import (
 from benchmarks.simulation.affinity import Waiting, choose
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
+from worker.queue import scripts
 from worker.queue.affinity import NO_WEIGHTS, Weights
 from worker.queue.connection import connect
 from worker.queue.keys import Queue, Stage
-from worker.queue.scripts import Scripts
+from worker.queue.scripts import Queued, Scripts
 from worker.queue.work_queue import WorkQueue
 
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "40"))
@@ -81,7 +82,7 @@ class Modelled:
         if self.token == token:
             return "held"
         if self.passed == f"{token}:{move}":
-            return "passed"
+            return "repeated"
         return "cancelled" if self.state == "cancelled" else "fenced"
 
 
@@ -108,18 +109,28 @@ class Moves(RuleBasedStateMachine):
 
     @rule(request_id=st.sampled_from(IDS), key=st.sampled_from(["", "k"]), digest=st.sampled_from(["1", "2"]))
     def submit(self, request_id: str, key: str, digest: str) -> None:
-        fields = ("model_id", "m", "input", "{}", "warnings", "[]")
         owner = OWNERS[request_id]
         key = key and f"{owner}-{key}"
-        limits = (MAX_QUEUE, MAX_PER_KEY, 0)
-        answer = self.scripts.run("submit", request_id, owner, key, digest, 3600, *limits, *fields)
+        answer = self.scripts.run(
+            scripts.submit(
+                id=request_id,
+                owner=owner,
+                key=key,
+                digest=digest,
+                key_seconds=3600,
+                most=MAX_QUEUE,
+                most_of_owner=MAX_PER_KEY,
+                fields={"model_id": "m", "input": "{}", "warnings": "[]"},
+            )
+        )
         named, stands_for = self.keys.get(key, ("", ""))
         if named in self.model:
             request_id = named
         if named in self.model and stands_for != digest:
-            assert answer == ["key_reused"]
+            assert answer == ("key_reused", 0)
         elif request_id in self.model:
-            assert answer[:2] == ["already", request_id]
+            assert isinstance(answer, Queued)
+            assert answer.id == request_id
         elif (queued := self._queued()[owner]) and len(self._line()) >= MAX_QUEUE:
             assert answer[0] == "line_full"
         elif queued >= MAX_PER_KEY:
@@ -128,7 +139,8 @@ class Moves(RuleBasedStateMachine):
             self.submitted += 1
             self.rounds[owner] = max(self.round, self.rounds.get(owner, -1) + 1)
             self.model[request_id] = Modelled(owner, (self.rounds[owner], self.submitted))
-            assert answer[:3] == ["queued", request_id, self._line().index(request_id)]
+            assert isinstance(answer, Queued)
+            assert answer[:2] == (request_id, self._line().index(request_id))
             if key:
                 self.keys[key] = (request_id, digest)
 
@@ -224,19 +236,19 @@ class Moves(RuleBasedStateMachine):
 
     @rule(request_id=st.sampled_from(IDS), force=st.booleans())
     def cancel(self, request_id: str, force: bool) -> None:
-        answer = self.scripts.run("cancel", request_id, "1" if force else "0")
+        answer = self.scripts.run(scripts.cancel(id=request_id, force=force))
         request = self.model.get(request_id)
         if request is None:
-            assert answer == []
+            assert answer is None
             return
         if request.state == "in_queue" or (force and request.state == "in_progress"):
             self._close(request, "cancelled")
         outcome = "cancelled" if request.state == "cancelled" else "not_cancellable"
-        assert answer == [outcome, request.state]
+        assert answer == (outcome, request.state)
 
     @rule(request_id=st.sampled_from(IDS))
     def delete(self, request_id: str) -> None:
-        answer = self.scripts.run("delete", request_id)
+        answer = self.scripts.run(scripts.delete(id=request_id))
         request = self.model.get(request_id)
         assert answer == ("unknown" if request is None else "deleted" if request.final else "active")
         if answer == "deleted":
@@ -292,7 +304,7 @@ class Moves(RuleBasedStateMachine):
 
     def _allowed(self, standing: str, move: Any) -> bool:
         """Makes the move, which must be refused unless the token stands so; True when it counts."""
-        if standing in ("held", "passed"):
+        if standing in ("held", "repeated"):
             move()
         else:
             with pytest.raises(LeaseLost, match=standing):

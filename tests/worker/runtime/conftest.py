@@ -10,11 +10,13 @@ import redis
 from tests.worker.runtime.crew import MODEL
 from tests.worker.runtime.solo import BODY, GreyEngine, never
 from worker.config import WorkerSettings
+from worker.queue import scripts as call
 from worker.queue.connection import connect
 from worker.queue.doorbell import Doorbells
 from worker.queue.keys import Queue
+from worker.queue.record import Record
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Record, WorkQueue
+from worker.queue.work_queue import WorkQueue
 from worker.runtime.consumer import Consumer
 from worker.runtime.quarantine import CrashLoop
 from worker.stages.task import Engine, Tools
@@ -34,8 +36,8 @@ def scripts(client: redis.Redis) -> Scripts:
 @pytest.fixture
 def submit(scripts: Scripts) -> Callable[[str], None]:
     def submit(request_id: str) -> None:
-        fields = ("model_id", MODEL, "input", json.dumps(BODY), "warnings", "[]")
-        scripts.run("submit", request_id, "local", "", "", 0, 10, 0, 0, *fields)
+        fields = {"model_id": MODEL, "input": json.dumps(BODY), "warnings": "[]"}
+        scripts.run(call.submit(id=request_id, owner="local", most=10, fields=fields))
 
     return submit
 

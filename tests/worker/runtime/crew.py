@@ -15,9 +15,9 @@ from tests.worker.runtime.worker_process import main
 from worker.config import WorkerSettings
 from worker.queue import keys
 from worker.queue.connection import connect
+from worker.queue.record import FINAL_STATES, Record
 from worker.queue.registry import WorkerInfo
 from worker.queue.requests import RequestStore
-from worker.queue.work_queue import FINAL_STATES, Record
 from worker.storage import location
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"

@@ -20,7 +20,8 @@ from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.queue.affinity import Weights
 from worker.queue.keys import Queue
-from worker.queue.work_queue import CONTROL_MAP, EXPAND, Record, WorkQueue
+from worker.queue.record import CONTROL_MAP, EXPAND, Record
+from worker.queue.work_queue import WorkQueue
 from worker.storage.objects import FolderObjects
 
 

@@ -9,9 +9,11 @@ import redis
 from tests.worker.runtime.solo import files
 from worker.config import WorkerSettings
 from worker.errors import StorageError
+from worker.queue import scripts as call
 from worker.queue.keys import Queue
+from worker.queue.record import Record
 from worker.queue.scripts import Scripts
-from worker.queue.work_queue import Record, WorkQueue
+from worker.queue.work_queue import WorkQueue
 from worker.runtime.sweeper import Sweeper
 from worker.storage.objects import FolderObjects
 
@@ -59,7 +61,7 @@ def test_finish_that_is_done_twice_leaves_one_file(
     with pytest.raises(Died):
         live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, die))
     (left,) = files(settings)
-    scripts.run("declare_dead", "io", "w")
+    scripts.run(call.declare_dead(queue="io", id_prefix="w"))
     records.reap(0.001)
     record = live("io", objects=FolderObjects(settings.data_dir))
     assert (record.state, files(settings)) == ("succeeded", [left])
@@ -70,7 +72,7 @@ def test_finish_that_is_done_twice_leaves_one_file(
 def test_request_cancelled_while_its_picture_is_written_leaves_no_file(
     live: Callable[..., Record], scripts: Scripts, settings: WorkerSettings
 ) -> None:
-    objects = InterruptedObjects(settings.data_dir, lambda: scripts.run("cancel", "a", "1"))
+    objects = InterruptedObjects(settings.data_dir, lambda: scripts.run(call.cancel(id="a", force=True)))
     record = live("io", "gpu", "io", objects=objects)
     assert (record.state, record.output, files(settings)) == ("cancelled", None, [])
     assert not (settings.data_dir / "work" / "a").exists()
@@ -83,7 +85,7 @@ def test_pixels_that_a_stage_writes_after_the_cancel_go_with_it(
     class CancelledObjects(FolderObjects):
         def put(self, key: str, data: bytes) -> None:
             super().put(key, data)
-            scripts.run("cancel", "a", "1")
+            scripts.run(call.cancel(id="a", force=True))
 
     live(*queues[:-1], objects=FolderObjects(settings.data_dir))
     record = live(queues[-1], objects=CancelledObjects(settings.data_dir))
@@ -96,7 +98,7 @@ def test_worker_that_lost_its_request_deletes_nothing_of_it(
     live: Callable[..., Record], records: WorkQueue, scripts: Scripts, settings: WorkerSettings, breaks: bool
 ) -> None:
     def lose() -> None:
-        scripts.run("declare_dead", "io", "w")
+        scripts.run(call.declare_dead(queue="io", id_prefix="w"))
         records.reap(0.001)
         assert records.next("io", "successor", "w2") is not None
         if breaks:
@@ -115,6 +117,7 @@ def test_files_of_a_request_without_a_result_are_swept_when_its_worker_died(
     live: Callable[..., Record],
     records: WorkQueue,
     scripts: Scripts,
+    client: redis.Redis,
     settings: WorkerSettings,
     monkeypatch: pytest.MonkeyPatch,
     end: str,
@@ -123,10 +126,11 @@ def test_files_of_a_request_without_a_result_are_swept_when_its_worker_died(
     def die() -> None:
         match end:
             case "cancelled":
-                scripts.run("cancel", "a", "1")
+                scripts.run(call.cancel(id="a", force=True))
             case "failed" | "succeeded":
-                token = records._client.hget("zturbo:req:a", "token")
-                scripts.run("close", "a", token, end, "error", '{"type": "worker_crashed", "message": ""}')
+                token = client.hget("zturbo:req:a", "token")
+                fields = {"error": '{"type": "worker_crashed", "message": ""}'}
+                scripts.run(call.close(id="a", token=token, state=end, fields=fields))
         raise Died
 
     objects = InterruptedObjects(settings.data_dir, die)
@@ -159,8 +163,8 @@ def test_request_deleted_while_its_picture_is_written_leaves_no_file(
     live: Callable[..., Record], scripts: Scripts, settings: WorkerSettings
 ) -> None:
     def cancel_and_delete() -> None:
-        scripts.run("cancel", "a", "1")
-        assert scripts.run("delete", "a") == "deleted"
+        scripts.run(call.cancel(id="a", force=True))
+        assert scripts.run(call.delete(id="a")) == "deleted"
 
     with pytest.raises(AssertionError, match="no record"):
         live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, cancel_and_delete))
@@ -175,7 +179,7 @@ def test_files_of_a_cancelled_request_are_known_although_its_worker_died(
 
     with pytest.raises(Died):
         live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, die))
-    scripts.run("cancel", "a", "1")
+    scripts.run(call.cancel(id="a", force=True))
     record = records.get("a")
     (left,) = files(settings)
     assert record is not None

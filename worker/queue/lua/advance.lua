@@ -1,14 +1,12 @@
--- ARGV: id, token, the next stage, the field that keeps what this stage made, its JSON, further fields and values.
 -- Returns {standing, bells missing on the next stage's queue}.
-local id, token, stage, field, made = unpack(ARGV)
 local at = now()
 
 local answer = standing(id, token, 'advance')
 if answer == 'held' then
     local request = redis.call('HMGET', REQUEST .. id, 'taken_at', 'model_id', 'total_steps')
     drop_lease(id, at)
-    redis.call('HSET', REQUEST .. id, 'stage', stage, field, made, 'passed', token .. ':advance', 'attempt', 0,
-        unpack(ARGV, 6))
+    redis.call('HSET', REQUEST .. id, 'stage', stage, 'passed', token .. ':advance', 'attempt', 0,
+        unpack(fields))
     wait(id, stage, place_of(id))
     if stage == 'finish' then
         local took = at - request[1]

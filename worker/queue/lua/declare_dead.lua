@@ -1,10 +1,9 @@
--- ARGV: queue, how the worker's id begins. That worker is known to be dead: its entry goes at once, and what it
--- held is reaped at the next turn instead of at the end of the lease. Returns how many requests that were.
-local queue, prefix = ARGV[1], ARGV[2]
-
+-- The dead worker's entry goes at once, and what it held is reaped at the next turn instead of at the end of the
+-- lease. Returns how many requests that were.
 -- What follows is that worker's own part, without a dash: `io-box-7-` may also begin the ids of a host `box-7`.
 local function is_dead(worker)
-    return worker and string.sub(worker, 1, #prefix) == prefix and not string.find(worker, '-', #prefix + 1, true)
+    return worker and string.sub(worker, 1, #id_prefix) == id_prefix
+        and not string.find(worker, '-', #id_prefix + 1, true)
 end
 
 for _, worker in ipairs(redis.call('ZRANGE', WORKERS .. queue, 0, -1)) do

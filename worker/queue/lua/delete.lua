@@ -1,7 +1,4 @@
--- ARGV: id. Forgets a request in a final state.
 -- Returns 'deleted', 'active' (it is still waiting or running) or 'unknown'.
-local id = ARGV[1]
-
 local request = redis.call('HMGET', REQUEST .. id, 'state', 'owner')
 if not request[1] then return 'unknown' end
 if request[1] == 'in_queue' or request[1] == 'in_progress' then return 'active' end

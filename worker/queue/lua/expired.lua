@@ -1,2 +1,2 @@
--- ARGV: retention (ms), how many. Returns ids whose final state is older than that, oldest first.
-return redis.call('ZRANGEBYSCORE', DONE, '-inf', date() - tonumber(ARGV[1]), 'LIMIT', 0, ARGV[2])
+-- Returns ids whose final state is older than `retention_ms`, oldest first.
+return redis.call('ZRANGEBYSCORE', DONE, '-inf', date() - retention_ms, 'LIMIT', 0, limit)

@@ -1,7 +1,7 @@
 -- Put in front of every script, behind the constants of worker/queue/keys.py: the clock, and the moves that several
--- scripts share. KEYS are the lists that the bells of the two queues hang in: {io, gpu}.
+-- scripts share. Between it and a script stand the arguments, as locals: the parameters of its function in
+-- worker/queue/scripts.py. BELLS has the list that the bells of each queue hang in.
 
-local BELLS = {io = KEYS[1], gpu = KEYS[2]}
 local BEHIND_FINISH = 1e12          -- more than two places in the line are ever apart
 
 local LONGEST_GAP = 86400000        -- ms; nothing is ever due later than this, so a longer gap counts as one
@@ -128,13 +128,13 @@ local function close(id, state, at)
     redis.call('PUBLISH', CHANGED, id)
 end
 
--- What a worker with this token may do: 'held' (it is the one), 'passed' (this very move was made already;
+-- What a worker with this token may do: 'held' (it is the one), 'repeated' (this very move was made already;
 -- the client sent it again because the reply was lost), else why not: 'gone' (there is no such request any more),
 -- 'cancelled', or 'fenced' (another worker has it, or it is over).
 local function standing(id, token, move)
     local request = redis.call('HMGET', REQUEST .. id, 'token', 'passed', 'state')
     if request[1] == token then return 'held' end
-    if request[2] == token .. ':' .. move then return 'passed' end
+    if request[2] == token .. ':' .. move then return 'repeated' end
     if not request[3] then return 'gone' end
     if request[3] == 'cancelled' then return 'cancelled' end
     return 'fenced'

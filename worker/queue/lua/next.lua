@@ -1,8 +1,4 @@
--- ARGV: queue, a token never used before, worker id, lease (ms), newest version of a record that the worker knows,
--- the weights that it holds beside the model: 'controlnet/loras'.
 -- Returns the fields of the request that is now this token's, or {} when none waits.
-local queue, token, worker, lease, known = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local held = ARGV[6]
 local at = now()
 
 local id = redis.call('GET', TOKEN .. token)
@@ -14,7 +10,6 @@ end
 -- What a worker must load for a request, 0 to 3: a ControlNet is a larger load than LoRAs.
 local function loads(needs)
     local controlnet, loras = string.match(needs, '^(.*)/(.*)$')
-    local held_controlnet, held_loras = string.match(held, '^(.*)/(.*)$')
     return (controlnet ~= '' and controlnet ~= held_controlnet and 2 or 0) + (loras ~= held_loras and 1 or 0)
 end
 
@@ -58,13 +53,13 @@ end
 if queue == 'io' then id = choose_for_io() else id = choose_for_gpu() end
 if not id then return {} end
 -- In the middle of an upgrade: it waits for a worker that knows how to go on with it.
-if tonumber(redis.call('HGET', REQUEST .. id, 'version') or 0) > known then return {} end
+if tonumber(redis.call('HGET', REQUEST .. id, 'version') or 0) > known_version then return {} end
 redis.call('ZREM', WAITING .. queue, id)
 -- Counted before the work, so that work which kills its worker is counted too.
 local attempt = redis.call('HINCRBY', REQUEST .. id, 'attempt', 1)
-redis.call('HSET', REQUEST .. id, 'token', token, 'worker', worker, 'taken_at', at)
-redis.call('SET', TOKEN .. token, id, 'PX', lease)
-redis.call('ZADD', LEASES, at + lease, id)
+redis.call('HSET', REQUEST .. id, 'token', token, 'worker', worker_id, 'taken_at', at)
+redis.call('SET', TOKEN .. token, id, 'PX', lease_ms)
+redis.call('ZADD', LEASES, at + lease_ms, id)
 local request = redis.call('HMGET', REQUEST .. id, 'stage', 'owner', 'created_at')
 if request[1] == 'generate' then
     local today = date()

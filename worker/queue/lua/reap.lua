@@ -1,11 +1,9 @@
--- ARGV: lease (ms), most attempts, length of a turn (ms).
 -- Returns {requests handed back, requests failed, bells missing on io, on gpu}; {} when another process has the turn.
-local lease, most_attempts, turn = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = now()
 
 local OUTAGE_KEPT = 86400000 -- ms
 
-if not takes_turn(TURN, at, turn) then return {} end
+if not takes_turn(TURN, at, turn_ms) then return {} end
 
 -- Another run of Redis than at the last turn: what it was told since then, and had not yet on disk, is lost.
 local info = redis.pcall('INFO', 'server') -- some hosts do not allow it
@@ -24,7 +22,7 @@ end
 -- nobody at fault, so their holders get one lease to be heard again, except those that are known to be dead.
 local last = tonumber(redis.call('GET', REAPED) or at)
 redis.call('SET', REAPED, at)
-if at - last > lease / 3 then redis.call('SET', QUIET, at + lease) end
+if at - last > lease_ms / 3 then redis.call('SET', QUIET, at + lease_ms) end
 
 -- A worker that dies may have been killed from outside or by this very request; nobody can tell. So a death is
 -- an attempt like any other: a request that kills its workers ends all the same.
@@ -43,7 +41,7 @@ for place = 1, #lost, 2 do
     local request = redis.call('HMGET', REQUEST .. id, 'attempt', 'stage')
     local attempts = tonumber(request[1])
     count(1, 'attempts', request[2], lost[place + 1] == '0' and 'worker_died' or 'lease_expired')
-    if attempts >= most_attempts then
+    if attempts >= max_attempts then
         give_up(id, attempts, request[2])
         failed = failed + 1
     else

@@ -1,7 +1,4 @@
--- ARGV: id, token. The worker gives the request back unfinished, through no fault of the request.
 -- Returns the standing.
-local id, token = ARGV[1], ARGV[2]
-
 local answer = standing(id, token, 'release')
 if answer == 'held' then
     redis.call('HINCRBY', REQUEST .. id, 'attempt', -1)

@@ -1,18 +1,13 @@
--- ARGV: id, owner, the owner's own key for this submit ('': none) and a digest of what it stands for, how long it
--- does (s), most requests in line, most of this owner, most submits of this owner in a minute (0: any number, the
--- last two), then the record's other fields and values.
 -- Returns {'queued' | 'already', id, requests ahead, bells missing}, {'line_full' | 'share_full' | 'too_fast',
 -- seconds until it is likely to be taken}, or {'key_reused'}.
-local id, owner, key, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local most, most_of_owner, most_in_minute = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local at = now()
 
 local kept = key ~= '' and redis.call('GET', IDEMPOTENCY .. key)
 if kept then
-    local kept_id, kept_body = string.match(kept, '^(%S+) (%S+)$')
+    local kept_id, kept_digest = string.match(kept, '^(%S+) (%S+)$')
     -- The key of a request that was deleted is free.
     if redis.call('EXISTS', REQUEST .. kept_id) == 1 then
-        if kept_body ~= body then return {'key_reused'} end
+        if kept_digest ~= digest then return {'key_reused'} end
         id = kept_id
     end
 end
@@ -49,8 +44,8 @@ count(1, 'submits', 'queued')
 local sequence = redis.call('INCR', SEQUENCE)
 local place = draw_place(owner, sequence)
 redis.call('HSET', REQUEST .. id, 'id', id, 'owner', owner, 'state', 'in_queue', 'stage', 'prepare',
-    'sequence', sequence, 'place', place, 'attempt', 0, 'step', 0, 'created_at', date(), unpack(ARGV, 9))
-if key ~= '' then redis.call('SET', IDEMPOTENCY .. key, id .. ' ' .. body, 'EX', ARGV[5]) end
+    'sequence', sequence, 'place', place, 'attempt', 0, 'step', 0, 'created_at', date(), unpack(fields))
+if key ~= '' then redis.call('SET', IDEMPOTENCY .. key, id .. ' ' .. digest, 'EX', key_seconds) end
 redis.call('ZADD', OWNER .. owner, sequence, id)
 join_line(id, owner, place)
 wait(id, 'prepare', place)

@@ -1,2 +1,2 @@
--- ARGV: what is to be done, how long a turn lasts (ms). Returns 1 for whoever has this turn, 0 for the others.
-return takes_turn(TURN .. ':' .. ARGV[1], now(), tonumber(ARGV[2])) and 1 or 0
+-- Returns 1 for whoever has this turn, 0 for the others.
+return takes_turn(TURN .. ':' .. task, now(), turn_ms) and 1 or 0

@@ -1,4 +1,4 @@
--- No ARGV. Returns what each worker that is alive says of itself (JSON). Writes nothing: it works while Redis is full.
+-- Returns what each worker that is alive says of itself (JSON). Writes nothing: it works while Redis is full.
 local at = read_clock(date())
 local said = {}
 for _, queue in ipairs({'io', 'gpu'}) do
