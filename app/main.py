@@ -57,7 +57,7 @@ from worker.cancellation import cancelled
 from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
 from worker.queue.requests import RequestStore
 from worker.secret import Secret
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage
 
 DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."

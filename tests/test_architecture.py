@@ -44,11 +44,6 @@ FLOORS = ("denoise", "loading", "control", "device", "lora")
 Arrow = tuple[str, str]
 """From what imports to what is imported."""
 
-CIRCULAR = {
-    ("worker.storage.objects", "worker.storage.s3"),
-}
-"""Imports that close a circle of files and are still to be taken away."""
-
 MOST_LINES = 400
 
 
@@ -186,12 +181,7 @@ def test_each_floor_of_models_inference_imports_from_those_below_it() -> None:
 
 
 def test_files_do_not_import_in_circles() -> None:
-    assert circle(file_arrows() - CIRCULAR) == []
-
-
-@pytest.mark.parametrize("arrow", sorted(CIRCULAR), ids="-".join)
-def test_import_that_is_known_to_close_a_circle_still_does(arrow: Arrow) -> None:
-    assert circle((file_arrows() - CIRCULAR) | ({arrow} & file_arrows()))
+    assert circle(file_arrows()) == []
 
 
 @pytest.mark.parametrize("package", ["worker", "models"])

@@ -189,7 +189,7 @@ def _folders(settings: "Settings") -> Iterator[Finding]:
 
 def _pictures(settings: "Settings") -> Iterator[Finding]:
     from worker.errors import WorkerError
-    from worker.storage.objects import open_objects
+    from worker.storage.backend import open_objects
 
     if not settings.storage:
         yield Finding("ok", "Pictures are kept in the data folder.")

@@ -105,7 +105,7 @@ def _make(
     Raises WorkerError and ModelError.
     """
     from worker.stages.picture import prepare
-    from worker.storage.objects import open_objects
+    from worker.storage.backend import open_objects
     from worker.storage.pictures import Storage
 
     progress.show({"status": "preparing"})
@@ -134,9 +134,9 @@ def _save(
     checked: "ControlNetLoraInput", job: "Job", made: "Generated", settings: "Settings", out: Path
 ) -> list[Path]:
     """Writes the pictures at `out`. Raises OSError."""
+    from worker.atomic import write_whole
     from worker.encoding.encode import encode
     from worker.encoding.metadata import describe
-    from worker.storage.objects import write_whole
 
     body = checked.model_dump(mode="json")
     saved = []

@@ -84,7 +84,7 @@ def serve(
     from models.errors import ModelError
     from worker.errors import WorkerError
     from worker.host.supervisor import Supervisor
-    from worker.storage.objects import open_objects
+    from worker.storage.backend import open_objects
 
     settings = read_settings(
         host=host,

@@ -29,7 +29,7 @@ from benchmarks.chaos.verdict import Verdict, judge
 from benchmarks.rows import percentiles, write_row
 from worker.host.embedded_redis import Fsync
 from worker.queue.record import FINAL_STATES
-from worker.storage.objects import FolderObjects
+from worker.storage.folder import FolderObjects
 
 START_SECONDS = 120.0
 SETTLE_SECONDS = 240.0

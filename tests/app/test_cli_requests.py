@@ -33,7 +33,7 @@ from tests.support.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
 from tests.support.processes import wait_for
 from worker.encoding.encode import encode
 from worker.encoding.metadata import describe as describe_picture
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 Run = Callable[..., Result]

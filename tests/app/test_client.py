@@ -12,7 +12,7 @@ from app.config import Settings
 from app.main import create_app
 from tests.support.http_api import DOCUMENTED_INPUT, MODEL, PNG, WorkerHands, served
 from tests.support.redis_server import RedisServer
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from app.config import Settings
 from tests.support.http_api import PNG
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio

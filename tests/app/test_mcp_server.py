@@ -27,7 +27,7 @@ from app.config import Settings
 from app.main import create_app
 from tests.support.http_api import WorkerHands, served
 from tests.support.processes import wait_for
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio

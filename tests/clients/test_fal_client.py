@@ -268,7 +268,7 @@ def test_stream_without_logs_is_silent_about_steps(client: Any, base: str, hands
 
 
 def test_sync_mode_answers_with_the_picture_itself(client: Any, hands: WorkerHands, settings: Any) -> None:
-    from worker.storage.objects import open_objects
+    from worker.storage.backend import open_objects
     from worker.storage.pictures import Storage, new_file_id
 
     picture = png(Image.new("RGB", (8, 8)))

@@ -31,7 +31,7 @@ from worker.encoding.encode import encode_preview
 from worker.errors import FetchError, ImageError
 from worker.queue.keys import Queue
 from worker.queue.registry import WorkerInfo
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()

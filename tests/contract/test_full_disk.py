@@ -6,7 +6,7 @@ import pytest
 from app.config import Settings
 from tests.contract.test_upload import picture, upload
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 from worker.storage.workspace import INLINE_CHARACTERS
 

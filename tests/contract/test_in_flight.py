@@ -17,7 +17,7 @@ from app.main import create_app
 from app.routes.files import PIECE_BYTES
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, served
 from tests.support.processes import wait_for
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 BOUND = 4_000_000

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from app.config import Settings
 from tests.support.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands, in_process
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 from worker.storage.workspace import ASIDE
 

@@ -11,7 +11,7 @@ from app.config import Settings
 from tests.support.http_api import WorkerHands
 from tests.support.s3_server import S3Server
 from tests.worker.runtime.crew import MODEL
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from app.config import Settings
 from app.main import create_app
 from tests.support.http_api import in_process
 from worker.inputs.input_image import read_source
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage
 
 pytestmark = pytest.mark.anyio

@@ -37,7 +37,7 @@ def data_uri(data: bytes) -> None:
     from worker.config import WorkerSettings
     from worker.errors import FetchError
     from worker.inputs.input_image import read_source
-    from worker.storage.objects import FolderObjects
+    from worker.storage.folder import FolderObjects
     from worker.storage.pictures import Storage
 
     settings = WorkerSettings(_env_file=None, max_image_bytes=1000)

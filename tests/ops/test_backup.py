@@ -18,7 +18,7 @@ from worker.queue.connection import connect
 from worker.queue.requests import RequestStore
 from worker.queue.work_queue import WorkQueue
 from worker.secret import Secret
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 pytestmark = pytest.mark.anyio

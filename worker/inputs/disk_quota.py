@@ -18,9 +18,9 @@ from redis.exceptions import RedisError
 
 from models.disk import spare_bytes
 from models.weights.hub import Progress, evict
+from worker.atomic import write_whole
 from worker.config import DAY_SECONDS, WorkerSettings
 from worker.errors import StorageError
-from worker.storage.objects import write_whole
 
 UNFINISHED_SECONDS = 3600.0
 """What nobody has gone on writing for so long was left by a process that died."""

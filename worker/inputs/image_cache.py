@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from models.disk import check_room
 from models.errors import DiskFull
+from worker.atomic import write_whole
 from worker.config import WorkerSettings
 from worker.counters import count
 from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.fetch import UNKNOWN, Limits, Version, fetch
 from worker.inputs.guard import AllowList
-from worker.storage.objects import write_whole
 
 IMAGE_SECONDS = 30.0
 

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 from models.disk import check_room
 from models.errors import CheckpointError
+from worker.atomic import write_whole
 from worker.config import WorkerSettings
 from worker.counters import count
 from worker.errors import StorageError
 from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.fetch import Limits, fetch
 from worker.inputs.guard import AllowList
-from worker.storage.objects import write_whole
 
 LORA_SECONDS = 3600.0
 FRESH_SECONDS = 86_400

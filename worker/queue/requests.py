@@ -25,7 +25,7 @@ from worker.queue.record import RECORD_VERSION, REQUEST_ID, Record, State, parse
 from worker.queue.scripts import AsyncScripts, Cancellation, NotQueued, Queued
 from worker.queue.stats import Stats, read_stats
 from worker.storage import location
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.workspace import Workspace, holds_picture
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class RequestStore:
 
     async def tell_storage(self) -> None:
         """Tells workers where this server keeps what they share with it."""
-        place = await asyncio.to_thread(location.describe, self._settings)
+        place = await asyncio.to_thread(location.publish, self._settings)
         async with self._gate:
             await self._client.set(keys.STORAGE, place)
 

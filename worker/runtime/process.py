@@ -31,7 +31,8 @@ from worker.runtime.reconciler import Reconciler
 from worker.runtime.sweeper import Sweeper
 from worker.stages.task import Engine, Tools
 from worker.storage import location
-from worker.storage.objects import Objects, open_objects
+from worker.storage.backend import open_objects
+from worker.storage.objects import Objects
 from worker.storage.pictures import Storage
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class WorkerProcess:
         while True:
             try:
                 if told := self._told():
-                    settings = location.follow(told, self._settings)
+                    settings = location.adopt(told, self._settings)
                     Storage(open_objects(settings)).check()
                     self._state, self._detail = "starting", None
                     return open_objects(settings, STORAGE_SECONDS)

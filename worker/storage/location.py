@@ -14,22 +14,22 @@ from worker.secret import Secret
 TOLD_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_REGION")
 
 
-def describe(settings: WorkerSettings) -> str:
-    """What the API tells: the store's address, or what only a process with its folder can know."""
+def publish(settings: WorkerSettings) -> str:
+    """What the API writes in Redis: the store's address, or what only a process with its folder can know."""
     if settings.storage:
         variables = {name: os.environ[name] for name in TOLD_VARIABLES if os.environ.get(name)}
         return json.dumps({"storage": settings.storage, "variables": variables})
     return json.dumps({"folder": Secret(settings.data_dir).derive("storage").hex()})
 
 
-def follow(told: str, settings: WorkerSettings) -> WorkerSettings:
+def adopt(told: str, settings: WorkerSettings) -> WorkerSettings:
     """The settings of a worker that keeps things where the API does.
 
     Raises SetupError when this worker would keep them elsewhere.
     """
     place = json.loads(told)
     if "folder" in place:
-        if settings.storage or told != describe(settings):
+        if settings.storage or told != publish(settings):
             raise SetupError(
                 "The API keeps pictures in its own folder, this worker would keep them elsewhere; "
                 "let both have one ZTURBO_DATA_DIR, or give the API a ZTURBO_STORAGE."

@@ -23,7 +23,7 @@ from worker.config import WorkerSettings
 from worker.errors import FetchError, ImageError
 from worker.inputs.decode import FORMATS, MAX_SIDE, read_image
 from worker.inputs.input_image import read_source
-from worker.storage.objects import FolderObjects
+from worker.storage.folder import FolderObjects
 from worker.storage.pictures import Storage
 
 EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "150"))

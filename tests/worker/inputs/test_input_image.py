@@ -10,7 +10,7 @@ from tests.worker.inputs.web import Web
 from worker.config import WorkerSettings
 from worker.errors import FetchError
 from worker.inputs.input_image import read_source
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 PIXELS = bytes(range(256))

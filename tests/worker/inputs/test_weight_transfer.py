@@ -16,7 +16,8 @@ from worker.config import WorkerSettings
 from worker.errors import StorageError
 from worker.inputs import weight_transfer
 from worker.inputs.weight_transfer import WeightTransfer
-from worker.storage.objects import open_objects, sweep
+from worker.storage.backend import open_objects
+from worker.storage.objects import sweep
 
 Machine = Callable[[str], WorkerSettings]
 

@@ -19,7 +19,7 @@ from worker.queue.work_queue import WorkQueue
 from worker.runtime.consumer import Consumer
 from worker.runtime.quarantine import CrashLoop
 from worker.stages.task import Tools
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 
 pytestmark = pytest.mark.anyio
 

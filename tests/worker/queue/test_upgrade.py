@@ -15,7 +15,7 @@ from worker.queue.connection import connect
 from worker.queue.record import RECORD_VERSION
 from worker.queue.requests import RequestStore
 from worker.queue.work_queue import WorkQueue
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.workspace import Workspace
 
 pytestmark = pytest.mark.anyio

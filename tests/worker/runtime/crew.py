@@ -52,7 +52,7 @@ class Crew:
         self.requests = RequestStore.connect(self.settings)
         # As an API does when it starts.
         with connect(redis_url) as client:
-            client.set(keys.STORAGE, location.describe(self.settings))
+            client.set(keys.STORAGE, location.publish(self.settings))
         self._processes: list[BaseProcess] = []
         self._log = data_dir / "workers.log"
         data_dir.mkdir(parents=True, exist_ok=True)

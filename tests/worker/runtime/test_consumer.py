@@ -22,7 +22,7 @@ from worker.queue.affinity import Weights
 from worker.queue.keys import Queue
 from worker.queue.record import CONTROL_MAP, EXPAND, Record
 from worker.queue.work_queue import WorkQueue
-from worker.storage.objects import FolderObjects
+from worker.storage.folder import FolderObjects
 
 
 class WaitingObjects(FolderObjects):

@@ -21,7 +21,7 @@ from worker.host.embedded_redis import EmbeddedRedis, find_server, held
 from worker.queue.connection import connect
 from worker.queue.requests import RequestStore
 from worker.queue.work_queue import WorkQueue
-from worker.storage.objects import FolderObjects
+from worker.storage.folder import FolderObjects
 from worker.storage.pictures import Storage, new_file_id
 from worker.storage.workspace import Workspace
 

@@ -15,7 +15,7 @@ from worker.queue.record import Record
 from worker.queue.scripts import Scripts
 from worker.queue.work_queue import WorkQueue
 from worker.runtime.sweeper import Sweeper
-from worker.storage.objects import FolderObjects
+from worker.storage.folder import FolderObjects
 
 
 class InterruptedObjects(FolderObjects):

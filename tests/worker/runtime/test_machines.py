@@ -20,7 +20,7 @@ from tests.support.processes import wait_for
 from tests.support.s3_server import KEYS, S3Server
 from tests.worker.runtime.crew import Crew
 from worker.queue import keys
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage
 from worker.storage.workspace import INLINE_CHARACTERS
 

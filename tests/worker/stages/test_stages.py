@@ -21,7 +21,7 @@ from worker.config import WorkerSettings
 from worker.encoding.metadata import read_metadata
 from worker.errors import FetchError, ImageError
 from worker.stages.picture import finish, prepare
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"

@@ -7,7 +7,7 @@ import pytest
 
 from worker.config import WorkerSettings
 from worker.errors import SetupError
-from worker.storage.location import describe, follow
+from worker.storage.location import adopt, publish
 
 
 def settings(folder: Path, storage: str = "") -> WorkerSettings:
@@ -15,22 +15,22 @@ def settings(folder: Path, storage: str = "") -> WorkerSettings:
 
 
 def test_worker_with_the_same_folder_is_let_in(tmp_path: Path) -> None:
-    told = describe(settings(tmp_path))
-    assert follow(told, settings(tmp_path)) == settings(tmp_path)
+    told = publish(settings(tmp_path))
+    assert adopt(told, settings(tmp_path)) == settings(tmp_path)
     assert str(tmp_path) not in told
 
 
 def test_worker_takes_over_the_store_of_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    told = describe(settings(tmp_path, "s3://bucket/folder"))
+    told = publish(settings(tmp_path, "s3://bucket/folder"))
     assert "secret" not in told
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     other = settings(tmp_path / "other")
-    assert follow(told, other) == settings(tmp_path / "other", "s3://bucket/folder")
+    assert adopt(told, other) == settings(tmp_path / "other", "s3://bucket/folder")
     assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:10")
-    follow(told, other)
+    adopt(told, other)
     assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:10"
 
 
@@ -39,4 +39,4 @@ def test_worker_takes_over_the_store_of_the_api(tmp_path: Path, monkeypatch: pyt
 )
 def test_worker_that_would_keep_things_elsewhere_is_not(tmp_path: Path, api: str, worker: str) -> None:
     with pytest.raises(SetupError, match="keeps pictures in"):
-        follow(describe(settings(tmp_path / "api", api)), settings(tmp_path / "worker", worker))
+        adopt(publish(settings(tmp_path / "api", api)), settings(tmp_path / "worker", worker))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.storage.objects import FolderObjects, sweep
+from worker.storage.folder import FolderObjects
+from worker.storage.objects import sweep
 
 HOURS = 3600.0
 

@@ -7,7 +7,9 @@ import pytest
 
 from worker.config import WorkerSettings
 from worker.errors import StorageError
-from worker.storage.objects import FolderObjects, Objects, open_objects, sweep
+from worker.storage.backend import open_objects
+from worker.storage.folder import FolderObjects
+from worker.storage.objects import Objects, sweep
 from worker.storage.pictures import FOLDER, Storage, file_key, new_file_id
 
 

@@ -147,7 +147,7 @@ def test_missing_package_is_told_with_the_line_that_mends_it() -> None:
 def test_settings_without_s3_need_no_package(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from worker.config import WorkerSettings\n"
-        "from worker.storage.objects import open_objects\n"
+        "from worker.storage.backend import open_objects\n"
         f"open_objects(WorkerSettings(_env_file=None, data_dir=Path({json.dumps(str(tmp_path))})))\n"
         "print('obstore' in sys.modules)"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worker.errors import StorageError
-from worker.storage.objects import FolderObjects
+from worker.storage.folder import FolderObjects
 from worker.storage.workspace import INLINE_CHARACTERS, Workspace, holds_picture
 
 LONG = "data:image/png;base64," + "A" * INLINE_CHARACTERS
