@@ -10,7 +10,6 @@ A ratio is the median over the rounds of one side's seconds by diffusers' of the
 that of each side's least seconds, which other work on the machine disturbs less.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -24,7 +23,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, ZImageControlNetModel, ZI
 from torch import Tensor
 
 from benchmarks.random_models import random_controlnet, random_transformer, random_vae, twin
-from benchmarks.rows import write_row
+from benchmarks.run import option_parser, write_row
 from models.inference.control.controlnet import Layout
 from models.inference.denoise.blocks import use_own_blocks
 from models.inference.denoise.compilation import compile_blocks
@@ -122,11 +121,10 @@ def race(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Time our denoising against diffusers', in turns.")
+    parser = option_parser("denoise", __doc__, check="when a ratio is above its bound")
     parser.add_argument(
         "--compile", action="store_true", help="with our blocks compiled, and diffusers' beside"
     )
-    parser.add_argument("--check", action="store_true", help="exit 1 when a ratio is above its bound")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args(argv)
 

@@ -7,7 +7,6 @@ queue meanwhile. Redis runs commands on one core, so the sum of what a picture n
 second one Redis holds (docs/scale.md). A run is one row of benchmarks/results/redis.jsonl.
 """
 
-import argparse
 import asyncio
 import json
 import logging
@@ -24,7 +23,7 @@ from rq import Queue as BellQueue
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from benchmarks.rows import write_row
+from benchmarks.run import option_parser, write_row
 from benchmarks.store import running_store
 from models.job import Job
 from models.schema.inputs import ControlNetLoraInput
@@ -75,9 +74,7 @@ OUTPUT = GENERATED | {"image": {"file_id": "0" * 32, "name": "image.png", "width
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.redis_cost", description=__doc__.split("\n")[0]
-    )
+    parser = option_parser("redis_cost", __doc__)
     parser.add_argument(
         "--depths", type=int, nargs="+", default=[0, 1000, 100_000], help="requests that wait"
     )
@@ -98,7 +95,7 @@ def main() -> None:
         ):
             figures["redis"] = f"{store.binary.name} {store.binary.version}"
             figures[f"waiting_{depth}"] = Bench(Path(name), store.url).run(depth, options.requests)
-    write_row("redis.jsonl", vars(options) | figures)
+    write_row("redis.jsonl", figures, options)
 
 
 class Bench:

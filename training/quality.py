@@ -20,7 +20,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.rows import write_row
+from benchmarks.run import write_row
 from models.config import ModelSettings
 from models.inference.engine import Engine
 from models.job import Job, LoraFile, Pixels

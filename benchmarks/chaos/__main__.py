@@ -26,7 +26,7 @@ import redis
 from benchmarks.chaos.callers import Callers, Ticket
 from benchmarks.chaos.stage import Server, staged
 from benchmarks.chaos.verdict import Verdict, judge
-from benchmarks.rows import percentiles, write_row
+from benchmarks.run import option_parser, percentiles, write_row
 from worker.host.embedded_redis import Fsync
 from worker.queue.record import FINAL_STATES
 from worker.storage.folder import FolderObjects
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__.split("\n")[0])
+    parser = option_parser("chaos", __doc__, check="unless nothing was lost, doubled or wrong")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=20, help="of io and gpu workers")
@@ -91,9 +91,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lease", type=float, default=5.0, help="seconds; the product's default is 30")
     parser.add_argument(
         "--rolling", action="store_true", help="SIGTERM in place of kill -9, to every part in turn"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="exit 1 unless nothing was lost, doubled or wrong"
     )
     return parser.parse_args()
 
@@ -201,7 +198,6 @@ def _report(server: Server, options: argparse.Namespace, story: Story) -> None:
         "chaos.jsonl",
         {
             "redis": server.redis_name,
-            **{name: value for name, value in vars(options).items() if name != "check"},
             **asdict(story.verdict),
             "calls_repeated": story.retries,
             "seconds": round(story.seconds, 1),
@@ -210,6 +206,7 @@ def _report(server: Server, options: argparse.Namespace, story: Story) -> None:
                 [1000 * death.handed_on for death in ended if death.handed_on is not None]
             ),
         },
+        options,
     )
 
 

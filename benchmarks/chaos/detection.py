@@ -7,14 +7,13 @@ the scripts, the reaping and Redis are real. A worker on the supervisor's own ma
 benchmarks.chaos measures that. One run is one row of benchmarks/results/detection.jsonl.
 """
 
-import argparse
 import random
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-from benchmarks.rows import percentiles, write_row
+from benchmarks.run import option_parser, percentiles, write_row
 from benchmarks.store import running_store
 from worker.config import WorkerSettings
 from worker.queue.connection import connect
@@ -25,9 +24,7 @@ from worker.runtime.reconciler import TICK_SECONDS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.chaos.detection", description=__doc__.split("\n")[0]
-    )
+    parser = option_parser("chaos.detection", __doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--lease", type=float, default=30.0, help="seconds")
@@ -37,7 +34,7 @@ def main() -> None:
         running_store(Path(folder)) as store,
     ):
         waits = measure(store.url, options.seed, options.workers, options.lease)
-    write_row("detection.jsonl", vars(options) | {"death_to_hand_back_s": percentiles(waits)})
+    write_row("detection.jsonl", {"death_to_hand_back_s": percentiles(waits)}, options)
 
 
 def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> list[float]:

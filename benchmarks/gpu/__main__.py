@@ -37,7 +37,7 @@ from benchmarks.gpu.models import (
     write_controlnets,
     write_loras,
 )
-from benchmarks.rows import write_row
+from benchmarks.run import option_parser, write_row
 from models.inference.control.controlnet import Layout
 from models.inference.denoise.compilation import warm_up
 from models.inference.device.loaded_model import LoadedModel
@@ -196,7 +196,7 @@ def write(options: argparse.Namespace, part: str, row: Row) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Time and memory of the published model on a GPU.")
+    parser = option_parser("gpu", __doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a small model, to see that all parts run")
     parser.add_argument("--runs", type=int, default=20)

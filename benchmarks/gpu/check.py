@@ -21,7 +21,7 @@ SCALE = 0.75
 def step_error(model: LoadedModel, controlnets: Iterable[Path], side: int) -> dict[str, float]:
     """Relative errors: without control against diffusers' own model, with each branch against our step.
 
-    In float32 our step is the reference's, which `python -m benchmarks.golden` checks.
+    In float32 our step is the reference's, which `tests/models/inference/test_golden.py` checks.
     """
     device, config = model.placement.device, model.transformer.config
     generator = torch.Generator().manual_seed(4)

@@ -27,7 +27,7 @@ import redis
 from benchmarks.chaos.callers import Callers
 from benchmarks.chaos.verdict import judge
 from benchmarks.machines.network import Machine, Network, lan
-from benchmarks.rows import write_row
+from benchmarks.run import option_parser, write_row
 from tests.support.certificate import make_certificate
 from tests.support.s3_server import KEYS, S3Server
 from worker.host import parent_death
@@ -49,7 +49,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="zturbo-machines-"))
     with lan("zturbo-a", "zturbo-b", "zturbo-c") as network:
         figures, clean = _run(network, folder, options)
-    write_row("machines.jsonl", figures)
+    write_row("machines.jsonl", figures, options)
     if options.check and not clean:
         print(f"FAILED; the logs are in {folder}", file=sys.stderr)
         return 1
@@ -58,12 +58,11 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.machines", description=__doc__.split("\n")[0])
+    parser = option_parser("machines", __doc__, check="unless all went well")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--cut", type=float, default=15.0, help="seconds that a machine is cut off")
     parser.add_argument("--lease", type=float, default=5.0, help="seconds; the product's default is 30")
-    parser.add_argument("--check", action="store_true", help="exit 1 unless all went well")
     return parser.parse_args()
 
 
@@ -110,7 +109,6 @@ def _run(network: Network, folder: Path, options: argparse.Namespace) -> tuple[d
         finally:
             store.stop()
     figures: dict[str, object] = {
-        **{name: value for name, value in vars(options).items() if name != "check"},
         **asdict(verdict),
         "cuts": cuts,
         "left_in_work": left,

@@ -6,7 +6,6 @@ Redis, the API, its workers and the callers share this machine's cores. One run 
 benchmarks/results/server.jsonl; with `--check` the exit status is 1 when a figure misses its goal.
 """
 
-import argparse
 import resource
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.rows import write_row
+from benchmarks.run import option_parser, write_row
 from benchmarks.server.costs import measure_costs
 from benchmarks.server.flow import measure_flow
 from benchmarks.server.load import measure_load
@@ -38,12 +37,11 @@ GOALS: dict[tuple[str, ...], float] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__.split("\n")[0])
+    parser = option_parser("server", __doc__, check="when a figure misses its goal")
     parser.add_argument("--queued", type=int, default=10_000)
     parser.add_argument("--pollers", type=int, default=1000)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--appendfsync", choices=get_args(Fsync), default="always")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its goal")
     options = parser.parse_args()
     _allow_many_connections()
     figures: dict[str, Any] = {"costs": measure_costs()}
@@ -56,7 +54,7 @@ def main() -> int:
         for path, most in GOALS.items()
         if (value := _at(figures, path)) > most
     ]
-    write_row("server.jsonl", vars(options) | figures)
+    write_row("server.jsonl", figures, options)
     print("\n".join(missed) or "every goal met")
     return int(options.check and bool(missed))
 

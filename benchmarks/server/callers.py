@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.rows import percentiles
+from benchmarks.run import percentiles
 from models.schema.model_ids import CONTROLNET_LORA
 
 CALLERS = 16

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 
 from app.config import Settings
-from benchmarks.rows import percentiles
+from benchmarks.run import percentiles
 from benchmarks.server.callers import BODY, SUBMIT, Connection, connected
 from benchmarks.server.parts import running_all
 from benchmarks.server.sleeper import PICTURE_SECONDS, photo, read_log

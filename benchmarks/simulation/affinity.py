@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
 
-from benchmarks.rows import percentiles, write_row
+from benchmarks.run import option_parser, percentiles, write_row
 from worker.queue.affinity import NO_WEIGHTS, Weights
 from worker.queue.keys import AHEAD_ROUNDS, LOOKED_AT, PASSED_OVER_SECONDS
 
@@ -155,14 +155,12 @@ def main() -> int:
         }
         fine &= preferring.loading_share < in_order.loading_share
         fine &= max(preferring.waits) < max(in_order.waits) + PASSED_OVER_SECONDS
-    write_row("affinity.jsonl", vars(options) | figures)
+    write_row("affinity.jsonl", figures, options)
     return int(options.check and not fine)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.simulation.affinity", description=__doc__.split("\n")[0]
-    )
+    parser = option_parser("simulation.affinity", __doc__, check="when it saves nothing or somebody starves")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--load", type=float, default=0.95, help="share of the workers' time, in order")
@@ -173,9 +171,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--picture", type=float, default=0.84, help="seconds")
     parser.add_argument("--lora-change", type=float, default=0.2, help="seconds: read and merged")
     parser.add_argument("--controlnet-change", type=float, default=3.0, help="seconds")
-    parser.add_argument(
-        "--check", action="store_true", help="exit 1 when it saves nothing or somebody starves"
-    )
     return parser.parse_args()
 
 

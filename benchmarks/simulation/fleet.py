@@ -19,7 +19,7 @@ from typing import Any
 import simpy
 
 from benchmarks.redis_cost import STEPS
-from benchmarks.rows import RESULTS, percentiles, write_row
+from benchmarks.run import RESULTS, option_parser, percentiles, write_row
 
 FLEETS = ((1, 1), (8, 1), (64, 1), (256, 1), (512, 1), (1000, 1), (1000, 4))
 """GPUs, and servers with a Redis each that they are split among."""
@@ -39,8 +39,7 @@ def main() -> int:
         figures = [Server(gpus // servers, options, costs, number).run() for number in range(servers)]
         worst = max(figures, key=lambda each: float(each["redis_busy"]))
         held[gpus, servers] = worst["pictures_per_s"] >= HELD * worst["submitted_per_s"]
-        given = {name: value for name, value in vars(options).items() if name != "check"}
-        write_row("fleet.jsonl", {"gpus": gpus, "servers": servers, **given, "of_each_server": worst})
+        write_row("fleet.jsonl", {"gpus": gpus, "servers": servers, "of_each_server": worst}, options)
     if options.check and not (held[256, 1] and held[1000, 4]):
         print("FAILED: a fleet that should be held is not", file=sys.stderr)
         return 1
@@ -48,16 +47,13 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.simulation.fleet", description=__doc__.split("\n")[0]
-    )
+    parser = option_parser("simulation.fleet", __doc__, check="unless 256 GPUs on one Redis are held")
     parser.add_argument("--picture", type=float, default=0.906, help="seconds of a GPU; SGLang's H100 figure")
     parser.add_argument("--prepare", type=float, default=0.05, help="seconds of an io worker")
     parser.add_argument("--finish", type=float, default=0.1, help="seconds of an io worker")
     parser.add_argument("--load", type=float, default=0.9, help="asked, of what the GPUs can make")
     parser.add_argument("--seconds", type=float, default=20.0, help="looked at, after as many before")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--check", action="store_true", help="exit 1 unless 256 GPUs on one Redis are held")
     return parser.parse_args()
 
 

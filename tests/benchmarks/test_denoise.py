@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import denoise, rows
+from benchmarks import denoise, run
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(denoise, "SIZE", 64)
     config = {"dim": 64, "n_heads": 2, "n_kv_heads": 2, "axes_dims": [8, 12, 12], "cap_feat_dim": 32}
     monkeypatch.setattr(denoise, "CONFIG", denoise.CONFIG | config)
-    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
     return tmp_path
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import rows
+from benchmarks import run
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.arithmetic import step_flops
 from models.inference.control.controlnet import KNOWN, Layout
@@ -24,7 +24,7 @@ def test_operations_are_those_that_were_counted(control: Layout | None, teraflop
 
 
 def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
     small = ["--tiny", "--device", "cpu", "--runs", "1"]
     assert main([*small, "--parts", "check", "ours", "batch", "loras", "diffusers"]) == 0
     assert main([*small, "--tier", "16"]) == 0

@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import Any
 
-from benchmarks.rows import write_row
+from benchmarks.run import write_row
 from tests.fuzz.api import call_everything
 from tests.fuzz.target import TARGETS, feed
 

@@ -1,18 +1,18 @@
-"""Check the denoising step and loop against recorded reference numbers: `python -m benchmarks.golden DIR`.
+"""The denoising step and loop meet the numbers that the checkpoints' authors' own code gave.
 
-Reads every .safetensors file of DIR (tests/golden/README.md describes them), prints the relative error of
-each case, and exits 1 when one is above 1e-4, or when there is nothing to check.
+tests/golden/README.md describes the recorded files.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImageControlNetModel, ZImageTransformer2DModel
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from models.inference.control.controlnet import Layout, Refiner, fill_controlnet
@@ -20,6 +20,8 @@ from models.inference.denoise.blocks import use_own_blocks
 from models.inference.denoise.pipeline import denoise, noise_levels
 from models.inference.denoise.transformer import Conditioning, Control, condition, control_tokens, predict
 from models.inference.loading.tensors import Weights, fill
+
+FILES = sorted((Path(__file__).parents[2] / "golden").glob("*.safetensors"))
 
 TOLERANCE = 1e-4
 """Norm of the difference over the norm of the reference, float32."""
@@ -98,24 +100,18 @@ def _load(
     return transformer, fill_controlnet(weights, layout, config, torch.float32, "cpu", path.name)
 
 
-def main(folder: Path) -> int:
-    """Print a table of every file and case; the exit status."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        print(f"{folder} holds no .safetensors file.", file=sys.stderr)
-        return 1
-    worst = 0.0
-    for path in files:
-        for case in check_file(path):
-            verdict = "ok" if case.error <= TOLERANCE else "WRONG"
-            print(f"{path.name:32} {case.name:16} {case.error:.2e}  {verdict}")
-            # A NaN is above every bound.
-            worst = max(worst, case.error if case.error == case.error else float("inf"))
-    print(f"{len(files)} files, largest relative error {worst:.2e}, allowed {TOLERANCE:.0e}")
-    return int(worst > TOLERANCE)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_case_equals_the_reference(path: Path) -> None:
+    errors = {case.name: case.error for case in check_file(path)}
+    assert len(errors) == 6
+    assert max(errors.values()) < TOLERANCE
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m benchmarks.golden DIR")
-    sys.exit(main(Path(sys.argv[1])))
+def test_wrong_number_is_noticed(tmp_path: Path) -> None:
+    with safe_open(FILES[0], framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors["step.1.output"] *= 1.001
+    save_file(tensors, tmp_path / "bent.safetensors", metadata)
+    wrong = [case.name for case in check_file(tmp_path / "bent.safetensors") if case.error > TOLERANCE]
+    assert wrong == ["step.1"]

@@ -1,5 +1,6 @@
-"""A run of a benchmark as one row of JSON, with date, machine and commit, in benchmarks/results."""
+"""A run of a benchmark: its options, and its figures as a row of JSON, with date, machine and commit."""
 
+import argparse
 import json
 import os
 import platform
@@ -12,9 +13,23 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_row(name: str, figures: Mapping[str, Any]) -> None:
-    """Prints the figures, and adds them to the file `name`."""
+def option_parser(name: str, doc: str, check: str = "") -> argparse.ArgumentParser:
+    """The options of `python -m benchmarks.NAME`, with the first line of its docstring as help.
+
+    `check` says when the exit status is 1 with `--check`; empty: there is no such option.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.partition("\n")[0])
+    if check:
+        parser.add_argument("--check", action="store_true", help=f"exit 1 {check}")
+    return parser
+
+
+def write_row(name: str, figures: Mapping[str, Any], options: argparse.Namespace | None = None) -> None:
+    """Prints the options and figures, and adds them to the file `name` of benchmarks/results."""
     row = {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "machine": _machine(), "commit": _commit()}
+    row |= {
+        option: value for option, value in vars(options or argparse.Namespace()).items() if option != "check"
+    }
     row |= figures
     for key, value in row.items():
         print(f"{key:<30}{value}")
