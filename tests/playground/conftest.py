@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import skimage
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect, sync_playwright
 
 from tests.models.inference.untrained import CONTROLNET, write_lora, write_untrained
 from tests.support.serve_process import ServeProcess
@@ -35,6 +35,9 @@ PATIENCE_MS = 60_000
 """A picture takes a second on an idle machine, and tests share theirs."""
 
 DESKTOP = {"width": 1440, "height": 900}
+SLOW = {"image_size": "square_hd", "num_inference_steps": 8, "num_images": 4}
+"""Of a request that runs until a test stops it."""
+
 PHONE = {"width": 390, "height": 844}
 
 
@@ -128,6 +131,11 @@ def edit(page: Page, **fields: Any) -> None:
     page.get_by_role("tab", name="Form").click()
 
 
+def copied(page: Page) -> None:
+    """Waits until the page has said so; the button says it for a moment only."""
+    expect(page.locator("#announcer")).to_have_text("Copied")
+
+
 def advanced(page: Page) -> None:
     """Unfolds what the form keeps folded."""
     page.locator(".folded > summary").click()
@@ -143,6 +151,19 @@ def request_of(page: Page) -> dict[str, Any]:
     page.get_by_role("tab", name="JSON").click()
     body: dict[str, Any] = json.loads(page.get_by_label("The request as JSON").input_value())
     return body
+
+
+def hold(page: Page, address: str) -> Callable[[], None]:
+    """Keeps what the page asks of these addresses from the server until the answer of this is called."""
+    routes: list[Route] = []
+    page.route(address, lambda route: routes.append(route))
+
+    def release() -> None:
+        while routes:
+            routes.pop(0).continue_()
+        page.unroute(address)
+
+    return release
 
 
 def run_to_picture(page: Page) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.playground.conftest import edit, fill
+from tests.playground.conftest import copied, edit, fill
 
 SECONDS = 90
 
@@ -72,7 +72,7 @@ def test_code_is_copied_whole(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     shown = code(page, "Python")
     page.locator(".code-view").get_by_role("button", name="Copy").click()
-    expect(page.locator(".code-view .bar .quiet")).to_have_text("Copied")
+    copied(page)
     assert page.evaluate("navigator.clipboard.readText()").strip() == shown.strip()
 
 
@@ -81,7 +81,7 @@ def test_code_is_copied_also_where_the_browser_has_no_clipboard_for_pages(page: 
     page.evaluate("delete Navigator.prototype.clipboard")
     shown = code(page, "curl")
     page.locator(".code-view").get_by_role("button", name="Copy").click()
-    expect(page.locator(".code-view .bar .quiet")).to_have_text("Copied")
+    copied(page)
     page.get_by_role("tab", name="Form").click()
     prompt = page.get_by_label("Prompt", exact=True)
     prompt.fill("")

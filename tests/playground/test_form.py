@@ -7,10 +7,13 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.playground.conftest import (
+    DESKTOP,
+    PHONE,
     PHOTOGRAPH,
     NewPage,
     advanced,
     edit,
+    hold,
     request_of,
     run_button,
     wait_until_ready,
@@ -24,7 +27,9 @@ def show_form(page: Page) -> None:
 def test_every_field_of_the_schema_has_a_control(page: Page, new_page: NewPage, url: str) -> None:
     model = page.request.get(f"{url}/v1/models").json()["models"][0]
     fields = set(model["input_schema"]["properties"])
-    tags = page.locator(".form zt-slider, .form zt-choice, .form zt-size, .form zt-seed, .form zt-loras")
+    tags = page.locator(
+        ".form zt-slider, .form zt-choice, .form zt-preprocess, .form zt-size, .form zt-seed, .form zt-loras"
+    )
     shown = set(tags.evaluate_all("elements => elements.map((element) => element.field.name)"))
     by_id = {name for name in fields if page.locator(f"#field-{name}").count()}
     assert shown | by_id == fields
@@ -33,7 +38,7 @@ def test_every_field_of_the_schema_has_a_control(page: Page, new_page: NewPage, 
 def test_json_and_form_are_the_same_request(page: Page) -> None:
     page.get_by_label("Prompt", exact=True).fill("a fox")
     advanced(page)
-    page.get_by_role("radio", name="WebP").check(force=True)
+    page.get_by_role("radio", name="WebP").check()
     page.get_by_role("spinbutton", name="Steps").fill("3")
     page.keyboard.press("Tab")
     page.get_by_role("switch", name="Magic Prompt").check()
@@ -118,7 +123,7 @@ def test_seed_is_drawn_until_it_is_locked(page: Page) -> None:
 
 
 def test_sizes_are_drawn_in_their_shape(page: Page) -> None:
-    page.get_by_role("radio", name="Landscape 16:9").check(force=True)
+    page.get_by_role("radio", name="Landscape 16:9").check()
     expect(page.get_by_text("1024 × 576")).to_be_visible()
     box = page.locator('.shape[data-option="landscape_16_9"]').bounding_box()
     assert box is not None
@@ -167,7 +172,7 @@ def test_what_two_models_share_stays_when_the_model_changes(page: Page) -> None:
 
 def test_photograph_is_no_map_and_the_page_offers_to_make_one(page: Page, url: str) -> None:
     page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    notice = page.locator("zt-image .notice")
+    notice = page.locator(".notice")
     expect(notice).to_contain_text("looks like a photograph")
     notice.get_by_role("button", name="Edges").click()
     expect(notice).to_be_hidden()
@@ -176,7 +181,7 @@ def test_photograph_is_no_map_and_the_page_offers_to_make_one(page: Page, url: s
     for name in ("depth-map.png", "pose-map.png"):
         data = page.request.get(f"{url}/playground/examples/{name}").body()
         file = {"name": name, "mimeType": "image/png", "buffer": data}
-        page.get_by_role("radio", name="As it is").check(force=True)
+        page.get_by_role("radio", name="As it is").check()
         page.locator("#field-image_url-file").set_input_files([file])
         expect(page.locator(".image-about")).to_contain_text(f"{name} · ")
         expect(page.locator(".image-about")).to_contain_text("512 × 512")
@@ -223,17 +228,49 @@ def test_file_that_is_no_picture_is_refused_at_its_field(page: Page) -> None:
     assert request_of(page)["image_url"] == ""
 
 
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_that_can_be_pressed_moves_when_the_control_image_comes(
+    new_page: NewPage, url: str, viewport: dict[str, int]
+) -> None:
+    page = new_page(url, viewport=viewport)
+    wait_until_ready(page)
+    edges = page.locator("label", has_text="Edges")
+    before = edges.bounding_box()
+    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
+    expect(page.get_by_text("looks like a photograph")).to_be_visible()
+    expect(page.locator(".image-about")).to_contain_text("512 × 512")
+    assert edges.bounding_box() == before
+
+
+def test_control_map_of_before_is_not_shown_for_the_next(page: Page) -> None:
+    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
+    shown = page.get_by_alt_text("Control map: what the model will see")
+    expect(shown).to_be_visible()
+    release_files = hold(page, "**/v1/files/**")
+    with page.expect_request("**/v1/files/**"):
+        page.get_by_role("radio", name="Landscape 4:3").check()
+    release_maps = hold(page, "**/v1/preprocess")
+    page.get_by_role("radio", name="Edges").check()
+    release_files()
+    shown.evaluate("image => image.decode().then(() => new Promise(requestAnimationFrame))")
+    expect(page.locator(".well.map")).to_have_text("Making the control map…")
+    expect(shown).to_be_hidden()
+    release_maps()
+    expect(shown).to_be_visible()
+
+
 def test_control_map_is_shown_before_the_run(page: Page) -> None:
     page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    page.get_by_role("radio", name="Edges").check(force=True)
+    page.get_by_role("radio", name="Edges").check()
     shown = page.get_by_alt_text("Control map: what the model will see")
     expect(shown).to_be_visible()
     assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [512, 512]
     canny = shown.get_attribute("src")
-    page.get_by_role("radio", name="Landscape 4:3").check(force=True)
+    page.get_by_role("radio", name="Landscape 4:3").check()
     expect(shown).not_to_have_attribute("src", canny or "")
+    expect(shown).to_be_visible()
     assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1024, 768]
-    page.get_by_role("radio", name="Depth").check(force=True)
+    page.get_by_role("radio", name="Depth").check()
     expect(page.locator(".well.map")).to_contain_text("zturbo pull detectors")
 
 

@@ -8,9 +8,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.playground.conftest import (
+    SLOW,
     NewPage,
     edit,
     fill,
+    hold,
     request_of,
     run_button,
     run_to_picture,
@@ -83,13 +85,14 @@ def test_gallery_leaves_out_failed_ones_and_deletes_several_at_once(made: Page, 
     made.reload()
     made.get_by_role("link", name="Gallery").click()
     cards = made.locator(".card")
+    expect(cards.filter(has_text="a heron")).to_have_count(1)
     shown = cards.count()
     expect(cards.filter(has_text="no picture")).to_have_count(0)
     made.get_by_role("switch", name="Failed ones too").check()
     expect(cards.filter(has_text="no picture")).to_have_count(1)
     assert cards.count() > shown
     for name in ("Select: no picture (failed)", "Select: a heron in the reeds"):
-        made.get_by_label(name).check(force=True)
+        made.get_by_label(name).check()
     chosen = made.locator(".chosen")
     expect(chosen).to_contain_text("2 selected")
     with made.expect_download():
@@ -100,8 +103,50 @@ def test_gallery_leaves_out_failed_ones_and_deletes_several_at_once(made: Page, 
     expect(chosen).to_be_hidden()
 
 
+def test_gallery_stays_open_over_a_reload_while_the_stage_fills(made: Page) -> None:
+    release = hold(made, "**/v1/requests?*")
+    made.reload()
+    wait_until_ready(made)
+    made.get_by_role("link", name="Gallery").click()
+    expect(made.get_by_text("Asking the server for your pictures…")).to_be_visible()
+    release()
+    made.locator("zt-stage[data-state=done]").wait_for(state="attached")
+    expect(made.locator(".card").first).to_be_visible()
+
+
+def test_picture_that_comes_late_does_not_replace_the_one_that_was_asked_for_after_it(made: Page) -> None:
+    fill(made, prompt="a crane", seed=1)
+    run_to_picture(made)
+    release = hold(made, "**/result")
+    with made.expect_request("**/result"):
+        made.get_by_role("button", name="Show: a heron in the reeds").click()
+    edit(made, prompt="a stork", num_inference_steps=1)
+    run_button(made).click()
+    expect(made.locator(".facts")).to_contain_text("a stork")
+    with made.expect_response("**/result") as late:
+        release()
+    late.value.finished()
+    made.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    expect(made.locator(".facts")).to_contain_text("a stork")
+
+
+def test_what_is_pressed_in_the_gallery_stays_when_another_request_is_done(made: Page) -> None:
+    edit(made, prompt="a slow one", image_size="square_hd", num_inference_steps=8)
+    run_button(made).click()
+    stage_is(made, "running")
+    made.get_by_role("link", name="Gallery").click()
+    heron = made.locator(".card", has_text="a heron").first
+    delete = heron.get_by_role("button", name="Delete")
+    delete.click()
+    slow = made.locator(".card", has_text="a slow one").first
+    expect(slow.get_by_role("button", name="Download")).to_be_visible()
+    expect(delete).to_have_text("Delete?")
+    made.get_by_label("Search the gallery").focus()
+    expect(delete).to_have_text("")
+
+
 def test_running_request_is_followed_from_another_page(page: Page, new_page: NewPage, url: str) -> None:
-    fill(page, prompt="a slow one", image_size="square_hd", num_inference_steps=8)
+    fill(page, prompt="a slow one", **SLOW)
     run_button(page).click()
     # Which of the two is a matter of milliseconds.
     waits_or_runs = re.compile(r"Show: a slow one \((in line|running)\)")

@@ -174,7 +174,7 @@ def test_nothing_moves_when_the_picture_comes(page: Page) -> None:
     fill(page, image_size="landscape_16_9", num_inference_steps=1)
     frame = page.locator(".frame")
     run_button(page).click()
-    page.locator("zt-stage[data-state=running]").wait_for()
+    page.locator("zt-stage:not([data-state=rest])").wait_for()
     before = frame.bounding_box()
     assert before is not None
     assert before["width"] / before["height"] == pytest.approx(16 / 9, rel=0.02)
@@ -202,19 +202,28 @@ def test_tabs_move_by_arrow_keys(page: Page) -> None:
     expect(page.get_by_role("tab", name="Code")).to_have_attribute("aria-selected", "true")
 
 
+def stop_clock(page: Page) -> None:
+    """What waits in the page waits until the test lets time go on."""
+    page.clock.install(time=0)
+    page.clock.pause_at(1)
+
+
 def test_lost_part_is_told_of_and_the_page_loads_itself_again(new_page: NewPage, url: str) -> None:
     page = new_page("about:blank")
+    stop_clock(page)
     page.route("**/js/page.js", lambda route: route.abort(), times=1)
     page.goto(url)
     lost = page.locator(".lost")
-    expect(lost).to_contain_text("A part of this page did not arrive.")
+    expect(lost).to_contain_text("A part of this page did not arrive. Trying again in 3 s.")
     expect(lost.get_by_role("button", name="Reload")).to_be_visible()
+    page.clock.run_for(3_000)
     wait_until_ready(page)
     expect(lost).to_have_count(0)
 
 
 def test_models_that_do_not_come_at_first_are_asked_for_again(new_page: NewPage, url: str) -> None:
     page = new_page("about:blank")
+    stop_clock(page)
     page.route("**/v1/models", lambda route: route.fulfill(status=503, json={}), times=1)
     page.goto(url)
     expect(page.locator(".lost")).to_contain_text("The server answered 503.")
@@ -302,12 +311,12 @@ def test_demo_model_is_named_as_such_until_dismissed(page: Page) -> None:
 
 
 def test_header_follows_a_lost_stream(page: Page) -> None:
-    fill(page, image_size="square_hd", num_inference_steps=8)
+    fill(page, num_inference_steps=1)
     page.route("**/readyz", lambda route: route.abort())
     page.route("**/v1/requests/*/*", lambda route: route.abort())
     run_button(page).click()
-    # Left alone it asks again after 15 s.
-    expect(page.locator("zt-health")).to_contain_text("No answer", timeout=3_000)
+    # Left alone it asks again 15 s after it was ready.
+    expect(page.locator("zt-health")).to_contain_text("No answer", timeout=10_000)
 
 
 @pytest.mark.parametrize("status", [None, 503])

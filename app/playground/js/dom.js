@@ -147,30 +147,32 @@ export function announce(text) {
 }
 
 /**
- * Throws away an element's click until a second one within three seconds confirms it.
+ * Throws away an element's click until a second one confirms it, before anything else is pressed.
  * @param {HTMLButtonElement} element
  * @param {string} question
  * @param {() => void} action
  */
 export function confirmed(element, question, action) {
   const before = [...element.childNodes];
-  let timer = 0;
-  const disarm = () => {
-    clearTimeout(timer);
-    timer = 0;
-    element.classList.remove("armed");
-    element.replaceChildren(...before);
+  /** @param {Event} event */
+  const elsewhere = ({ target }) => {
+    if (!element.contains(/** @type {Node} */ (target))) arm(false);
   };
-  element.addEventListener("click", () => {
-    if (timer) {
-      disarm();
-      action();
-      return;
+  /** @param {boolean} armed */
+  function arm(armed) {
+    element.classList.toggle("armed", armed);
+    element.replaceChildren(...(armed ? [question] : before));
+    // Focus alone would not do: some browsers give none to a button that is clicked.
+    for (const event of ["pointerdown", "focusin"]) {
+      if (armed) addEventListener(event, elsewhere);
+      else removeEventListener(event, elsewhere);
     }
-    element.classList.add("armed");
-    element.replaceChildren(question);
-    announce(`${question} Press again to confirm.`);
-    timer = setTimeout(disarm, 3000);
+  }
+  element.addEventListener("click", () => {
+    const sure = element.classList.contains("armed");
+    arm(!sure);
+    if (sure) action();
+    else announce(`${question} Press again to confirm.`);
   });
   return element;
 }

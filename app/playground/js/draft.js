@@ -8,7 +8,10 @@ const SAVED = "zturbo.draft";
 /** Of the saved text; a pasted picture must not fill the browser's storage. */
 const MOST_SAVED_CHARACTERS = 200_000;
 
-/** Fires `change` after a change of `values`, `faults` after one of `faults`, `natural` after one of `natural`. */
+/**
+ * Fires `change` after a change of `values`, `faults` after one of `faults`, `natural` after one of `natural` or
+ * `photograph`.
+ */
 export class Draft extends EventTarget {
   /**
    * What is wrong with a field, by its name.
@@ -25,6 +28,8 @@ export class Draft extends EventTarget {
    * @type {Size | null}
    */
   natural = null;
+  /** Whether the control image looks like a photograph, which is no control map. */
+  photograph = false;
   /** Why the JSON view's text is no request; empty when it is one. */
   broken = "";
 
@@ -97,9 +102,13 @@ export class Draft extends EventTarget {
     this.dispatchEvent(new Event("faults"));
   }
 
-  /** @param {Size | null} size */
-  measure(size) {
+  /**
+   * @param {Size | null} size
+   * @param {boolean} photograph
+   */
+  measure(size, photograph = false) {
     this.natural = size;
+    this.photograph = photograph;
     this.dispatchEvent(new Event("natural"));
   }
 

@@ -15,6 +15,10 @@ export class History extends EventTarget {
   /** @type {string | null} */
   cursor = null;
   fault = "";
+  /** Whether the server has answered once. */
+  loaded = false;
+  /** Counts refreshes and deletions: an answer to a refresh that came before another of them is old. */
+  turn = 0;
   timer = 0;
 
   /** @param {Api} api */
@@ -30,7 +34,9 @@ export class History extends EventTarget {
 
   /** Loads the newest page again; older ones that were loaded stay. */
   async refresh() {
+    const turn = ++this.turn;
     await this.load("", (fresh, cursor) => {
+      if (turn !== this.turn) return;
       const oldest = fresh.at(-1)?.created_at ?? "";
       const ids = new Set(fresh.map((entry) => entry.request_id));
       const isOlder = (/** @type {Entry} */ entry) => entry.created_at <= oldest && !ids.has(entry.request_id);
@@ -43,7 +49,10 @@ export class History extends EventTarget {
   }
 
   async loadMore() {
-    await this.load(`&cursor=${encodeURIComponent(this.cursor ?? "")}`, (page, cursor) => {
+    const from = this.cursor;
+    await this.load(`&cursor=${encodeURIComponent(from ?? "")}`, (page, cursor) => {
+      // A second press asked for the same page.
+      if (this.cursor !== from) return;
       this.entries = [...this.entries, ...page];
       this.cursor = cursor;
     });
@@ -56,6 +65,7 @@ export class History extends EventTarget {
   async load(query, take) {
     try {
       const { requests, next_cursor: cursor } = await this.api.get(`v1/requests?limit=${PAGE}${query}`);
+      this.loaded = true;
       this.fault = "";
       take(requests, cursor ?? null);
     } catch (error) {
@@ -67,6 +77,7 @@ export class History extends EventTarget {
   /** @param {string} requestId */
   async remove(requestId) {
     await this.api.delete(`v1/requests/${requestId}`);
+    this.turn++;
     this.entries = this.entries.filter((entry) => entry.request_id !== requestId);
     this.dispatchEvent(new Event("change"));
   }

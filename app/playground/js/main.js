@@ -207,15 +207,22 @@ function sendNextSeed({ result, input }) {
 }
 
 /** @param {Entry} entry */
-async function open(entry) {
+function open(entry) {
   showView("create");
+  return stageEntry(entry);
+}
+
+/** @param {Entry} entry */
+async function stageEntry(entry) {
   const { request_id: id, model_id: modelId, input = null } = entry;
-  if (watch.current?.id === id) return;
+  if (watch.current?.id === id && recent.current === id) return;
   watch.leave();
   show(id);
   try {
     /** @type {Result} */
     const result = await api.get(`v1/requests/${id}/result`);
+    // Another one came onto the stage meanwhile.
+    if (recent.current !== id) return;
     if (isPending(result)) watch.only({ id, modelId, input, size: null });
     else stage.finish({ result, input });
   } catch (error) {
@@ -274,7 +281,8 @@ async function boot() {
   await history.refresh();
   const shown = sessionStorage.getItem(SHOWN);
   const entry = history.entries.find((each) => each.request_id === shown);
-  if (entry) await open(entry);
+  // Whoever looks at the gallery by now goes on looking.
+  if (entry) await stageEntry(entry);
 }
 
 /** @param {string} requestId */

@@ -4,6 +4,7 @@ import { saying } from "../api.js";
 import { announce, button, confirmed, h, iconButton } from "../dom.js";
 import { saveAll } from "../download.js";
 import { isPending, nameOf, picturesOf } from "../history.js";
+import { Entries } from "./entries.js";
 import { thumbnail } from "./thumbnail.js";
 
 /** @import {Api} from "../api.js" */
@@ -21,7 +22,8 @@ export class Gallery extends HTMLElement {
   onRestore;
   /** Ids of the requests that are selected. */
   selected = new Set();
-  drawn = "";
+  /** Those of which `chosen` tells. */
+  told = "";
   search = h("input", {
     type: "search",
     placeholder: "Search prompts, LoRAs, seeds",
@@ -31,6 +33,7 @@ export class Gallery extends HTMLElement {
   count = h("span", { class: "note", role: "status" });
   chosen = h("div", { class: "chosen", hidden: true });
   grid = h("ul", { class: "grid" });
+  cards = new Entries(this.grid, (entry) => this.card(entry));
   empty = h("p", { class: "empty" });
   older = button(null, "Load older ones", () => this.history.loadMore());
 
@@ -55,9 +58,7 @@ export class Gallery extends HTMLElement {
     const { found } = this;
     const { entries, more } = this.history;
     for (const id of this.selected) if (!found.some((entry) => entry.request_id === id)) this.selected.delete(id);
-    const key = JSON.stringify(found.map(({ request_id: id, status }) => [id, status, this.selected.has(id)]));
-    if (key !== this.drawn) this.grid.replaceChildren(...found.map((entry) => this.card(entry)));
-    this.drawn = key;
+    this.cards.show(found);
     this.older.hidden = !more;
     this.count.textContent = entries.length ? `${found.length} of ${entries.length}${more ? "+" : ""}` : "";
     this.empty.hidden = found.length > 0;
@@ -67,6 +68,7 @@ export class Gallery extends HTMLElement {
 
   emptyWords() {
     if (this.history.fault) return this.history.fault;
+    if (!this.history.loaded) return "Asking the server for your pictures…";
     if (this.history.entries.length) return "Nothing here matches.";
     return "Nothing here yet: your pictures stay on the server and show up here.";
   }
@@ -112,6 +114,9 @@ export class Gallery extends HTMLElement {
   /** What can be done with those that are selected. */
   showChosen() {
     const entries = this.history.entries.filter((entry) => this.selected.has(entry.request_id));
+    const told = entries.map((entry) => entry.request_id).join();
+    if (told === this.told) return;
+    this.told = told;
     this.chosen.hidden = entries.length === 0;
     const remove = confirmed(
       button("trash", "Delete", () => {}),
@@ -128,6 +133,9 @@ export class Gallery extends HTMLElement {
 
   selectNone() {
     this.selected.clear();
+    for (const box of /** @type {NodeListOf<HTMLInputElement>} */ (this.grid.querySelectorAll(".select"))) {
+      box.checked = false;
+    }
     this.refresh();
     this.search.focus();
   }

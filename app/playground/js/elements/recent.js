@@ -2,6 +2,7 @@
 
 import { h, iconButton } from "../dom.js";
 import { isPending, nameOf } from "../history.js";
+import { Entries } from "./entries.js";
 import { thumbnail } from "./thumbnail.js";
 
 /** @import {Api} from "../api.js" */
@@ -20,8 +21,8 @@ export class Recent extends HTMLElement {
   /** @type {(entry: Entry) => void} */
   onStop;
   strip = h("ul", { class: "strip" });
+  items = new Entries(this.strip, (entry) => this.item(entry));
   current = "";
-  drawn = "";
 
   /** @param {{api: Api, history: History, onOpen: (entry: Entry) => void, onStop: (entry: Entry) => void}} context */
   setup(context) {
@@ -34,25 +35,24 @@ export class Recent extends HTMLElement {
 
   refresh() {
     const entries = this.history.entries.slice(0, LATEST);
-    const key = JSON.stringify([this.current, entries.map(({ request_id: id, status }) => [id, status])]);
-    if (key === this.drawn) return;
-    this.drawn = key;
     this.hidden = entries.length === 0;
     const focused = this.strip.contains(document.activeElement) ? document.activeElement?.id : undefined;
-    this.strip.replaceChildren(...entries.map((entry) => this.item(entry)));
-    if (focused) document.getElementById(focused)?.focus();
+    this.items.show(entries);
+    for (const each of this.strip.querySelectorAll(".thumb")) {
+      each.setAttribute("aria-current", String(each.id === idOf(this.current)));
+    }
+    if (focused && focused !== document.activeElement?.id) document.getElementById(focused)?.focus();
   }
 
   /** @param {Entry} entry */
   item(entry) {
     const name = nameOf(entry);
-    const facts = { id: `recent-${entry.request_id}`, title: name, "aria-label": `Show: ${name}` };
+    const facts = { id: idOf(entry.request_id), title: name, "aria-label": `Show: ${name}` };
     const open = h(
       "button",
       { type: "button", class: "thumb", ...facts, onclick: () => this.onOpen(entry) },
       thumbnail(entry, this.api),
     );
-    open.setAttribute("aria-current", String(entry.request_id === this.current));
     const stop = isPending(entry) && iconButton("stop", `Stop: ${name}`, () => this.onStop(entry));
     return h("li", {}, open, stop);
   }
@@ -63,5 +63,8 @@ export class Recent extends HTMLElement {
     this.refresh();
   }
 }
+
+/** @param {string} requestId */
+const idOf = (requestId) => `recent-${requestId}`;
 
 customElements.define("zt-recent", Recent);

@@ -3,6 +3,7 @@
 import "./image.js";
 import "./loras.js";
 import "./plain.js";
+import "./preprocess.js";
 import "./prompt.js";
 import "./seed.js";
 import "./size.js";
@@ -15,10 +16,14 @@ import "./window.js";
 const BY_NAME = {
   prompt: "zt-prompt",
   image_url: "zt-image",
+  preprocess: "zt-preprocess",
   loras: "zt-loras",
   image_size: "zt-size",
   seed: "zt-seed",
 };
+
+/** Of these, the ones that show a field with options only. */
+const OF_OPTIONS = ["preprocess", "image_size"];
 
 /**
  * Shown by another field: by name, the field that shows it.
@@ -83,7 +88,7 @@ function make(tag, field, context) {
 /** @param {Field} field */
 function tagFor(field) {
   const byName = BY_NAME[field.name];
-  if (byName && (field.name !== "image_size" || field.options)) return byName;
+  if (byName && (field.options || !OF_OPTIONS.includes(field.name))) return byName;
   if (field.options) return "zt-choice";
   if (field.type === "boolean") return "zt-switch";
   if (field.type === "number" || field.type === "integer") {

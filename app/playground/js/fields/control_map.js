@@ -1,7 +1,8 @@
 /** The map that the model will see, made by the server before the run. */
 
-import { isAbort, saying } from "../api.js";
+import { saying } from "../api.js";
 import { h } from "../dom.js";
+import { looksLikePhotograph } from "../photo.js";
 
 /** @import {Api} from "../api.js" */
 /** @import {Draft} from "../draft.js" */
@@ -50,15 +51,17 @@ export class ControlMap {
   /** @param {Record<string, string>} body */
   async ask(body) {
     this.asking = new AbortController();
+    const { signal } = this.asking;
     try {
-      const made = await this.api.post("v1/preprocess", body, this.asking.signal);
+      const made = await this.api.post("v1/preprocess", body, signal);
       this.image.src = this.api.ownFile(made.control_image) ?? "";
       await this.image.decode();
+      signal.throwIfAborted();
       this.image.hidden = false;
       this.words.hidden = true;
-      if (!this.draft.natural) this.draft.measure([made.width, made.height]);
+      if (!this.draft.natural) this.draft.measure([made.width, made.height], looksLikePhotograph(this.image));
     } catch (error) {
-      if (!isAbort(error)) this.tell(saying(error).replace(/^\w+: /, ""));
+      if (!signal.aborted) this.tell(saying(error).replace(/^\w+: /, ""));
     }
   }
 

@@ -1,16 +1,13 @@
 /** The control image: dropped, pasted, chosen or by URL; beside it the control map that the model will see. */
 
 import { saying } from "../api.js";
-import { announce, button, h, icon, iconButton } from "../dom.js";
+import { announce, h, icon, iconButton } from "../dom.js";
 import { looksLikePhotograph } from "../photo.js";
 import { ControlMap } from "./control_map.js";
 import { Field } from "./field.js";
 import { fileOf, inBytes, remember } from "./filenames.js";
-import { optionWord } from "./words.js";
 
 const TYPES = "image/png,image/jpeg,image/webp,image/heic,image/avif";
-const WAYS = "preprocess";
-const AS_IT_IS = "none";
 
 export class ImageField extends Field {
   /** @type {string | null} the URL that is shown; null before the first */
@@ -22,7 +19,6 @@ export class ImageField extends Field {
   pair = h("div", { class: "pair" });
   about = h("p", { class: "note image-about", hidden: true });
   input = h("input", { type: "url", placeholder: "https://… of an image", spellcheck: false });
-  notice = h("div", { class: "notice", role: "status", hidden: true });
 
   build() {
     this.file.id = `${this.controlId}-file`;
@@ -41,7 +37,7 @@ export class ImageField extends Field {
       this.clearing,
     );
     this.pair.replaceChildren(this.file, source, this.map.element);
-    this.append(...this.head(), this.pair, this.about, this.input, this.fault, this.notice);
+    this.append(...this.head(), this.pair, this.about, this.input, this.fault);
     this.listen();
   }
 
@@ -117,14 +113,12 @@ export class ImageField extends Field {
     if (url !== this.shown) {
       this.shown = url;
       this.clearing.hidden = !url;
-      this.isPhotograph = false;
       this.draft.measure(null);
       const src = url && this.api.showable(url);
       this.picture.removeAttribute("src");
       if (src) this.picture.src = src;
       this.show(Boolean(src));
     }
-    this.offer();
     this.map?.refresh(url);
   }
 
@@ -148,28 +142,15 @@ export class ImageField extends Field {
 
   tell() {
     const file = fileOf(this.shown ?? "");
-    const facts = [file?.name, file && inBytes(file.size), this.draft.natural?.join(" × ")].filter(Boolean);
+    const facts = [file && inBytes(file.size), this.draft.natural?.join(" × ")].filter(Boolean).join(" · ");
     this.about.hidden = this.picture.hidden;
-    this.about.textContent = facts.join(" · ");
+    this.about.title = file?.name ?? "";
+    this.about.replaceChildren(h("span", { class: "file-name" }, file?.name ?? ""), file ? ` · ${facts}` : facts);
   }
 
   loaded() {
-    this.draft.measure([this.picture.naturalWidth, this.picture.naturalHeight]);
-    this.isPhotograph = looksLikePhotograph(this.picture);
+    this.draft.measure([this.picture.naturalWidth, this.picture.naturalHeight], looksLikePhotograph(this.picture));
     this.tell();
-    this.offer();
-  }
-
-  /** Says that a photograph is no control map, and offers to make one. */
-  offer() {
-    const ways = this.draft.field(WAYS);
-    const wanted = Boolean(this.isPhotograph && ways && this.draft.values[WAYS] === AS_IT_IS);
-    if (wanted === !this.notice.hidden) return;
-    this.notice.hidden = !wanted;
-    const usable = (ways?.options ?? []).filter((option) => option !== AS_IT_IS && !ways?.unavailable[option]);
-    const offers = usable.map((option) => button(null, optionWord(WAYS, option), () => this.draft.set(WAYS, option)));
-    const words = "This looks like a photograph. The model wants a map of it: guide the picture by";
-    this.notice.replaceChildren(h("p", {}, words), h("div", { class: "notice-offers" }, ...offers));
   }
 }
 
