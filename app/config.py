@@ -28,6 +28,11 @@ class Settings(WorkerSettings):
         "",
         description="IPs or CIDRs, comma separated, of proxies whose X-Forwarded-* headers are believed.",
     )
+    allow_origins: str = Field(
+        "",
+        description="Origins whose web pages may call with a key, comma separated, such as "
+        "`https://app.example.com`; default: any. Without keys only this server's own page may.",
+    )
     appendfsync: Literal["always", "everysec"] = Field(
         "always",
         description="When `serve`'s own Redis has a submit on disk: before it is answered, or (`everysec`) a "

@@ -32,6 +32,7 @@ from app.fal import routes as fal
 from app.fal import storage as fal_storage
 from app.fal.bodies import FAL_MODEL_ID
 from app.http.access import AccessLog
+from app.http.cors import Cors, read_origins
 from app.http.in_flight import BytesInFlight
 from app.http.multipart import ENVELOPE_BYTES
 from app.http.trusted_proxy import TrustedProxy, read_networks
@@ -134,6 +135,10 @@ def create_app(settings: Settings) -> FastAPI:
     bound = max(settings.max_in_flight_bytes, 2 * largest)
     app.add_middleware(BytesInFlight, limit=bound)
     app.add_middleware(AccessLog)
+    origins = read_origins(settings.allow_origins)
+    if not keys.open:
+        # Outermost, so that every answer can be read, and no preflight needs a key.
+        app.add_middleware(Cors, origins=origins)
     for kind, to_error in ANSWERS.items():
         app.add_exception_handler(kind, _handler(to_error))
     app.add_exception_handler(HTTPException, _answer_routing)  # type: ignore[arg-type]  # called for these alone
