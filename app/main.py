@@ -23,7 +23,6 @@ from app.errors import (
     NothingHere,
     TooManyRequests,
     Unavailable,
-    UnknownRequest,
     WrongMethod,
     faults,
 )
@@ -55,7 +54,7 @@ from app.schemas import errors_answered
 from app.webhooks import Webhooks
 from models.errors import DiskFull
 from worker.cancellation import cancelled
-from worker.errors import KeyReused, RecordGone, Refused, StorageError, StoreUnavailable
+from worker.errors import KeyReused, Refused, StorageError, StoreUnavailable
 from worker.queue.requests import RequestStore
 from worker.secret import Secret
 from worker.storage.backend import open_objects
@@ -74,7 +73,6 @@ ANSWERS: dict[type[Exception], Callable[[Any], ApiError]] = {
     RequestValidationError: lambda error: faults(error.errors()),
     Refused: lambda error: TooManyRequests(str(error), error.retry_after),
     KeyReused: lambda error: BadInput(str(error)),
-    RecordGone: lambda error: UnknownRequest(),
     StoreUnavailable: lambda error: Unavailable(str(error)),
     StorageError: lambda error: Unavailable(str(error)),
     DiskFull: lambda error: InsufficientStorage(str(error)),

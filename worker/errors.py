@@ -6,7 +6,6 @@ WorkerError                code
 ├── StorageError           storage_failed        an output could not be kept
 ├── Refused                refused               no more requests are taken for now, at all or from one key
 ├── KeyReused              key_reused            an Idempotency-Key came with another body before
-├── RecordGone             record_gone           the request is unknown, deleted or expired
 ├── LeaseLost              lease_lost            another worker or a cancel took the request away
 ├── StoreUnavailable       store_unavailable     Redis cannot be reached or cannot write
 └── SetupError             setup_failed          this machine lacks something that `serve` needs
@@ -45,10 +44,6 @@ class Refused(WorkerError):
 
 class KeyReused(WorkerError):
     code = "key_reused"
-
-
-class RecordGone(WorkerError):
-    code = "record_gone"
 
 
 class LeaseLost(WorkerError):
