@@ -1,4 +1,4 @@
-"""From a request's record to the words of the contract: the only place where the two vocabularies meet."""
+"""The bodies of answers, made from a request's record: the only place where the two vocabularies meet."""
 
 import time
 from datetime import UTC, datetime
@@ -96,7 +96,7 @@ def progress(record: Record) -> float:
 
 
 def seconds_left(record: Record) -> float | None:
-    """Until the last step, if the steps to come take as long as those that are done."""
+    """The time until the last step, if the steps to come take as long as those that are done."""
     if record.state != "in_progress" or not record.total_steps or not record.step or not record.started_at:
         return None
     elapsed = max(0.0, time.time() - record.started_at)

@@ -1,4 +1,4 @@
-"""What a route is handed besides the call itself; `create_app` puts it on the application's state.
+"""The dependencies of the routes, which `create_app` puts on the application's state.
 
 Every dependency is async: FastAPI hands a plain function to a thread, which costs more than Redis does.
 """

@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse
 from worker.queue.outages import Outage
 
 MAX_QUOTED_CHARACTERS = 60
-"""Of a caller's own value when a sentence quotes it."""
+"""Characters of a caller's own value that a sentence quotes at most."""
 
 STORE_RETRY_SECONDS = 2
 """What a caller is told to wait when Redis cannot be reached: an embedded one is back within a second."""

@@ -1,4 +1,4 @@
-"""Taking a request: what every dialect's submit route does.
+"""The steps that every dialect's submit route takes: read the body, check it, put the request in line.
 
 An Idempotency-Key is the caller's own name for a submit: sent again, it gets the same request and no second.
 """
@@ -173,7 +173,7 @@ def _preferred(prefer: str) -> float | None:
 
 
 def _digest(model_id: str, body: dict[str, Any], webhook: str | None) -> str:
-    """By this a body sent again is known."""
+    """A hash by which a body that is sent again is known."""
     if holds_picture(body):
         # Hashed by itself: other threads run meanwhile, as they do not while JSON is written.
         body = body | {"image_url": hashlib.sha256(body["image_url"].encode()).hexdigest()}

@@ -1,4 +1,4 @@
-"""What a process counts beside the records: a worker tells it with its registration, and /metrics shows it.
+"""The counters of a worker process, which it tells with its registration and /metrics shows.
 
 What happens to requests is counted by the scripts that make it happen, once for each, in Redis.
 """

@@ -15,7 +15,7 @@ from typing import Any, Literal
 LogFormat = Literal["text", "json"]
 
 TALKATIVE = ("httpx", "httpx2", "httpcore", "huggingface_hub", "rq", "PIL")
-"""At INFO the HTTP clients write each URL, with the signatures in it."""
+"""Libraries whose INFO lines are dropped: the HTTP clients write each URL, with the signatures in it."""
 
 COMPLAINING = ("python_multipart", "torch.utils._pytree", "diffusers.quantizers")
 """They warn of every byte of a caller's that is not as it should be, and of what is wrong in torchao for

@@ -1,4 +1,4 @@
-"""What a command does with a picture and an answer: save, open, print."""
+"""Pictures and answers as a command gives them to its user: saved, opened, printed."""
 
 import json
 from pathlib import Path

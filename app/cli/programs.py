@@ -1,4 +1,4 @@
-"""The processes of one machine under our supervisor: which there are, their settings, and what is said."""
+"""The processes of one machine under our supervisor: their commands, settings and messages."""
 
 import json
 import socket

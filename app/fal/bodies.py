@@ -1,4 +1,4 @@
-"""fal's words for what this server does: bodies and states translated, nothing of a request's life.
+"""The bodies of fal's protocol, translated to and from this server's own.
 
 https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on: only three state words,
 `logs` in every status, `queue_position` while in the queue.
@@ -41,9 +41,9 @@ FAL_MODEL_ID = f"{OWNER}/{APP}/{MODEL_PATH}"
 RUN_PATH = "/fal/run"
 """Stands for https://fal.run, where the same path as in the queue makes a call wait for the result."""
 REST_PATH = "/fal/rest"
-"""For https://rest.fal.ai."""
+"""The path that stands for https://rest.fal.ai."""
 CDN_PATH = "/fal/cdn"
-"""For https://v3.fal.media."""
+"""The path that stands for https://v3.fal.media."""
 
 OUR_FAULTS = (
     *("internal_error", "worker_crashed"),
@@ -106,7 +106,7 @@ class FalInput(Windowed):
 
 
 class TakenInput(AnyInput):
-    """As the record keeps it."""
+    """The input as the record keeps it."""
 
     sync_mode: bool
     """Answer with the picture itself; of no concern to a worker."""
@@ -144,7 +144,7 @@ def _logs(record: Record) -> list[dict[str, str]]:
 
 
 def result_body(record: Record, links: Links, urls: list[str] | None = None) -> dict[str, Any]:
-    """Of a request that succeeded; `urls` stand for the pictures' own in `sync_mode`."""
+    """The result of a request that succeeded; `urls` stand for the pictures' own in `sync_mode`."""
     output, images = record.output or {}, record.images
     return {
         "images": [
@@ -173,12 +173,12 @@ def failure_of(record: Record) -> dict[str, str] | None:
 
 
 def fault_status(failure: dict[str, str]) -> Literal[422, 500]:
-    """Of the result route's answer for a request that has ended without a picture."""
+    """The HTTP status of the result route's answer for a request that has ended without a picture."""
     return 500 if failure["type"] in OUR_FAULTS else 422
 
 
 def fault_body(failure: dict[str, str]) -> dict[str, Any]:
-    """Of that answer."""
+    """The body of that answer."""
     fault = {"loc": ["body"], "msg": failure["message"], "type": failure["type"]}
     # The JavaScript client's own error says what is under `message`.
     return {"detail": [fault], "message": failure["message"]}

@@ -13,15 +13,15 @@ from app.errors import BadInput, BodyTooLarge, BodyTooSlow, not_json
 from app.http.in_flight import share_of
 
 BODY_SECONDS = 600
-"""For the whole of a body: 75 MB at a megabit a second."""
+"""The whole of a body may take so long: 75 MB at a megabit a second."""
 
 MAX_VALUES = 25_000
-"""Of a JSON body, told by its commas and brackets, those in texts included (a prompt has 20,000 characters).
-By the million, two bytes that become a Python object each would stop this server for half a minute."""
+"""Values in a JSON body at most, told by its commas and brackets, also those in texts: a prompt has 20,000
+characters. A million values of two bytes each would stop this server for half a minute."""
 
 
 LARGE_BYTES = 262_144
-"""From here on a body is parsed by a thread: 50 MB take a quarter of a second, and others' calls wait."""
+"""A larger body is parsed by a thread: 50 MB take a quarter of a second, and others' calls wait."""
 
 PARSING = CapacityLimiter(2)
 """Each has the body twice for a moment."""

@@ -1,7 +1,7 @@
 """The bytes of all calls that this process has in hand at once: bodies that come in, pictures that go out.
 
-Under one bound, so that memory does not grow with the number of callers; one key has half of it at most, so
-that the others are served while it sends.
+They are under one bound, so that memory does not grow with the number of callers; one key has half of it at
+most, so that the others are served while it sends.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ class BytesInFlight:
         self.app = app
         self.limit = limit
         self.held: Counter[str | None] = Counter()
-        """By the key's name; None: calls without a key."""
+        """Bytes by the key's name; None: calls without a key."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

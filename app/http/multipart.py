@@ -1,4 +1,4 @@
-"""A picture that a caller sends: out of a multipart body, with a limit, and kept in its turn."""
+"""A picture that a caller sends in a multipart body: read with a limit, and decoded in its turn."""
 
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""How uvicorn runs the application: the one place, for `zturbo serve`, `zturbo api` and the tests."""
+"""The way in which uvicorn runs the application, for `zturbo serve`, `zturbo api` and the tests alike."""
 
 import resource
 import ssl

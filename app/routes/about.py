@@ -1,4 +1,4 @@
-"""The front door, for whoever opens the base URL: the playground for a browser, JSON for a program."""
+"""The answer at the base URL: the playground for a browser, JSON for a program."""
 
 from typing import Any
 

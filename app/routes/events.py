@@ -1,4 +1,4 @@
-"""A request as it goes, told by server-sent events instead of asked for again and again."""
+"""The route that streams a request's states as server-sent events, so that nobody asks again and again."""
 
 from collections.abc import AsyncIterator
 

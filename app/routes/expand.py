@@ -1,4 +1,4 @@
-"""Magic Prompt before the run: what the text encoder makes of a prompt, to be read and changed first."""
+"""The route of Magic Prompt alone: a prompt rewritten, to be read and changed before the run."""
 
 from fastapi import APIRouter
 

@@ -38,7 +38,7 @@ READING = CapacityLimiter(8)
 
 PIECE_BYTES = 262_144
 SEND_SECONDS = 600
-"""For the whole of a file: who takes longer is cut off, since the file is in memory so long."""
+"""The whole of a file may take so long: who takes longer is cut off, since the file is in memory so long."""
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 

@@ -1,4 +1,7 @@
-"""For whoever watches this server: is it alive, can it make pictures, how much is it doing. No token."""
+"""The routes for whoever watches this server: whether it lives and can make pictures, and its metrics.
+
+They ask for no token.
+"""
 
 from dataclasses import asdict
 

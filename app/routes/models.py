@@ -1,4 +1,4 @@
-"""The models that there are, and submitting a request to one."""
+"""The routes of the model catalog, and the one that submits a request to a model."""
 
 from typing import Annotated
 

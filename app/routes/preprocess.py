@@ -1,4 +1,4 @@
-"""What goes into a picture, before it is made: the control map of an image, and the LoRAs that there are."""
+"""The routes for what goes into a picture: the control map of an image, and the list of LoRAs."""
 
 from typing import Any
 

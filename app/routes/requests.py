@@ -1,4 +1,4 @@
-"""One request: how it fares, what became of it, stopping and forgetting it; and the caller's list of them."""
+"""The routes of one request, which tell of it, stop it and forget it; and the caller's list of requests."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""How busy this server is, for `zturbo top` and the like; for a monitoring system there is /metrics."""
+"""The route that tells how busy this server is, for `zturbo top`; a monitoring system reads /metrics."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Pictures from callers who have no web host: sent once, named as `image_url` as often as they like."""
+"""The route that keeps a caller's picture, to be named as `image_url` as often as they like."""
 
 from functools import partial
 from typing import Any

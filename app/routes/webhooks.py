@@ -1,4 +1,4 @@
-"""What a receiver of webhooks has to know to believe them."""
+"""The route of the secret by which a receiver knows that a webhook came from this server."""
 
 from fastapi import APIRouter
 

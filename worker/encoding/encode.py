@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a PNG, JPEG or WebP file, with what made the picture written into it.
+"""The encoding of pixels as a PNG, JPEG or WebP file, with what made the picture written into it.
 
 PNG is written by OpenCV with one filter (Paeth) and run-length matching. Measured at 1024x1024 on one core of
 a Xeon: scikit-image's astronaut, its coffee, and astronaut with noise; milliseconds, then size against
@@ -27,7 +27,7 @@ from worker.encoding.image_texts import exif, jpeg_exif, png_with_texts
 from worker.encoding.metadata import software, texts
 
 JPEG_QUALITY = 95
-"""With full chroma: 6 ms and 0.35 MB at 1024x1024, no visible loss at coloured edges."""
+"""Written with full chroma: 6 ms and 0.35 MB at 1024x1024, no visible loss at coloured edges."""
 
 PREVIEW_QUALITY = 80
 

@@ -56,7 +56,7 @@ def exif(texts: Texts, software: str) -> bytes:
 
 
 def jpeg_exif(texts: Texts, software: str) -> bytes:
-    """As `exif`, without what does not fit a JPEG's one segment: `parameters` goes first, then `zturbo`."""
+    """The block of `exif`, without what does not fit a JPEG's one segment: `parameters` is left out first."""
     for kept in (texts, Texts(zturbo=texts["zturbo"])):
         block = exif(kept, software)
         if len(block) <= MAX_JPEG_EXIF_BYTES:
@@ -65,7 +65,7 @@ def jpeg_exif(texts: Texts, software: str) -> bytes:
 
 
 def read_texts(data: bytes) -> Texts:
-    """Those of the texts that an image file has, without decoding its pixels.
+    """The texts that an image file has, without decoding its pixels.
 
     Raises `ImageError` when `data` is no PNG, JPEG or WebP.
     """

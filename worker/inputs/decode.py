@@ -1,4 +1,7 @@
-"""A caller's bytes to checked RGB pixels. An error never has Pillow's own text: it can leak addresses."""
+"""The decoding of a caller's bytes to checked RGB pixels.
+
+An error never has Pillow's own text: it can leak addresses.
+"""
 
 import io
 import re
@@ -70,7 +73,7 @@ def _register_heif() -> None:
 
 
 def _check_size(image: Image.Image, field: str) -> None:
-    """By the header, before a pixel is decoded."""
+    """Judges the size by the header, before a pixel is decoded."""
     width, height = image.size
     if width * height > MAX_MEGAPIXELS * 1_000_000 or max(width, height) > MAX_SIDE:
         raise ImageError(

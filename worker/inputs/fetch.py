@@ -1,4 +1,4 @@
-"""A caller's URL to bytes, over HTTP: guarded, capped in size and time.
+"""The fetching of what a caller's URL names, over HTTP: guarded, and limited in size and time.
 
 Messages name the field and the reason, never an address, a header or a body of the other side. No proxy of
 the environment is used: behind one, nobody would judge the address.
@@ -50,7 +50,7 @@ UNKNOWN = Version()
 class Limits(NamedTuple):
     max_bytes: int
     seconds: float
-    """From the first name lookup to the last byte, redirects included."""
+    """Longest time from the first name lookup to the last byte, redirects included."""
 
 
 def fetch(

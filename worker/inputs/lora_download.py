@@ -1,4 +1,4 @@
-"""A caller's URL to a checked file on this machine, kept for a day.
+"""LoRAs downloaded from callers' URLs: each is a checked file on this machine, kept for a day.
 
 `urls/<sha256 of the URL>.json` in the cache says which `files/<sha256>.safetensors` it is; no name of the
 other side's choosing is used. One worker downloads, others that want the same URL wait for it.

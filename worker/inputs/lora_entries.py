@@ -1,4 +1,4 @@
-"""The entries of `loras`, each to a file on this machine: a LoRA, or a ControlNet in its place."""
+"""The entries of a request's `loras`, and the file on this machine that each names."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

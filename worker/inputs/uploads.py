@@ -46,7 +46,7 @@ def put_upload(data: bytes, file_id: str, name: str, storage: Storage) -> None:
 
 
 def _format(data: bytes) -> str:
-    """As a name's ending, once all of the picture could be read. Raises ImageError."""
+    """The ending of the file's name, once all of the picture could be read. Raises ImageError."""
     read_image(data, "file")
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         # Telephones put further pictures behind the JPEG that is looked at.

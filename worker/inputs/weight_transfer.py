@@ -1,4 +1,4 @@
-"""Files of LoRAs and ControlNets on the machine that makes the picture, when another one resolved them.
+"""The way of a LoRA's or ControlNet's file from the machine that found it to the one that makes the picture.
 
 On one machine a job's paths are good as they are. Where several share a store of pictures, the prepare stage
 also puts there what a GPU machine cannot fetch from the hub by itself, under the hash of its content.

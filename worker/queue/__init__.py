@@ -1,1 +1,1 @@
-"""A request's record and its moves."""
+"""The queue: a request's record, and every move of it that Redis and RQ hear of."""

@@ -1,5 +1,8 @@
-"""What a GPU worker holds beside the model, and what a request needs: work goes by preference to where its
-weights are (worker/queue/lua/next.lua). Names only; a wrong one costs nothing but the preference."""
+"""The weights that a GPU worker holds beside the model, and those that a request needs.
+
+A request goes by preference to where its weights are (worker/queue/lua/next.lua). These are names only; a
+wrong one costs nothing but the preference.
+"""
 
 import hashlib
 from typing import NamedTuple

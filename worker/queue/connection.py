@@ -1,4 +1,4 @@
-"""How Redis is reached, and what is said of it when it is away."""
+"""The clients of Redis, and the error that callers get while it is away."""
 
 import asyncio
 from types import TracebackType
@@ -25,8 +25,8 @@ SOCKET_SECONDS = 5.0
 """Longest wait for one answer of Redis."""
 
 API_CALLS = 32
-"""Of one API process at once, each on a connection of its own. A thousand new ones in one moment are refused:
-servers keep 511 in line to be let in."""
+"""Calls of one API process at once, each on a connection of its own. A thousand new connections in one moment
+are refused: servers keep 511 in line to be let in."""
 
 API_RETRIES = 3
 WORKER_RETRIES = 10

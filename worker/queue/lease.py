@@ -16,7 +16,7 @@ from worker.queue.work_queue import WorkQueue
 log = logging.getLogger(__name__)
 
 BEATS_PER_LEASE = 6
-"""So that five beats may be lost before the lease is."""
+"""Five beats may be lost before the lease is."""
 
 
 class Lease:

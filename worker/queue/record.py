@@ -17,7 +17,8 @@ State = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 
 EXPAND = "zturbo/expand"
 CONTROL_MAP = "zturbo/preprocess"
-"""In place of a model id: a caller waits for it, and no picture comes of it. In no list, soon forgotten."""
+"""These two stand in place of a model id: a caller waits for the answer, no picture comes of it, and no list
+has it."""
 
 TaskKind = Literal["picture", "control_map", "expansion"]
 """What a worker does for a request."""
@@ -27,8 +28,8 @@ FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 RECORD_VERSION = 2
-"""Of the records that this code submits. One without a version is 0, from before there was one; what differs
-between versions is told in docs/upgrades.md. A worker takes no request of a newer version than its own."""
+"""Version of the records that this code submits; a record without one is of version 0. What differs between
+versions is told in docs/upgrades.md. A worker takes no request of a newer version than its own."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class CallersKey(NamedTuple):
 
     key: str
     digest: str
-    """Of all that the submit says, without white space."""
+    """A hash of all that the submit says, without white space."""
 
 
 class Taken(NamedTuple):

@@ -36,19 +36,19 @@ class Queued(NamedTuple):
     ahead: int
     """Requests ahead of it."""
     bells_missing: int
-    """On the io queue."""
+    """Bells that the io queue lacks."""
 
 
 class NotQueued(NamedTuple):
     why: Literal["line_full", "share_full", "too_fast", "key_reused"]
     seconds: int = 0
-    """Until it is likely to be taken; 0 where waiting does not help."""
+    """Time until it is likely to be taken; 0 where waiting does not help."""
 
 
 class Advanced(NamedTuple):
     standing: Standing
     bells_missing: int
-    """On the queue of the next stage."""
+    """Bells that the queue of the next stage lacks."""
 
 
 class Cancellation(NamedTuple):

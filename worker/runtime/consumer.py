@@ -1,7 +1,8 @@
-"""Requests off a worker's queue, each seen through its stage to a record that tells the outcome.
+"""The loop of a worker process: takes a request from its queue, does the stage, and writes what came of it.
 
-One at a time, but that a device begins the next picture while the last one is kept and written down.
-Whatever a stage raises ends in the record; nothing a request does takes the worker with it silently.
+It has one request at a time, except that a device begins the next picture while the last one is kept and
+written down. Whatever a stage raises ends in the record; nothing a request does takes the worker with it
+silently.
 """
 
 import logging

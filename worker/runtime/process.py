@@ -128,7 +128,7 @@ class WorkerProcess:
             self._sign_off()
 
     def _records(self) -> WorkQueue:
-        """On a client of its own."""
+        """A work queue on a client of its own."""
         return WorkQueue(connect(self._redis_url), self._settings)
 
     def _rest_if_it_keeps_failing(self) -> None:

@@ -39,6 +39,6 @@ class CrashLoop:
         return 0
 
     def passed(self) -> None:
-        """There was a picture, or an orderly end."""
+        """Called after a picture, or an orderly end."""
         with suppress(RedisError):
             self._client.delete(self._key)

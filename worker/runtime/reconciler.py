@@ -1,5 +1,7 @@
-"""What every worker process does once a second beside its work: says that it lives, takes requests from
-workers that fell silent, and rings the bells that are missing."""
+"""The thread of a worker process that once a second says that it lives, and puts right what others left.
+
+It takes requests from workers that fell silent, and rings the bells that are missing.
+"""
 
 import logging
 import threading
@@ -15,7 +17,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 TICKS_PER_LEASE = 10
-"""At least, for leases shorter than ten seconds."""
+"""A tick is this part of the lease at most, for leases shorter than ten seconds."""
 
 
 class Reconciler:

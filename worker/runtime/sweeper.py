@@ -1,7 +1,7 @@
-"""Clears away what is old, now and then: requests whose time is over with all that belongs to them, what dead
-processes left unfinished, and downloads beyond their share of the disk.
+"""The thread of an io worker that clears away what is old.
 
-A thread of its own, in every io worker: however much there is to delete, no beat waits for it.
+That is requests whose time is over with all that belongs to them, what dead processes left unfinished, and
+downloads beyond their share of the disk. However much there is to delete, no beat waits for it.
 """
 
 import logging

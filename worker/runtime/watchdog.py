@@ -1,4 +1,4 @@
-"""Notices work that hangs: a thread beside it that wants to hear something now and then."""
+"""A thread that notices when the work beside it hangs, since it hears nothing of it for too long."""
 
 import threading
 from collections.abc import Callable

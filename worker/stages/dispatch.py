@@ -1,4 +1,4 @@
-"""Which class does a request's work."""
+"""The choice of the class that does a request's work."""
 
 from typing import Any
 

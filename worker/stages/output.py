@@ -1,4 +1,4 @@
-"""Pixels to files that are kept, each under an id that its record names."""
+"""The files that are made of a request's pixels, each kept under an id that its record names."""
 
 from collections.abc import Mapping
 from typing import Any

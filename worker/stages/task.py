@@ -1,4 +1,4 @@
-"""What a worker needs to know of a task: its stages, as plain values in and plain values out.
+"""The interface of a task: its stages, which take plain values and return plain values.
 
 A stage reads its record and returns an `Advance` or a `Finish`; `worker.runtime.consumer` alone writes them
 down. No stage talks to Redis, but to ask what is in line. Each can be done again from its record: another

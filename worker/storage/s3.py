@@ -32,7 +32,7 @@ CALL = timedelta(seconds=30)
 """One call, its body included; files of gigabytes go in pieces."""
 CONNECT = timedelta(seconds=5)
 RETRIES = timedelta(seconds=5)
-"""So long a call is sent again that failed quickly; each is signed anew after that."""
+"""A call that failed quickly is sent again for so long; each is signed anew after that."""
 PAUSE_SECONDS = 1.0
 PIECE_BYTES = 16 * 2**20
 

@@ -1,4 +1,4 @@
-"""What a request needs on its way and is too large for its record, under `work/<request_id>/`.
+"""The data that a request needs on its way and that is too large for its record, under `work/<request_id>/`.
 
 A picture sent in the request itself, and the pixels that one stage leaves for the next. The API and all
 workers of one server see the same. A file of pixels is named by the token of whoever wrote it, so a worker
