@@ -77,8 +77,11 @@ def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
         project(x).unflatten(-1, (attention.heads, -1))
         for project in (attention.to_q, attention.to_k, attention.to_v)
     )
+    # By one kernel each, and rounded once; diffusers' own norm is eight passes and rounds twice.
     query, key = (
-        _rotate(norm(heads), rope).to(value.dtype).transpose(1, 2)
+        _rotate(F.rms_norm(heads, norm.weight.shape, norm.weight, norm.eps), rope)
+        .to(value.dtype)
+        .transpose(1, 2)
         for norm, heads in ((attention.norm_q, query), (attention.norm_k, key))
     )
     mixed = F.scaled_dot_product_attention(query, key, value.transpose(1, 2))
