@@ -27,8 +27,12 @@ MOST_SHAPES = 256
 
 
 def keep_code_in(folder: Path) -> None:
-    """Have compiled code kept in `folder`, where the next process finds it."""
+    """Have compiled code kept in `folder`, where the next process finds it, and the same in every process.
+
+    By itself inductor chooses kernels by timing them, and two workers could differ in a picture's last bits.
+    """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
 
 
 def compile_blocks(model: nn.Module, mode: str) -> None:

@@ -4,6 +4,7 @@ Each part is handed out in a `with` block, within which its weights are on the d
 """
 
 import gc
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import Qwen3ForCausalLM
 
 from models.config import ModelSettings
+from models.errors import DeviceBroken, ModelError
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.compilation import compile_blocks, keep_code_in, warm_up
 from models.inference.device.attention import preferring
@@ -26,6 +28,8 @@ from models.inference.device.quantization import quantize_blocks, require_torcha
 from models.inference.loading.components import Components, Files, load_components
 from models.inference.loading.footprint import footprint
 from models.weights.resolve import replaced_parts
+
+log = logging.getLogger(__name__)
 
 
 class Branch(NamedTuple):
@@ -69,7 +73,7 @@ class LoadedModel:
             self._vae.to(memory_format=torch.channels_last)
         # Where weights come and go, code for them would not stay good.
         self._compile_mode = compile_mode if placement.mode in ON_DEVICE else "off"
-        self._settle()
+        self._settle(placement)
         self._compile(self.transformer)
         self._default = self._load_branch(controlnet) if controlnet else None
         self._other: Branch | None = None
@@ -127,13 +131,21 @@ class LoadedModel:
             yield self._vae
 
     def warm_up(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """Compile for pictures of these (width, height), if the blocks are to be compiled at all."""
+        """Compile for pictures of these (width, height), if the blocks are to be compiled at all.
+
+        Where that cannot be done the log says why, and pictures are made as without.
+        """
         if self._compile_mode == "off":
             return
         side = self.pixels_per_latent
         latents = [(height // side, width // side) for width, height in sizes]
-        with self.denoiser(self._default.path if self._default else None) as (transformer, controlnet):
-            warm_up(transformer, controlnet, latents, self._device)
+        try:
+            with self.denoiser(self._default.path if self._default else None) as (transformer, controlnet):
+                warm_up(transformer, controlnet, latents, self._device)
+        except ModelError as error:
+            log.warning("%s Until then every step takes longer.", error)
+            torch.compiler.set_stance("force_eager")
+            self._compile_mode = "off"
 
     def end_step(self) -> None:
         """Wait until a denoising step is done; what it held in CUDA graphs is free for the next."""
@@ -161,11 +173,22 @@ class LoadedModel:
         return True
 
     def move(self, placement: Placement) -> None:
-        """Go over to a smaller placement; what leaves the device is in host memory from then on."""
-        before, self.placement = self.placement, placement
-        if placement.mode == before.mode:
+        """Go over to a smaller placement; what leaves the device is in host memory from then on.
+
+        Raises DeviceBroken when that fails half-way, for want of host memory: what is where is unknown then.
+        """
+        if placement.mode == self.placement.mode:
+            self.placement = placement
             self._vae.enable_tiling()
             return
+        try:
+            self._move(placement)
+        except (RuntimeError, MemoryError) as error:
+            raise DeviceBroken(
+                f"The weights could not be moved ({placement.mode}): {str(error).splitlines()[0]}"
+            ) from error
+
+    def _move(self, placement: Placement) -> None:
         branches = [branch.controlnet for branch in (self._default, self._other) if branch]
         leaving = [self._text_encoder, self._vae]
         if placement.mode not in ON_DEVICE:
@@ -174,7 +197,8 @@ class LoadedModel:
                 torch.compiler.set_stance("force_eager")
         for module in leaving:
             module.to("cpu")
-        self._settle()
+        self._settle(placement)
+        self.placement = placement
         if placement.mode == "block-offload":
             for controlnet in branches:
                 self._stream_branch(controlnet)
@@ -186,11 +210,11 @@ class LoadedModel:
         if self._compile_mode != "off":
             compile_blocks(model, self._compile_mode)
 
-    def _settle(self) -> None:
+    def _settle(self, placement: Placement) -> None:
         """Put each part where it stays."""
-        if self.placement.tiled_vae:
+        if placement.tiled_vae:
             self._vae.enable_tiling()
-        match self.placement.mode:
+        match placement.mode:
             case "resident":
                 self._text_encoder.to(self._device)  # type: ignore[arg-type]
                 self._vae.to(self._device)

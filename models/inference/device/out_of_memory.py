@@ -16,8 +16,14 @@ from models.inference.device.loaded_model import LoadedModel
 
 T = TypeVar("T")
 
-SHORT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-"""What plain RuntimeErrors of the driver, cuBLAS and the CPU say when memory has run out."""
+SHORT_OF_MEMORY = (
+    "out of memory",
+    "ALLOC_FAILED",
+    "can't allocate memory",
+    "unable to find an engine to execute this computation",
+    "No valid execution plans",
+)
+"""What plain RuntimeErrors of the driver, cuBLAS, the CPU and cuDNN say when memory has run out."""
 GIVE_UP = "give_up"
 BROKEN = ("CUDA error", "cuDNN error", "CUDA driver error")
 

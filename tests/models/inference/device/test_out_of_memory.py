@@ -146,6 +146,20 @@ def test_below_the_last_rung_it_is_an_error(engine: Engine, monkeypatch: pytest.
     assert rungs == dict.fromkeys(("free_cache", "tiled_decode", *modes, "give_up"), 1)
 
 
+def test_rung_that_fails_half_way_asks_for_a_new_process(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine._model.shrink()
+    monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)
+    before = engine._model.placement
+    monkeypatch.setattr(DENOISE, failing(2, out_of_memory(), denoise))
+    no_host_memory = failing(1, RuntimeError("cannot pin 4 GB"), torch.nn.Module.to)
+    monkeypatch.setattr(torch.nn.Module, "to", no_host_memory)
+    with pytest.raises(DeviceBroken, match="cannot pin 4 GB"):
+        picture(engine)
+    assert engine._model.placement == before
+
+
 def _as_on_a_gpu(placement: Placement) -> Placement | None:
     below = smaller(Placement("cuda", placement.dtype, placement.mode, placement.tiled_vae))
     return below and Placement(placement.device, below.dtype, below.mode, below.tiled_vae)
@@ -177,6 +191,8 @@ def test_error_that_poisons_the_device_is_told_apart(
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "MPS backend out of memory (MPS allocated: 18.13 GB)",
         "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes",
+        "GET was unable to find an engine to execute this computation",
+        "cuDNN Frontend error: [cudnn_frontend] Error: No valid execution plans built.",
     ],
 )
 def test_other_words_for_want_of_memory_are_known(message: str) -> None:
