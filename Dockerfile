@@ -39,8 +39,7 @@ CMD ["zturbo", "api"]
 
 FROM base AS worker
 ENV NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY requirements/worker.txt requirements/
 RUN pip install --no-cache-dir --require-hashes -r requirements/worker.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \

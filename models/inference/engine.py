@@ -30,6 +30,9 @@ from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
 from models.weights.resolve import REAL, model_choice, resolve_controlnet, resolve_model
 
+WARM_UP_SIDE = 1024
+"""Pixels."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -59,13 +62,22 @@ class Engine:
         with device_errors():
             model = LoadedModel.load(folder, _default_controlnet(settings), settings)
             model.warm_up(settings.compiled_sizes)
-        return cls(name, model, settings)
+        engine = cls(name, model, settings)
+        if engine.device.startswith("cuda"):
+            # Else the first request would wait for the libraries' modules, plans and memory: seconds.
+            engine.warm_up()
+        return engine
 
     @property
     def counts(self) -> dict[str, int]:
         """What happened since it was loaded: `oom|rung` for want of memory, `cache|kind|hit` or `miss`."""
         counted = {f"oom|{rung}": times for rung, times in self._model.shortages.items()}
         return counted | {f"cache|{lookup}": times for lookup, times in self._cache.lookups.items()}
+
+    def warm_up(self) -> None:
+        """Make one whole picture of one step, which nobody sees. Raises `ModelError`."""
+        job = Job(prompt="warm-up", width=WARM_UP_SIDE, height=WARM_UP_SIDE, num_inference_steps=1)
+        self.generate(job, None, lambda step: None)
 
     def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.

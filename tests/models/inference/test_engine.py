@@ -315,3 +315,16 @@ def test_model_with_a_tensor_missing_is_refused_with_its_name(folder: Path, tmp_
     settings = ModelSettings(data_dir=tmp_path, model=str(folder), device="cpu", controlnet="none")
     with pytest.raises(CheckpointError, match="lacks cap_pad_token"):
         Engine.load(settings)
+
+
+def test_warm_up_makes_a_whole_picture_and_changes_no_other(
+    engine: Engine, job: Job, control: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = generate(engine, job, control)
+    monkeypatch.setattr("models.inference.engine.WARM_UP_SIDE", SIZE)
+    decoded: list[int] = []
+    monkeypatch.setattr("models.inference.engine.decode", lambda vae, latents: decoded.append(1) or latents)
+    engine.warm_up()
+    assert decoded == [1]
+    monkeypatch.undo()
+    assert np.array_equal(generate(engine, job, control).images[0], before.images[0])
