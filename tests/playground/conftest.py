@@ -17,9 +17,6 @@ from tests.models.inference.untrained import CONTROLNET, write_lora, write_untra
 from tests.support.serve_process import ServeProcess
 
 PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "astronaut.png"
-ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "playground"
-"""Screenshots of the last run, for people to look at."""
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
     "--headless",

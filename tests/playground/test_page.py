@@ -11,7 +11,6 @@ from playwright.sync_api import Page, expect
 from app.config import Settings
 from app.main import create_app
 from tests.playground.conftest import (
-    ARTIFACTS,
     DESKTOP,
     PHONE,
     NewPage,
@@ -326,27 +325,3 @@ def test_page_goes_on_by_asking_where_the_event_stream_breaks(page: Page, status
     page.route("**/v1/requests/*/status", breaks, times=1)
     fill(page, num_inference_steps=1)
     run_to_picture(page)
-
-
-@pytest.mark.parametrize(
-    ("name", "viewport", "scheme"),
-    [("light", DESKTOP, "light"), ("dark", DESKTOP, "dark"), ("phone", PHONE, "dark")],
-)
-def test_screenshots_for_people(
-    new_page: NewPage, url: str, name: str, viewport: dict[str, int], scheme: str
-) -> None:
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    page = new_page(url, viewport=viewport, color_scheme=scheme)
-    wait_until_ready(page)
-    fill(
-        page,
-        prompt="An astronaut in an orange suit, oil painting",
-        preprocess="canny",
-        control_end=0.8,
-        seed=3,
-    )
-    run_to_picture(page)
-    page.get_by_role("button", name="Compare").click()
-    page.screenshot(path=ARTIFACTS / f"{name}.png")
-    page.get_by_role("link", name="Gallery").click()
-    page.screenshot(path=ARTIFACTS / f"{name}-gallery.png")
