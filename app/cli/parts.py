@@ -98,19 +98,21 @@ def worker(
 
 def _run_all(settings: "Settings", redis_url: str) -> None:
     from app.cli.programs import choose_model, declare_dead, print_line, programs
+    from app.cli.server_log import server_log
     from models.errors import ModelError
     from worker.host.supervisor import Supervisor
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
-    try:
-        parts = programs(settings, choose_model(settings), redis_url, None)
-    except ModelError as error:
-        fail(str(error), Exit.CONFIG)
-    Supervisor(
-        parts,
-        say=partial(print_line, settings.log_format),
-        on_end=partial(declare_dead, settings, redis_url),
-    ).run()
+    with server_log(settings.log_format):
+        try:
+            parts = programs(settings, choose_model(settings), redis_url, None)
+        except ModelError as error:
+            fail(str(error), Exit.CONFIG)
+        Supervisor(
+            parts,
+            say=partial(print_line, settings.log_format),
+            on_end=partial(declare_dead, settings, redis_url),
+        ).run()
 
 
 def health(

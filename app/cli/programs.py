@@ -13,6 +13,7 @@ from app.terminal import tell
 if TYPE_CHECKING:
     from app.config import Settings
     from worker.host.supervisor import Program
+    from worker.logs import LogFormat
 
 REDIS_SECONDS = 2.0
 STOP_MARGIN_SECONDS = 10.0
@@ -117,14 +118,17 @@ def say(settings: "Settings", sentence: str) -> None:
     print_line(settings.log_format, "zturbo", sentence)
 
 
-def print_line(log_format: str, part: str, line: str) -> None:
+def print_line(log_format: "LogFormat", part: str, line: str) -> None:
+    tell(log_line(log_format, part, line))
+
+
+def log_line(log_format: "LogFormat", part: str, line: str) -> str:
     """A line that a part of this server printed, and which part; what is JSON already keeps its fields."""
     if log_format == "text":
-        tell(f"{part:>6} | {line}")
-        return
+        return f"{part:>6} | {line}"
     from worker.logs import event
 
     said = event("INFO", part, line, time.time())
     with suppress(ValueError):
         said = json.loads(line) if line.startswith("{") else said
-    print(json.dumps({"part": part, **said}), flush=True)
+    return json.dumps({"part": part, **said})

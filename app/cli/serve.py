@@ -27,6 +27,7 @@ from app.cli.settings import (
     TlsKey,
     read_settings,
 )
+from app.terminal import tell
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -78,13 +79,7 @@ def serve(
 
     Starts a Redis of its own, the API, io workers, and a worker for each GPU or the CPU.
     """
-    from app.auth import check_exposure
-    from app.errors import ConfigError
-    from app.http.server import check_tls, own_url
-    from models.errors import ModelError
-    from worker.errors import WorkerError
-    from worker.host.supervisor import Supervisor
-    from worker.storage.backend import open_objects
+    from app.cli.server_log import server_log
 
     settings = read_settings(
         host=host,
@@ -101,6 +96,19 @@ def serve(
         io_workers=io_workers,
     )
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
+    with server_log(settings.log_format):
+        _serve(settings)
+
+
+def _serve(settings: "Settings") -> None:
+    from app.auth import check_exposure
+    from app.errors import ConfigError
+    from app.http.server import check_tls, own_url
+    from models.errors import ModelError
+    from worker.errors import WorkerError
+    from worker.host.supervisor import Supervisor
+    from worker.storage.backend import open_objects
+
     with ExitStack() as opened:
         try:
             keys = check_exposure(settings)
@@ -215,7 +223,7 @@ def _announce(url: str, settings: "Settings") -> None:
                 answer = client.get("/readyz")
                 if answer.is_success:
                     ready = f"ready: {url}"
-                    print(ready, flush=True) if settings.log_format == "text" else say(settings, ready)
+                    tell(ready) if settings.log_format == "text" else say(settings, ready)
                     return
                 reason = " ".join(answer.json()["reasons"])
                 if reason != told and time.monotonic() - since > PATIENCE_SECONDS:
