@@ -104,7 +104,7 @@ class Bench:
     def __init__(self, folder: Path, redis_url: str) -> None:
         self._settings = WorkerSettings(_env_file=None, data_dir=folder, redis_url=redis_url, max_queue=10**9)
         self._client = connect(redis_url)
-        self._records = WorkQueue(self._client, self._settings)
+        self._work_queue = WorkQueue(self._client, self._settings)
         self._costs: dict[str, float] = {}
 
     def run(self, depth: int, requests: int) -> dict[str, Any]:
@@ -187,26 +187,26 @@ class Bench:
             prepared = [self._next("io", token) for token in hands]
         with self._measured("advance", requests):
             for record, token in zip(prepared, hands, strict=True):
-                self._records.advance(record.id, token, "generate", PREPARED, NO_WEIGHTS)
+                self._work_queue.advance(record.id, token, "generate", PREPARED, NO_WEIGHTS)
         hands = [f"gpu-{name}-{number}" for number in range(requests)]
         with self._measured("next_gpu", requests):
             running = [self._next("gpu", token) for token in hands]
         with self._measured("beat", requests):
             for record, token in zip(running, hands, strict=True):
-                self._records.beat(record.id, token, 1, STEPS)
+                self._work_queue.beat(record.id, token, 1, STEPS)
         with self._measured("watched", requests):
             for record in running:
-                self._records.is_watched(record.id)
+                self._work_queue.is_watched(record.id)
         for record, token in zip(running, hands, strict=True):
-            self._records.advance(record.id, token, "finish", GENERATED)
+            self._work_queue.advance(record.id, token, "finish", GENERATED)
         hands = [f"finish-{name}-{number}" for number in range(requests)]
         finishing = [self._next("io", token) for token in hands]
         with self._measured("close", requests):
             for record, token in zip(finishing, hands, strict=True):
-                self._records.finish(record.id, token, OUTPUT)
+                self._work_queue.finish(record.id, token, OUTPUT)
 
     def _next(self, queue: Queue, token: str) -> Record:
-        record = self._records.next(queue, token, "worker")
+        record = self._work_queue.next(queue, token, "worker")
         assert record is not None
         return record
 
@@ -219,7 +219,7 @@ class Bench:
         with self._measured("worker_second", times):
             for info in workers:
                 registry.say(info)
-                self._records.reap(1.0)
+                self._work_queue.reap(1.0)
 
     def _ring(self, times: int) -> None:
         """A bell that is rung, heard by RQ and answered, with nothing to do."""

@@ -42,7 +42,7 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
     settings = WorkerSettings(_env_file=None, lease_seconds=lease_seconds, max_queue=workers)
     chance = random.Random(seed)
     with connect(redis_url) as client:
-        records, scripts = WorkQueue(client, settings), Scripts(client)
+        work_queue, scripts = WorkQueue(client, settings), Scripts(client)
         stopped = threading.Event()
         reaper = threading.Thread(target=_reap, args=(WorkQueue(connect(redis_url), settings), stopped))
         reaper.start()
@@ -51,7 +51,7 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
             request_id = f"r{number}"
             fields = {"model_id": "m", "input": "{}", "warnings": "[]"}
             scripts.run(submit(id=request_id, owner="local", most=workers, fields=fields))
-            records.next("io", f"t{number}", f"io-{number}")
+            work_queue.next("io", f"t{number}", f"io-{number}")
             # Its last beat was some part of the time between two beats before its death.
             died_at[request_id] = time.monotonic() + chance.uniform(0, lease_seconds / BEATS_PER_LEASE)
         waits: dict[str, float] = {}
@@ -64,9 +64,9 @@ def measure(redis_url: str, seed: int, workers: int, lease_seconds: float) -> li
     return list(waits.values())
 
 
-def _reap(records: WorkQueue, stopped: threading.Event) -> None:
+def _reap(work_queue: WorkQueue, stopped: threading.Event) -> None:
     while not stopped.wait(TICK_SECONDS):
-        records.reap(TICK_SECONDS)
+        work_queue.reap(TICK_SECONDS)
 
 
 if __name__ == "__main__":

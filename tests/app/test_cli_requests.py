@@ -82,7 +82,7 @@ def worked_on(hands: WorkerHands, picture: dict[str, Any], monkeypatch: pytest.M
 
 
 def recorded(hands: WorkerHands, request_id: str) -> dict[str, Any]:
-    record = hands.records.get(request_id.strip())
+    record = hands.work_queue.get(request_id.strip())
     assert record is not None
     return record.input
 

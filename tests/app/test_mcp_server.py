@@ -128,7 +128,7 @@ async def test_tools_make_a_picture_tell_of_it_and_list_it(
             }
         ]
     }
-    record = hands.records.get(result["request_id"])
+    record = hands.work_queue.get(result["request_id"])
     assert record is not None
     assert record.input["preprocess"] == "canny"
     assert record.input["image_url"].startswith("data:image/png;base64,")

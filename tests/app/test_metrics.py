@@ -76,7 +76,7 @@ async def test_life_of_each_request_is_counted_once(
     hands.succeed({})
     hands.fail("fetch_failed", "image_url: a secret place did not answer.")
     running, token = hands.generate(step=2)
-    hands.records.release(running.id, token)
+    hands.work_queue.release(running.id, token)
     await http.post(f"/v1/requests/{running.id}/cancel")
     hands.register(GPU)
 

@@ -261,7 +261,7 @@ def test_stream_without_logs_is_silent_about_steps(client: Any, base: str, hands
             told.append(body["status"])
             if len(told) == 1:
                 for step in range(2, 9):
-                    hands.records.beat(running.id, token, step, 8)
+                    hands.work_queue.beat(running.id, token, step, 8)
                     time.sleep(0.05)
                 hands.end(running.id, token, OUTPUT)
     assert told == ["IN_PROGRESS", "COMPLETED"]

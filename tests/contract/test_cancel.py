@@ -58,7 +58,7 @@ async def test_running_request_is_cancelled_by_force(
 ) -> None:
     running, token = hands.generate(step=3)
     assert await cancel(http, request_id, "?force=true") == ("cancelled", "cancelled")
-    assert hands.records.beat(running.id, token, 4, 8) == "cancelled"
+    assert hands.work_queue.beat(running.id, token, 4, 8) == "cancelled"
 
 
 async def test_finished_request_stays_as_it_is(

@@ -68,7 +68,7 @@ class Moves:
 
     def step(self, number: str) -> None:
         preview = encode_preview(np.zeros((8, 8, 3), np.uint8))
-        self._hands.records.beat(self._id, self._token, int(number), 8, preview)
+        self._hands.work_queue.beat(self._id, self._token, int(number), 8, preview)
 
     def finish(self, several: str = "") -> None:
         self.step("8")
@@ -83,7 +83,7 @@ class Moves:
 
     def expand(self) -> None:
         text = "A white lighthouse on a cliff at dusk, its beam over a calm sea"
-        self._hands.records.finish(self._id, self._token, {"expanded_prompt": text, "warning": None})
+        self._hands.work_queue.finish(self._id, self._token, {"expanded_prompt": text, "warning": None})
 
     def register(self, kind: Queue) -> None:
         gpu = (

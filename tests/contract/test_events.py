@@ -66,7 +66,7 @@ async def test_request_is_told_from_the_line_to_its_result(
             None,
             False,
         )
-        hands.records.beat(running.id, token, 2, 8)
+        hands.work_queue.beat(running.id, token, 2, 8)
         _, status = await anext(stream)
         assert (status["step"], status["total_steps"], status["progress"]) == (2, 8, 0.25)
         assert status["seconds_left"] >= 0
@@ -116,12 +116,12 @@ async def test_preview_is_made_only_while_somebody_looks(
 ) -> None:
     request_id = await submit(calls)
     running, token = hands.generate()
-    assert not hands.records.is_watched(request_id)
+    assert not hands.work_queue.is_watched(request_id)
     stream = events(calls, request_id)
     with anyio.fail_after(SECONDS):
         await anext(stream)
-        assert hands.records.is_watched(request_id)
-        hands.records.beat(running.id, token, 1, 8, b"\xff\xd8 a picture")
+        assert hands.work_queue.is_watched(request_id)
+        hands.work_queue.beat(running.id, token, 1, 8, b"\xff\xd8 a picture")
         _, status = await anext(stream)
         assert status["preview"] == "data:image/jpeg;base64,/9ggYSBwaWN0dXJl"
     await stream.aclose()  # type: ignore[attr-defined]

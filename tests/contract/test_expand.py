@@ -26,7 +26,7 @@ async def test_answer_is_what_the_worker_made_of_it(http: httpx.AsyncClient, han
     answer = await call
     assert (answer.status_code, answer.json()) == (200, {"expanded_prompt": "a red fox in deep snow"})
     assert record.input == ASKED
-    assert hands.records.get(record.id) is None
+    assert hands.work_queue.get(record.id) is None
 
 
 async def test_prompt_that_is_best_left_alone_comes_with_the_reason(

@@ -85,7 +85,7 @@ async def test_map_of_a_network_is_waited_for_until_the_gpu_worker_has_made_it(
         "height": 512,
     }
     assert record.input == body
-    assert hands.records.get(record.id) is None
+    assert hands.work_queue.get(record.id) is None
 
 
 @pytest.mark.parametrize(

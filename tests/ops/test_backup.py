@@ -67,11 +67,11 @@ async def fill(settings: WorkerSettings) -> str:
 
 def check(before: Path, restored: Path, file_id: str) -> None:
     with served(restored) as settings, connect(settings.redis_url or "") as client:
-        records = WorkQueue(client, settings)
-        assert [record.id for n in range(20) if (record := records.get(f"r{n}"))] == [
+        work_queue = WorkQueue(client, settings)
+        assert [record.id for n in range(20) if (record := work_queue.get(f"r{n}"))] == [
             f"r{n}" for n in range(20)
         ]
-        taken = records.next("io", "token", "worker")
+        taken = work_queue.next("io", "token", "worker")
         assert taken is not None
         assert taken.id == "r0"
     assert Storage(open_objects(settings)).read(file_id, "image.png") == b"pixels"

@@ -59,7 +59,7 @@ class WorkerHands:
 
     def __init__(self, settings: Settings) -> None:
         self.client = connect(settings.redis_url or "")
-        self.records = WorkQueue(self.client, settings)
+        self.work_queue = WorkQueue(self.client, settings)
 
     def close(self) -> None:
         self.client.close()
@@ -67,13 +67,13 @@ class WorkerHands:
     def generate(self, step: int = 0, total_steps: int = 8) -> tuple[Record, str]:
         """Moves the first waiting request to a GPU worker that has done `step` steps; and its token."""
         token = token_hex(8)
-        taken = self.records.next("io", token, "io-1")
+        taken = self.work_queue.next("io", token, "io-1")
         assert taken is not None
-        self.records.advance(taken.id, token, "generate", {})
+        self.work_queue.advance(taken.id, token, "generate", {})
         token = token_hex(8)
-        running = self.records.next("gpu", token, "gpu-1")
+        running = self.work_queue.next("gpu", token, "gpu-1")
         assert running is not None
-        self.records.beat(running.id, token, step, total_steps)
+        self.work_queue.beat(running.id, token, step, total_steps)
         return running, token
 
     def succeed(self, output: dict[str, Any]) -> Record:
@@ -82,18 +82,18 @@ class WorkerHands:
 
     def end(self, request_id: str, token: str, output: dict[str, Any]) -> Record:
         """What `generate` began succeeds."""
-        self.records.advance(request_id, token, "finish", {})
+        self.work_queue.advance(request_id, token, "finish", {})
         token = token_hex(8)
-        finishing = self.records.next("io", token, "io-1")
+        finishing = self.work_queue.next("io", token, "io-1")
         assert finishing is not None
-        self.records.finish(finishing.id, token, output)
+        self.work_queue.finish(finishing.id, token, output)
         return finishing
 
     def fail(self, error_type: str, message: str) -> Record:
         token = token_hex(8)
-        taken = self.records.next("io", token, "io-1")
+        taken = self.work_queue.next("io", token, "io-1")
         assert taken is not None
-        self.records.fail(taken.id, token, error_type, message)
+        self.work_queue.fail(taken.id, token, error_type, message)
         return taken
 
     def register(self, *workers: WorkerInfo) -> None:

@@ -30,7 +30,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def records(client: redis.Redis, settings: WorkerSettings) -> WorkQueue:
+def work_queue(client: redis.Redis, settings: WorkerSettings) -> WorkQueue:
     return WorkQueue(client, settings)
 
 
@@ -62,11 +62,11 @@ async def sides(
     """Both sides; every test that takes this runs also with each script sent twice."""
     async_client = connect_async(settings.redis_url or "")
     requests = RequestStore(async_client, Doorbells(settings.redis_url or ""), settings)
-    records = WorkQueue(client, settings)
+    work_queue = WorkQueue(client, settings)
     if request.param == "twice":
         requests._scripts = AsyncTwiceScripts(async_client)
-        records._scripts = TwiceScripts(client)
-    yield requests, records
+        work_queue._scripts = TwiceScripts(client)
+    yield requests, work_queue
     await requests.close()
 
 

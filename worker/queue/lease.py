@@ -20,12 +20,12 @@ BEATS_PER_LEASE = 6
 
 
 class Lease:
-    """Beats until it is left. `records` must not share its connection with the thread that works."""
+    """Beats until it is left. `work_queue` must not share its connection with the thread that works."""
 
-    def __init__(self, records: WorkQueue, request_id: str, token: str, lease_seconds: float) -> None:
+    def __init__(self, work_queue: WorkQueue, request_id: str, token: str, lease_seconds: float) -> None:
         self.lost: Literal["gone", "cancelled", "fenced"] | None = None
         """Why the request is no longer ours, once that is known."""
-        self._records = records
+        self._work_queue = work_queue
         self._request_id = request_id
         self._token = token
         self._interval = lease_seconds / BEATS_PER_LEASE
@@ -70,7 +70,7 @@ class Lease:
             try:
                 preview, self._preview = self._preview, None
                 picture = b"" if preview is None else encode_preview(preview)
-                standing = self._records.beat(self._request_id, self._token, *self._step[:2], picture)
+                standing = self._work_queue.beat(self._request_id, self._token, *self._step[:2], picture)
             except RedisError as error:
                 log.warning("no beat: %s", error)
                 continue
@@ -82,6 +82,6 @@ class Lease:
     def _look(self) -> None:
         """Whether a preview of the next step is wanted."""
         try:
-            self._watched = self._records.is_watched(self._request_id)
+            self._watched = self._work_queue.is_watched(self._request_id)
         except RedisError:
             self._watched = False

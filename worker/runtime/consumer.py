@@ -87,7 +87,7 @@ class Consumer:
         self,
         queue: Queue,
         worker_id: str,
-        records: WorkQueue,
+        work_queue: WorkQueue,
         beats: WorkQueue,
         bells: Doorbells,
         tools: Tools,
@@ -104,7 +104,7 @@ class Consumer:
         """Requests in this worker's hands: their ids by token."""
         self._queue = queue
         self._worker_id = worker_id
-        self._records = records
+        self._work_queue = work_queue
         self._beats = beats
         self._bells = bells
         self._tools = tools
@@ -128,7 +128,7 @@ class Consumer:
     def _take(self, stopping: threading.Event) -> bool:
         """One request; False when none waits."""
         # The token is kept when this raises: what a lost reply handed out is then asked for again.
-        record = self._records.next(self._queue, self._token, self._worker_id, self._loaded)
+        record = self._work_queue.next(self._queue, self._token, self._worker_id, self._loaded)
         token, self._token = self._token, _new_token()
         if record is None:
             return False
@@ -136,7 +136,7 @@ class Consumer:
             self.holdings[token] = record.id
             hold.callback(self.holdings.pop, token)
             if stopping.is_set():
-                self._records.release(record.id, token)
+                self._work_queue.release(record.id, token)
                 return True
             taken_at = time.monotonic()
             lease = Lease(self._beats, record.id, token, self._tools.settings.lease_seconds)
@@ -225,16 +225,16 @@ class Consumer:
             match outcome:
                 case Advance(stage, made, weights):
                     bells = _once_redis_answers(
-                        lambda: self._records.advance(record.id, token, stage, made, weights)
+                        lambda: self._work_queue.advance(record.id, token, stage, made, weights)
                     )
                     self._ring(stage, bells)
                     ended = "done"
                 case Finish(output):
-                    _once_redis_answers(lambda: self._records.finish(record.id, token, output))
+                    _once_redis_answers(lambda: self._work_queue.finish(record.id, token, output))
                     self._tools.workspace.remove(record.id)
                     ended = "done"
                 case Failure(code, message):
-                    _once_redis_answers(lambda: self._records.fail(record.id, token, code, message))
+                    _once_redis_answers(lambda: self._work_queue.fail(record.id, token, code, message))
                     self._tools.workspace.remove(record.id)
                     ended = code
                 case Lost(standing):

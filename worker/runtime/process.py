@@ -89,14 +89,14 @@ class WorkerProcess:
         signal.signal(signal.SIGINT, _leave)
         lease_seconds = self._settings.lease_seconds
         beside: list[Reconciler | Sweeper] = [
-            Reconciler(self._records(), self._registry, self._bells, lease_seconds, self._describe)
+            Reconciler(self._work_queue(), self._registry, self._bells, lease_seconds, self._describe)
         ]
         for thread in beside:
             thread.start()
         try:
             objects = self._find_objects()
             if self._kind == "io":
-                sweeper = Sweeper(self._records(), objects, self._settings)
+                sweeper = Sweeper(self._work_queue(), objects, self._settings)
                 sweeper.start()
                 beside.append(sweeper)
             if self._kind == "gpu":
@@ -105,10 +105,10 @@ class WorkerProcess:
             self._consumer = consumer = Consumer(
                 self._kind,
                 self.id,
-                self._records(),
-                self._records(),
+                self._work_queue(),
+                self._work_queue(),
                 self._bells,
-                Tools(self._settings, objects, self._records().in_line),
+                Tools(self._settings, objects, self._work_queue().in_line),
                 self._engine,
                 self._crash_loop,
                 self._quit,
@@ -127,7 +127,7 @@ class WorkerProcess:
                 thread.stop()
             self._sign_off()
 
-    def _records(self) -> WorkQueue:
+    def _work_queue(self) -> WorkQueue:
         """A work queue on a client of its own."""
         return WorkQueue(connect(self._redis_url), self._settings)
 
@@ -222,7 +222,7 @@ class WorkerProcess:
         holdings = self._consumer.holdings.copy() if self._consumer else {}
         try:
             for token, request_id in holdings.items():
-                self._records().release(request_id, token)
+                self._work_queue().release(request_id, token)
                 log.warning("request %s is handed back: this worker stops", request_id)
             self._sign_off()
         except RedisError as error:
@@ -236,7 +236,7 @@ class WorkerProcess:
         """Ends the process, wherever its threads are; what is in hand counts as tried, and waits again."""
         log.error("%s This worker ends with status %d, to be started again.", reason, status)
         try:
-            self._records().declare_dead(self._kind, self.id)
+            self._work_queue().declare_dead(self._kind, self.id)
         except RedisError as error:
             log.warning("nothing could be handed back, its lease will run out: %s", error)
         finally:

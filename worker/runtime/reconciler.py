@@ -25,14 +25,14 @@ class Reconciler:
 
     def __init__(
         self,
-        records: WorkQueue,
+        work_queue: WorkQueue,
         registry: Registry,
         bells: Doorbells,
         lease_seconds: float,
         describe: Callable[[], WorkerInfo],
     ) -> None:
         """`describe` tells the worker's state."""
-        self._records = records
+        self._work_queue = work_queue
         self._registry = registry
         self._bells = bells
         self._tick = min(TICK_SECONDS, lease_seconds / TICKS_PER_LEASE)
@@ -63,7 +63,7 @@ class Reconciler:
 
     def _look(self) -> None:
         self._registry.say(self._describe())
-        reaped = self._records.reap(self._tick)
+        reaped = self._work_queue.reap(self._tick)
         if reaped is None:
             return
         if reaped.handed_back or reaped.failed:

@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Start it once, stop it once. `records` is on a client of its own."""
+    """Start it once, stop it once. `work_queue` is on a client of its own."""
 
-    def __init__(self, records: WorkQueue, objects: Objects, settings: WorkerSettings) -> None:
-        self._records = records
+    def __init__(self, work_queue: WorkQueue, objects: Objects, settings: WorkerSettings) -> None:
+        self._work_queue = work_queue
         self._objects = objects
         self._storage = Storage(objects)
         self._settings = settings
-        self._quota = DiskQuota(settings, records.in_line)
+        self._quota = DiskQuota(settings, work_queue.in_line)
         self._workspace = Workspace(objects)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -59,20 +59,20 @@ class Sweeper:
             self._stopped.wait(SWEEP_SECONDS)
 
     def _sweep(self) -> None:
-        while expired := self._records.forget_expired(EXPIRED_AT_ONCE):
+        while expired := self._work_queue.forget_expired(EXPIRED_AT_ONCE):
             for record in expired:
                 for file_id in record.file_ids:
                     self._storage.delete(file_id)
         self._quota.trim()
         # One worker in turn: to list a million pictures in an S3 store takes a thousand calls.
-        if self._records.has_turn("sweep", SWEEP_SECONDS):
+        if self._work_queue.has_turn("sweep", SWEEP_SECONDS):
             self._workspace.sweep(self._is_over)
             for folder in (pictures.FOLDER, weight_transfer.FOLDER):
                 longest = self._settings.retention_days * DAY_SECONDS + ORPHAN_SECONDS
                 sweep(self._objects, folder, longest)
 
     def _is_over(self, request_id: str) -> bool:
-        record = self._records.get(request_id)
+        record = self._work_queue.get(request_id)
         if record is None or record.state not in FINAL_STATES:
             return record is None
         if record.state != "succeeded":

@@ -67,15 +67,15 @@ async def make(url: str, data_dir: Path) -> dict[str, str]:
 
         for seed, state in enumerate(("finishing", "running", "prepared")):
             made[state] = await submit(http, ALONE, seed=seed)
-        records = WorkQueue(connect(url), crew.settings)
-        wait_for(lambda: (record := records.get(made["prepared"])) and record.stage == "generate")
+        work_queue = WorkQueue(connect(url), crew.settings)
+        wait_for(lambda: (record := work_queue.get(made["prepared"])) and record.stage == "generate")
         end(io)
-        taken = records.next("gpu", "token", "gpu-1")
+        taken = work_queue.next("gpu", "token", "gpu-1")
         assert taken is not None
         assert taken.id == made["finishing"]
         facts = Facts(model="sleeping", seeds=(0,), prompt="no image").model_dump(mode="json")
         kept = {"image": "token.image.npy", "file_ids": {"image": new_file_id()}}
-        records.advance(taken.id, "token", "finish", facts | kept)
+        work_queue.advance(taken.id, "token", "finish", facts | kept)
         gpu = crew.start("gpu", TEST_STEP_SECONDS="60")
         await crew.until(made["running"], "in_progress")
         end(gpu)

@@ -50,39 +50,39 @@ def test_another_controlnet_stays_loaded_while_none_is_needed() -> None:
 
 
 @pytest.fixture
-async def prepared(requests: RequestStore, records: WorkQueue) -> list[str]:
+async def prepared(requests: RequestStore, work_queue: WorkQueue) -> list[str]:
     """Requests that wait for a GPU worker, by what they need."""
     needs = {"plain": NO_WEIGHTS, "ink": INK, "other": OTHER, "ink again": INK}
     for number, needed in enumerate(needs.values()):
         await requests.submit(f"r{number}", "model", {}, "local", [])
-        records.next("io", f"p{number}", "io")
-        records.advance(f"r{number}", f"p{number}", "generate", {}, needed)
+        work_queue.next("io", f"p{number}", "io")
+        work_queue.advance(f"r{number}", f"p{number}", "generate", {}, needed)
     return list(needs)
 
 
-def order(records: WorkQueue, prepared: list[str], held: Weights) -> list[str]:
+def order(work_queue: WorkQueue, prepared: list[str], held: Weights) -> list[str]:
     """What a worker takes one after the other."""
     taken = []
-    while record := records.next("gpu", f"g{len(taken)}", "gpu", held):
+    while record := work_queue.next("gpu", f"g{len(taken)}", "gpu", held):
         taken.append(prepared[int(record.id[1:])])
         held = held.after({"plain": NO_WEIGHTS, "other": OTHER}.get(taken[-1], INK))
     return taken
 
 
 @pytest.mark.anyio
-async def test_worker_takes_what_it_holds_the_weights_for(records: WorkQueue, prepared: list[str]) -> None:
-    assert order(records, prepared, INK) == ["ink", "ink again", "plain", "other"]
+async def test_worker_takes_what_it_holds_the_weights_for(work_queue: WorkQueue, prepared: list[str]) -> None:
+    assert order(work_queue, prepared, INK) == ["ink", "ink again", "plain", "other"]
 
 
 @pytest.mark.anyio
-async def test_loras_are_changed_rather_than_a_controlnet(records: WorkQueue, prepared: list[str]) -> None:
-    assert order(records, prepared, WATER) == ["plain", "ink", "ink again", "other"]
+async def test_loras_are_changed_rather_than_a_controlnet(work_queue: WorkQueue, prepared: list[str]) -> None:
+    assert order(work_queue, prepared, WATER) == ["plain", "ink", "ink again", "other"]
 
 
 @pytest.mark.anyio
 async def test_nobody_is_passed_over_for_one_that_came_ten_seconds_later(
-    records: WorkQueue, prepared: list[str], client: redis.Redis
+    work_queue: WorkQueue, prepared: list[str], client: redis.Redis
 ) -> None:
     for number in (1, 2, 3):
         client.hincrby(f"zturbo:req:r{number}", "created_at", 10_100)
-    assert order(records, prepared, INK)[0] == "plain"
+    assert order(work_queue, prepared, INK)[0] == "plain"

@@ -51,20 +51,20 @@ class World:
         faults.clear()
         settings = WorkerSettings(_env_file=None, lease_seconds=LEASE, retention_days=1)
         self.client = client
-        self.records = WorkQueue(client, settings)
+        self.work_queue = WorkQueue(client, settings)
         self.scripts = Scripts(client)
         self.faults = faults
         self.registry = Registry(client, hold_seconds=LEASE / 2)
         for name in ("living", "dead"):
             assert self.submit(name, "ann", (1000, 0, 0)) == "queued"
-            record = self.records.next("io", f"token-{name}", name)
+            record = self.work_queue.next("io", f"token-{name}", name)
             assert record is not None
             assert record.id == name
         for name in ("living", "dead"):
             self.registry.say(WorkerInfo(name, "io", "busy"))
         while self.submit(f"bob-{self.submitted()}", "bob", SIX_A_MINUTE) == "queued":
             pass
-        assert self.records.has_turn("sweep", LEASE)
+        assert self.work_queue.has_turn("sweep", LEASE)
 
     def submit(self, request_id: str, owner: str, limits: tuple[int, int, int]) -> str:
         most, most_of_owner, most_in_minute = limits
@@ -97,9 +97,9 @@ class World:
         """So much time passes; the living do what they do, and keep what they hold."""
         for _ in range(int(seconds / TICK)):
             self.set_clock(TICK)
-            assert self.records.beat("living", "token-living") == "held"
+            assert self.work_queue.beat("living", "token-living") == "held"
             self.registry.say(WorkerInfo("living", "io", "busy"))
-            self.records.reap(TICK)
+            self.work_queue.reap(TICK)
 
     def holder(self, request_id: str) -> str | None:
         holder: str | None = self.client.hget(f"zturbo:req:{request_id}", "worker")  # type: ignore[assignment]
@@ -152,11 +152,11 @@ def test_however_the_clock_is_set_what_is_due_comes_in_time(
     assert world.holder("dead") is None, "its lease is over, and so is the grace after the last step"
     assert world.holder("living") == "living"
     assert world.workers() == ["living"]
-    assert world.records.has_turn("sweep", LEASE)
+    assert world.work_queue.has_turn("sweep", LEASE)
     world.go_on(10)
     assert world.submit("bob", "bob", SIX_A_MINUTE) == "queued"
-    assert world.records.advance("living", "token-living", "generate", {}) == 1
-    record = world.records.get("living")
+    assert world.work_queue.advance("living", "token-living", "generate", {}) == 1
+    record = world.work_queue.get("living")
     assert record is not None
     assert 0 <= record.spent["prepare"] < 24 * HOUR * (len(moves) + 1)
 
@@ -177,7 +177,7 @@ def test_clock_set_back_while_redis_is_away_delays_nothing(
 def test_worker_known_to_be_dead_is_not_waited_for_after_a_step(world: World, step: int) -> None:
     world.go_on(1)
     world.set_clock(step)
-    assert world.records.declare_dead("io", "dead") == 1
+    assert world.work_queue.declare_dead("io", "dead") == 1
     world.go_on(2 * TICK)
     assert world.holder("dead") is None
 
@@ -188,11 +188,11 @@ def test_callers_are_told_the_date_as_it_is(client: redis.Redis, world: World) -
     world.set_clock(-2 * HOUR)
     world.submit("later", "ann", (1000, 0, 0))
     now = date(client)
-    later = world.records.get("later")
+    later = world.work_queue.get("later")
     assert later is not None
     assert now - 5 <= later.created_at <= now + 1
-    world.records.fail("living", "token-living", "broken", "it broke")
-    ended = world.records.get("living")
+    world.work_queue.fail("living", "token-living", "broken", "it broke")
+    ended = world.work_queue.get("living")
     assert ended is not None
     assert ended.finished_at is not None
     assert now - 5 <= ended.finished_at <= now + 5

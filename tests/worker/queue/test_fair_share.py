@@ -22,7 +22,7 @@ class Line:
 
     def __init__(self, client: redis.Redis) -> None:
         self._scripts = Scripts(client)
-        self._records = WorkQueue(client, WorkerSettings(_env_file=None))
+        self._work_queue = WorkQueue(client, WorkerSettings(_env_file=None))
         self._count = 0
 
     def submit(self, owner: str) -> str:
@@ -30,15 +30,15 @@ class Line:
         self._count += 1
         fields = {"model_id": "m", "input": "{}", "warnings": "[]"}
         self._scripts.run(scripts.submit(id=request_id, owner=owner, most=10_000, fields=fields))
-        record = self._records.next("io", f"p{self._count}", "io")
+        record = self._work_queue.next("io", f"p{self._count}", "io")
         assert record is not None
-        self._records.advance(record.id, f"p{self._count}", "generate", {})
+        self._work_queue.advance(record.id, f"p{self._count}", "generate", {})
         return request_id
 
     def take(self) -> str | None:
         """The id that is taken."""
         self._count += 1
-        record = self._records.next("gpu", f"g{self._count}", "gpu")
+        record = self._work_queue.next("gpu", f"g{self._count}", "gpu")
         return record.id if record else None
 
 

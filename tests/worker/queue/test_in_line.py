@@ -12,18 +12,18 @@ pytestmark = pytest.mark.anyio
 async def test_files_of_a_request_are_in_line_from_its_submit_until_its_end(
     sides: tuple[RequestStore, WorkQueue],
 ) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     body = {"prompt": "a fox", "loras": [{"path": "https://a.test/x", "scale": 1}]}
-    assert records.in_line() == set()
+    assert work_queue.in_line() == set()
     await requests.submit("a", MODEL, body, "local", [])
-    assert records.in_line() == {"https://a.test/x"}
-    assert records.next("io", "t1", "w")
+    assert work_queue.in_line() == {"https://a.test/x"}
+    assert work_queue.next("io", "t1", "w")
     lora = {"path": "/cache/files/abc.safetensors", "sha256": "abc"}
     job = {"loras": [lora], "controlnet": "/cache/files/def.safetensors"}
-    records.advance("a", "t1", "generate", {"job": job, "sent": {"/elsewhere/x": "123"}})
+    work_queue.advance("a", "t1", "generate", {"job": job, "sent": {"/elsewhere/x": "123"}})
     needed = {"https://a.test/x", *lora.values(), job["controlnet"], "def", "123"}
-    assert records.in_line() == needed
-    assert records.next("gpu", "t2", "w")
-    assert records.in_line() == needed
-    records.fail("a", "t2", "out_of_memory", "No.")
-    assert records.in_line() == set()
+    assert work_queue.in_line() == needed
+    assert work_queue.next("gpu", "t2", "w")
+    assert work_queue.in_line() == needed
+    work_queue.fail("a", "t2", "out_of_memory", "No.")
+    assert work_queue.in_line() == set()

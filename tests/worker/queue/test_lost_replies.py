@@ -41,9 +41,9 @@ def work(settings: WorkerSettings, *queues: Queue) -> None:
     for queue in queues:
         bells, objects = Doorbells(url), open_objects(settings)
         with connect(url) as one, connect(url) as other:
-            records, beats = WorkQueue(one, settings), WorkQueue(other, settings)
+            work_queue, beats = WorkQueue(one, settings), WorkQueue(other, settings)
             tools, crash_loop = Tools(settings, objects), CrashLoop(other, "none")
-            consumer = Consumer(queue, "w", records, beats, bells, tools, GreyEngine(), crash_loop, never)
+            consumer = Consumer(queue, "w", work_queue, beats, bells, tools, GreyEngine(), crash_loop, never)
             consumer.drain(threading.Event())
             # A lease is left without waiting for the answer to its last beat; its client is closed here.
             for thread in threading.enumerate():

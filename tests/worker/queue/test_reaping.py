@@ -27,10 +27,10 @@ async def request_id(requests: RequestStore) -> str:
 
 
 @pytest.fixture
-def reap(records: WorkQueue, client: redis.Redis) -> Reap:
+def reap(work_queue: WorkQueue, client: redis.Redis) -> Reap:
     def reap() -> Reaped:
         client.delete("zturbo:turn")
-        reaped = records.reap(60)
+        reaped = work_queue.reap(60)
         assert reaped is not None
         return reaped
 
@@ -53,23 +53,23 @@ def outage(client: redis.Redis) -> None:
     client.set("zturbo:reaped", milliseconds(client) - 2 * LEASE_SECONDS * 1000)
 
 
-def take(records: WorkQueue, queue: str, token: str, worker: str = "dead") -> Record:
-    record = records.next(queue, token, worker)  # type: ignore[arg-type]
+def take(work_queue: WorkQueue, queue: str, token: str, worker: str = "dead") -> Record:
+    record = work_queue.next(queue, token, worker)  # type: ignore[arg-type]
     assert record is not None
     return record
 
 
-def to_gpu(records: WorkQueue, request_id: str) -> None:
-    take(records, "io", "prepare")
-    records.advance(request_id, "prepare", "generate", {})
+def to_gpu(work_queue: WorkQueue, request_id: str) -> None:
+    take(work_queue, "io", "prepare")
+    work_queue.advance(request_id, "prepare", "generate", {})
 
 
 async def test_request_of_a_silent_worker_is_first_again(
-    requests: RequestStore, records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
+    requests: RequestStore, work_queue: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
-    to_gpu(records, request_id)
+    to_gpu(work_queue, request_id)
     await requests.submit("b", "model", {}, "local", [])
-    take(records, "gpu", "t1")
+    take(work_queue, "gpu", "t1")
     assert client.zrank("zturbo:line", request_id) is None
     assert reap()[:2] == (0, 0)
     run_out(client, request_id)
@@ -77,35 +77,35 @@ async def test_request_of_a_silent_worker_is_first_again(
     record = await requests.get(request_id)
     assert record is not None
     assert (record.state, record.position) == ("in_queue", 0)
-    again = take(records, "gpu", "t2")
+    again = take(work_queue, "gpu", "t2")
     assert (again.id, again.attempt) == (request_id, 2)
     with pytest.raises(LeaseLost):
-        records.advance(request_id, "t1", "finish", {})
+        work_queue.advance(request_id, "t1", "finish", {})
 
 
 async def test_reaping_rings_for_what_was_handed_back(
-    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
+    work_queue: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
-    take(records, "io", "t1")
+    take(work_queue, "io", "t1")
     client.delete("rq:queue:zturbo-io")
     run_out(client, request_id)
     assert reap().bells == {"io": 1, "gpu": 0}
 
 
 async def test_beating_worker_keeps_its_request(
-    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
+    work_queue: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
-    take(records, "io", "t1")
+    take(work_queue, "io", "t1")
     run_out(client, request_id)
-    assert records.beat(request_id, "t1") == "held"
+    assert work_queue.beat(request_id, "t1") == "held"
     assert reap()[:2] == (0, 0)
 
 
 async def test_request_whose_workers_all_fell_silent_fails_and_says_so(
-    requests: RequestStore, records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
+    requests: RequestStore, work_queue: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
     for attempt in (1, 2, 3):
-        assert take(records, "io", f"t{attempt}").attempt == attempt
+        assert take(work_queue, "io", f"t{attempt}").attempt == attempt
         run_out(client, request_id)
         reap()
     record = await requests.get(request_id)
@@ -118,20 +118,20 @@ async def test_request_whose_workers_all_fell_silent_fails_and_says_so(
 
 
 async def test_nothing_is_taken_away_right_after_an_outage(
-    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
+    work_queue: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
-    take(records, "io", "t1")
+    take(work_queue, "io", "t1")
     outage(client)
     run_out(client, request_id)
     assert reap()[:2] == (0, 0)
     assert reap()[:2] == (0, 0)
-    assert records.beat(request_id, "t1") == "held"
+    assert work_queue.beat(request_id, "t1") == "held"
 
 
 async def test_request_is_taken_away_once_the_grace_after_an_outage_is_over(
-    records: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
+    work_queue: WorkQueue, request_id: str, client: redis.Redis, reap: Reap
 ) -> None:
-    take(records, "io", "t1")
+    take(work_queue, "io", "t1")
     outage(client)
     run_out(client, request_id)
     now = milliseconds(client)
@@ -141,24 +141,24 @@ async def test_request_is_taken_away_once_the_grace_after_an_outage_is_over(
     assert reap()[:2] == (1, 0)
 
 
-async def test_one_process_reaps_in_a_turn(records: WorkQueue) -> None:
-    assert records.reap(60) is not None
-    assert records.reap(60) is None
+async def test_one_process_reaps_in_a_turn(work_queue: WorkQueue) -> None:
+    assert work_queue.reap(60) is not None
+    assert work_queue.reap(60) is None
 
 
 @pytest.mark.parametrize("round", range(20))
 async def test_cancel_against_finish_has_one_winner(
-    requests: RequestStore, records: WorkQueue, request_id: str, round: int
+    requests: RequestStore, work_queue: WorkQueue, request_id: str, round: int
 ) -> None:
-    to_gpu(records, request_id)
-    take(records, "gpu", "t1")
-    records.advance(request_id, "t1", "finish", {})
-    take(records, "io", "t2")
+    to_gpu(work_queue, request_id)
+    take(work_queue, "gpu", "t1")
+    work_queue.advance(request_id, "t1", "finish", {})
+    take(work_queue, "io", "t2")
     finished = threading.Event()
 
     def finish() -> None:
         try:
-            records.finish(request_id, "t2", {"image": {}})
+            work_queue.finish(request_id, "t2", {"image": {}})
         except LeaseLost:
             return
         finished.set()

@@ -104,22 +104,22 @@ async def test_older_requests_are_brought_to_an_end(
 def test_older_records_expire(older_redis: RedisServer, made: dict[str, str]) -> None:
     settings = WorkerSettings(_env_file=None, retention_days=1e-6)
     with connect(older_redis.url) as client:
-        records = WorkQueue(client, settings)
-        forgotten = {record.id for record in records.forget_expired(10)}
+        work_queue = WorkQueue(client, settings)
+        forgotten = {record.id for record in work_queue.forget_expired(10)}
         assert forgotten == {made["succeeded"], made["failed"], made["cancelled"]}
-        assert records.get(made["failed"]) is None
+        assert work_queue.get(made["failed"]) is None
 
 
 async def test_request_of_a_newer_version_waits_for_a_newer_worker(
-    requests: RequestStore, records: WorkQueue, client: redis.Redis
+    requests: RequestStore, work_queue: WorkQueue, client: redis.Redis
 ) -> None:
     await requests.submit("a", "model", {}, "local", [])
     client.hset("zturbo:req:a", "version", RECORD_VERSION + 1)
-    assert records.next("io", "token", "older") is None
+    assert work_queue.next("io", "token", "older") is None
     record = await requests.get("a")
     assert record is not None
     assert (record.state, record.attempt) == ("in_queue", 0)
     newer = scripts.next(
         queue="io", token="another", worker_id="newer", lease_ms=1000, known_version=RECORD_VERSION + 1
     )
-    assert records._scripts.run(newer) is not None
+    assert work_queue._scripts.run(newer) is not None

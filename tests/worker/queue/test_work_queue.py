@@ -34,17 +34,17 @@ async def read(requests: RequestStore, request_id: str) -> Record:
     return record
 
 
-def take(records: WorkQueue, queue: str, token: str) -> Record:
-    record = records.next(queue, token, "worker-1")  # type: ignore[arg-type]
+def take(work_queue: WorkQueue, queue: str, token: str) -> Record:
+    record = work_queue.next(queue, token, "worker-1")  # type: ignore[arg-type]
     assert record is not None
     return record
 
 
 async def to_gpu(sides: Sides, request_id: str) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, request_id)
-    record = take(records, "io", f"prepare-{request_id}")
-    records.advance(record.id, f"prepare-{request_id}", "generate", {"job": 1})
+    record = take(work_queue, "io", f"prepare-{request_id}")
+    work_queue.advance(record.id, f"prepare-{request_id}", "generate", {"job": 1})
 
 
 async def test_submitted_request_waits_with_everything_it_was_given(sides: Sides) -> None:
@@ -69,10 +69,10 @@ async def test_same_id_again_changes_nothing(sides: Sides) -> None:
 
 
 async def test_unknown_request_is_none(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     assert await requests.get("nobody") is None
     assert await requests.cancel("nobody") is None
-    assert records.get("nobody") is None
+    assert work_queue.get("nobody") is None
 
 
 async def test_id_that_could_name_a_path_is_refused(requests: RequestStore) -> None:
@@ -81,29 +81,29 @@ async def test_id_that_could_name_a_path_is_refused(requests: RequestStore) -> N
 
 
 async def test_a_request_goes_through_its_stages(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
-    record = take(records, "io", "t1")
+    record = take(work_queue, "io", "t1")
     assert (record.stage, record.attempt, record.state) == ("prepare", 1, "in_queue")
     assert (await read(requests, "a")).state == "in_queue"
 
-    records.advance("a", "t1", "generate", {"seed": 7})
-    record = take(records, "gpu", "t2")
+    work_queue.advance("a", "t1", "generate", {"seed": 7})
+    record = take(work_queue, "gpu", "t2")
     assert (record.stage, record.attempt, record.prepared) == ("generate", 1, {"seed": 7})
     running = await read(requests, "a")
     assert running.state == "in_progress"
     assert running.position is None
     assert running.started_at is not None
 
-    assert records.beat("a", "t2", 3, 8) == "held"
+    assert work_queue.beat("a", "t2", 3, 8) == "held"
     assert ((await read(requests, "a")).step, (await read(requests, "a")).total_steps) == (3, 8)
 
-    records.advance("a", "t2", "finish", {"image": "x.npy"})
+    work_queue.advance("a", "t2", "finish", {"image": "x.npy"})
     assert (await read(requests, "a")).state == "in_progress"
-    record = take(records, "io", "t3")
+    record = take(work_queue, "io", "t3")
     assert (record.stage, record.generated) == ("finish", {"image": "x.npy"})
 
-    records.finish("a", "t3", {"image": {"name": "x.png"}})
+    work_queue.finish("a", "t3", {"image": {"name": "x.png"}})
     done = await read(requests, "a")
     assert (done.state, done.output, done.error) == ("succeeded", {"image": {"name": "x.png"}}, None)
     assert done.finished_at is not None
@@ -113,10 +113,10 @@ async def test_a_request_goes_through_its_stages(sides: Sides) -> None:
 
 
 async def test_failed_request_tells_why(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
-    take(records, "io", "t1")
-    records.fail("a", "t1", "fetch_failed", "image_url: the host does not answer.")
+    take(work_queue, "io", "t1")
+    work_queue.fail("a", "t1", "fetch_failed", "image_url: the host does not answer.")
     record = await read(requests, "a")
     assert record.state == "failed"
     assert record.error == {"type": "fetch_failed", "message": "image_url: the host does not answer."}
@@ -124,54 +124,54 @@ async def test_failed_request_tells_why(sides: Sides) -> None:
 
 
 async def test_same_token_gets_the_same_request_and_one_attempt(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
     await submit(requests, "b")
-    assert take(records, "io", "t1").id == "a"
-    again = take(records, "io", "t1")
+    assert take(work_queue, "io", "t1").id == "a"
+    again = take(work_queue, "io", "t1")
     assert (again.id, again.attempt) == ("a", 1)
-    assert take(records, "io", "t2").id == "b"
-    assert records.next("io", "t3", "worker-1") is None
+    assert take(work_queue, "io", "t2").id == "b"
+    assert work_queue.next("io", "t3", "worker-1") is None
 
 
 async def test_token_that_lost_its_request_gets_nothing(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
     await submit(requests, "b")
-    take(records, "io", "t1")
+    take(work_queue, "io", "t1")
     await requests.cancel("a")
-    assert records.next("io", "t1", "worker-1") is None
-    assert take(records, "io", "t2").id == "b"
+    assert work_queue.next("io", "t1", "worker-1") is None
+    assert take(work_queue, "io", "t2").id == "b"
 
 
 async def test_position_counts_requests_not_yet_on_a_gpu(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     for request_id in "abc":
         await to_gpu(sides, request_id)
     assert [(await read(requests, request_id)).position for request_id in "abc"] == [0, 1, 2]
-    take(records, "gpu", "t")
+    take(work_queue, "gpu", "t")
     assert [(await read(requests, request_id)).position for request_id in "abc"] == [None, 0, 1]
 
 
 async def test_gpu_takes_requests_in_the_order_of_submission(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     for request_id in "ab":
         await submit(requests, request_id)
-    take(records, "io", "ta")
-    take(records, "io", "tb")
-    records.advance("b", "tb", "generate", {})
-    records.advance("a", "ta", "generate", {})
-    assert take(records, "gpu", "t1").id == "a"
+    take(work_queue, "io", "ta")
+    take(work_queue, "io", "tb")
+    work_queue.advance("b", "tb", "generate", {})
+    work_queue.advance("a", "ta", "generate", {})
+    assert take(work_queue, "gpu", "t1").id == "a"
 
 
 async def test_finishing_comes_before_preparing(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await to_gpu(sides, "b")
     await submit(requests, "a")
-    take(records, "gpu", "t1")
-    records.advance("b", "t1", "finish", {})
-    assert take(records, "io", "t2").stage == "finish"
-    assert take(records, "io", "t3").stage == "prepare"
+    take(work_queue, "gpu", "t1")
+    work_queue.advance("b", "t1", "finish", {})
+    assert take(work_queue, "io", "t2").stage == "finish"
+    assert take(work_queue, "io", "t3").stage == "prepare"
 
 
 @pytest.mark.parametrize(
@@ -183,87 +183,87 @@ async def test_finishing_comes_before_preparing(sides: Sides) -> None:
     ],
 )
 async def test_write_with_a_lost_token_is_refused(sides: Sides, move: str, args: tuple[Any, ...]) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
-    take(records, "io", "old")
-    records.release("a", "old")
-    take(records, "io", "new")
+    take(work_queue, "io", "old")
+    work_queue.release("a", "old")
+    take(work_queue, "io", "new")
     with pytest.raises(LeaseLost):
-        getattr(records, move)("a", "old", *args)
-    assert records.beat("a", "old") == "fenced"
-    assert records.beat("a", "new") == "held"
+        getattr(work_queue, move)("a", "old", *args)
+    assert work_queue.beat("a", "old") == "fenced"
+    assert work_queue.beat("a", "new") == "held"
     assert (await read(requests, "a")).state == "in_queue"
 
 
 async def test_released_request_is_first_again_with_the_same_attempt(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     for request_id in "ab":
         await to_gpu(sides, request_id)
-    take(records, "gpu", "t1")
-    records.beat("a", "t1", 2, 8)
-    records.release("a", "t1")
+    take(work_queue, "gpu", "t1")
+    work_queue.beat("a", "t1", 2, 8)
+    work_queue.release("a", "t1")
     record = await read(requests, "a")
     assert (record.state, record.position, record.step, record.started_at) == ("in_queue", 0, 0, None)
-    again = take(records, "gpu", "t2")
+    again = take(work_queue, "gpu", "t2")
     assert (again.id, again.attempt) == ("a", 1)
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancel", "release"])
 async def test_preview_goes_when_the_work_it_shows_is_over(sides: Sides, end: str) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await to_gpu(sides, "a")
-    take(records, "gpu", "t1")
-    records.beat("a", "t1", 1, 8, b"jpeg")
+    take(work_queue, "gpu", "t1")
+    work_queue.beat("a", "t1", 1, 8, b"jpeg")
     assert await requests.preview("a") == "anBlZw=="
     match end:
         case "finish":
-            records.finish("a", "t1", {})
+            work_queue.finish("a", "t1", {})
         case "fail":
-            records.fail("a", "t1", "internal_error", "It broke.")
+            work_queue.fail("a", "t1", "internal_error", "It broke.")
         case "cancel":
             await requests.cancel("a", force=True)
         case "release":
-            records.release("a", "t1")
+            work_queue.release("a", "t1")
     assert await requests.preview("a") is None
 
 
 @pytest.mark.parametrize("stage", ["waiting", "preparing", "prepared"])
 async def test_request_in_the_queue_is_cancelled_at_once(sides: Sides, stage: str) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
     if stage != "waiting":
-        take(records, "io", "t1")
+        take(work_queue, "io", "t1")
     if stage == "prepared":
-        records.advance("a", "t1", "generate", {})
+        work_queue.advance("a", "t1", "generate", {})
     assert await requests.cancel("a") == ("cancelled", "cancelled")
     assert (await read(requests, "a")).state == "cancelled"
-    assert records.next("io", "t2", "w") is None
-    assert records.next("gpu", "t3", "w") is None
+    assert work_queue.next("io", "t2", "w") is None
+    assert work_queue.next("gpu", "t3", "w") is None
     if stage == "preparing":
-        assert records.beat("a", "t1") == "cancelled"
+        assert work_queue.beat("a", "t1") == "cancelled"
         with pytest.raises(LeaseLost):
-            records.advance("a", "t1", "generate", {})
+            work_queue.advance("a", "t1", "generate", {})
     assert (await requests.stats()).in_line == 0
     assert await requests.cancel("a") == ("cancelled", "cancelled")
 
 
 async def test_running_request_is_cancelled_only_by_force(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await to_gpu(sides, "a")
-    take(records, "gpu", "t1")
+    take(work_queue, "gpu", "t1")
     assert await requests.cancel("a") == ("not_cancellable", "in_progress")
-    assert records.beat("a", "t1") == "held"
+    assert work_queue.beat("a", "t1") == "held"
     assert await requests.cancel("a", force=True) == ("cancelled", "cancelled")
-    assert records.beat("a", "t1") == "cancelled"
+    assert work_queue.beat("a", "t1") == "cancelled"
     with pytest.raises(LeaseLost):
-        records.advance("a", "t1", "finish", {})
+        work_queue.advance("a", "t1", "finish", {})
 
 
 async def test_finished_request_cannot_be_cancelled(sides: Sides) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
-    take(records, "io", "t1")
-    records.finish("a", "t1", {})
+    take(work_queue, "io", "t1")
+    work_queue.finish("a", "t1", {})
     assert await requests.cancel("a", force=True) == ("not_cancellable", "succeeded")
 
 
@@ -293,17 +293,17 @@ async def test_owner_lists_own_requests_newest_first_in_pages(sides: Sides) -> N
 
 
 async def test_time_at_each_stage_is_added_up_over_all_attempts(sides: Sides, client: redis.Redis) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await to_gpu(sides, "a")
     for token, seconds in (("t1", 2), ("t2", 3)):
-        taken = take(records, "gpu", token)
+        taken = take(work_queue, "gpu", token)
         client.hincrby("zturbo:req:a", "taken_at", -1000 * seconds)
         assert (taken.gpu_seconds, set(taken.spent)) == (
             None,
             {"prepare"} if token == "t1" else {"prepare", "generate"},
         )
         if token == "t1":
-            records.release("a", token)
+            work_queue.release("a", token)
     await requests.cancel("a", force=True)
     record = await read(requests, "a")
     assert 5 <= record.spent["generate"] < 60
@@ -320,15 +320,15 @@ async def test_request_that_never_reached_a_gpu_spent_nothing_there(sides: Sides
 
 
 async def test_expired_records_are_forgotten(sides: Sides, settings: WorkerSettings) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await submit(requests, "a")
     await submit(requests, "b")
     await requests.cancel("a")
-    assert records.forget_expired(10) == []
-    records._settings = settings.model_copy(update={"retention_days": 0.001 / 86_400})
+    assert work_queue.forget_expired(10) == []
+    work_queue._settings = settings.model_copy(update={"retention_days": 0.001 / 86_400})
     await anyio.sleep(0.01)
-    assert [record.id for record in records.forget_expired(10)] == ["a"]
-    assert records.forget_expired(10) == []
+    assert [record.id for record in work_queue.forget_expired(10)] == ["a"]
+    assert work_queue.forget_expired(10) == []
     assert await requests.get("a") is None
     assert (await read(requests, "b")).state == "in_queue"
 
@@ -362,14 +362,14 @@ async def test_submit_stands_when_the_bell_cannot_be_rung(
 async def test_what_is_counted_is_counted_once_though_a_script_is_sent_twice(
     sides: Sides, client: redis.Redis
 ) -> None:
-    requests, records = sides
+    requests, work_queue = sides
     await to_gpu(sides, "a")
-    take(records, "gpu", "t1")
-    records.release("a", "t1")
-    take(records, "gpu", "t2")
-    records.advance("a", "t2", "finish", {})
-    take(records, "io", "t3")
-    records.finish("a", "t3", {"image": {}})
+    take(work_queue, "gpu", "t1")
+    work_queue.release("a", "t1")
+    take(work_queue, "gpu", "t2")
+    work_queue.advance("a", "t2", "finish", {})
+    take(work_queue, "io", "t3")
+    work_queue.finish("a", "t3", {"image": {}})
     await submit(requests, "b")
     await requests.cancel("b")
     await requests.delivered("a", 1, {"at": 0, "status": 204}, None)

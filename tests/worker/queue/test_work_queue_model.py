@@ -96,7 +96,7 @@ class Moves(RuleBasedStateMachine):
         super().__init__()
         self.client.flushall()
         settings = WorkerSettings(_env_file=None, max_attempts=MAX_ATTEMPTS, lease_seconds=3600)
-        self.records = WorkQueue(self.client, settings)
+        self.work_queue = WorkQueue(self.client, settings)
         self.scripts = Scripts(self.client)
         self.model: dict[str, Modelled] = {}
         self.held: dict[str, tuple[str, str]] = {}
@@ -153,7 +153,7 @@ class Moves(RuleBasedStateMachine):
     def take(self, queue: Queue, worker: str, held: Weights) -> Any:
         self.asked += 1
         token = f"t{self.asked}"
-        record = self.records.next(queue, token, f"{queue}-{worker}", held)
+        record = self.work_queue.next(queue, token, f"{queue}-{worker}", held)
         waiting = [(id, each) for id, each in self.model.items() if each.waits and QUEUE[each.stage] == queue]
         if not waiting:
             assert record is None
@@ -179,14 +179,14 @@ class Moves(RuleBasedStateMachine):
     def take_again(self, token: str) -> None:
         """As after a lost reply."""
         request_id, stage = self.held[token]
-        record = self.records.next(QUEUE[stage], token, "w")
+        record = self.work_queue.next(QUEUE[stage], token, "w")
         request = self.model.get(request_id)
         mine = request is not None and request.token == token
         assert (record.id if record else None) == (request_id if mine else None)
 
     @rule(token=tokens)
     def beat(self, token: str) -> None:
-        assert self.records.beat(self.held[token][0], token) == self._standing(token, "beat")
+        assert self.work_queue.beat(self.held[token][0], token) == self._standing(token, "beat")
 
     @rule(request_id=st.sampled_from(IDS))
     def come_late(self, request_id: str) -> None:
@@ -200,7 +200,9 @@ class Moves(RuleBasedStateMachine):
         if stage not in NEXT:
             return
         standing = self._standing(token, "advance")
-        if self._allowed(standing, lambda: self.records.advance(request_id, token, NEXT[stage], {}, needs)):
+        if self._allowed(
+            standing, lambda: self.work_queue.advance(request_id, token, NEXT[stage], {}, needs)
+        ):
             request = self.model[request_id]
             request.needs = needs
             request.stage, request.token, request.passed = NEXT[stage], None, f"{token}:advance"
@@ -212,7 +214,7 @@ class Moves(RuleBasedStateMachine):
         if stage != "finish":
             return
         standing, output = self._standing(token, "close"), {"by": token}
-        if self._allowed(standing, lambda: self.records.finish(request_id, token, output)):
+        if self._allowed(standing, lambda: self.work_queue.finish(request_id, token, output)):
             self._close(self.model[request_id], "succeeded", output=output)
             self.model[request_id].passed = f"{token}:close"
 
@@ -220,7 +222,7 @@ class Moves(RuleBasedStateMachine):
     def fail(self, token: str) -> None:
         request_id, _ = self.held[token]
         standing = self._standing(token, "close")
-        if self._allowed(standing, lambda: self.records.fail(request_id, token, "broken", token)):
+        if self._allowed(standing, lambda: self.work_queue.fail(request_id, token, "broken", token)):
             self._close(self.model[request_id], "failed", error={"type": "broken", "message": token})
             self.model[request_id].passed = f"{token}:close"
 
@@ -228,7 +230,7 @@ class Moves(RuleBasedStateMachine):
     def release(self, token: str) -> None:
         request_id, _ = self.held[token]
         held = self._standing(token, "release") == "held"
-        self.records.release(request_id, token)
+        self.work_queue.release(request_id, token)
         if held:
             request = self.model[request_id]
             request.attempt, request.passed = request.attempt - 1, f"{token}:release"
@@ -259,7 +261,7 @@ class Moves(RuleBasedStateMachine):
         """The supervisor saw it; whoever reaps next takes what it held."""
         worker_id = f"{queue}-{worker}"
         lost = [id for id, _ in self._held_by(worker_id)]
-        assert self.records.declare_dead(queue, worker_id) == len(lost)
+        assert self.work_queue.declare_dead(queue, worker_id) == len(lost)
         self._reap(lost)
 
     @rule(token=tokens)
@@ -272,7 +274,7 @@ class Moves(RuleBasedStateMachine):
         self._reap([request_id])
 
     def _reap(self, lost: list[str]) -> None:
-        while (reaped := self.records.reap(TURN)) is None:
+        while (reaped := self.work_queue.reap(TURN)) is None:
             pass
         given_up = 0
         for request in (self.model[id] for id in lost):
@@ -336,7 +338,7 @@ class Moves(RuleBasedStateMachine):
         keys = {key.removeprefix("zturbo:req:") for key in self.client.keys("zturbo:req:*")}
         assert keys == set(self.model)
         for request_id, request in self.model.items():
-            record = self.records.get(request_id)
+            record = self.work_queue.get(request_id)
             assert record is not None
             assert (record.state, record.stage) == (request.state, request.stage)
             assert (record.output is not None) == (record.state == "succeeded")

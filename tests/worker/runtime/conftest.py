@@ -44,7 +44,7 @@ def submit(scripts: Scripts) -> Callable[[str], None]:
 
 @pytest.fixture
 def live(
-    records: WorkQueue, submit: Callable[[str], None], settings: WorkerSettings
+    work_queue: WorkQueue, submit: Callable[[str], None], settings: WorkerSettings
 ) -> Callable[..., Record]:
     """Submits, and lets one worker after the other work off its queue; the record at the end."""
     bells = Doorbells(settings.redis_url or "")
@@ -56,7 +56,7 @@ def live(
             consumer = Consumer(
                 queue,
                 "w",
-                records,
+                work_queue,
                 WorkQueue(own, settings),
                 bells,
                 Tools(settings, objects),
@@ -66,7 +66,7 @@ def live(
             )
             consumer.drain(Event())
             assert consumer.holdings == {}
-        record = records.get("a")
+        record = work_queue.get("a")
         assert record is not None, "there is no record"
         return record
 

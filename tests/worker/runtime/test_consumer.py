@@ -126,7 +126,10 @@ def test_prompt_is_expanded_by_a_server_without_a_gpu(
 
 
 def test_device_begins_one_more_picture_while_the_last_one_is_kept(
-    live: Callable[..., Record], submit: Callable[[str], None], records: WorkQueue, settings: WorkerSettings
+    live: Callable[..., Record],
+    submit: Callable[[str], None],
+    work_queue: WorkQueue,
+    settings: WorkerSettings,
 ) -> None:
     submit("b")
     submit("c")
@@ -135,18 +138,21 @@ def test_device_begins_one_more_picture_while_the_last_one_is_kept(
     live("io", objects=FolderObjects(settings.data_dir))
     live("gpu", objects=objects, engine=CountingEngine(begun))
     assert objects.began_meanwhile == [True, False]
-    assert [getattr(records.get(name), "stage", None) for name in "abc"] == ["finish"] * 3
+    assert [getattr(work_queue.get(name), "stage", None) for name in "abc"] == ["finish"] * 3
 
 
 def test_picture_that_cannot_be_kept_fails_its_own_request_alone(
-    live: Callable[..., Record], submit: Callable[[str], None], records: WorkQueue, settings: WorkerSettings
+    live: Callable[..., Record],
+    submit: Callable[[str], None],
+    work_queue: WorkQueue,
+    settings: WorkerSettings,
 ) -> None:
     submit("b")
     live("io", objects=FolderObjects(settings.data_dir))
     live("gpu", objects=FullObjects(settings.data_dir))
     record = live("io", objects=FolderObjects(settings.data_dir))
     assert record.error == {"type": "storage_failed", "message": "The disk is full."}
-    assert getattr(records.get("b"), "state", None) == "succeeded"
+    assert getattr(work_queue.get("b"), "state", None) == "succeeded"
 
 
 def test_image_of_the_request_reaches_the_device_and_its_map_the_record(

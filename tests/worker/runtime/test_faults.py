@@ -119,10 +119,10 @@ async def test_torn_tail_of_the_append_only_file_costs_the_last_write_at_most(tm
         with log.open("r+b") as file:
             file.truncate(log.stat().st_size - 25)
         with running(server), connect(server.url) as client:
-            records = WorkQueue(client, settings)
-            found = [record for number in range(20) if (record := records.get(f"r{number}"))]
+            work_queue = WorkQueue(client, settings)
+            found = [record for number in range(20) if (record := work_queue.get(f"r{number}"))]
             assert len(found) >= 19
             assert [record.id for record in found] == client.zrange("zturbo:line", 0, -1)
-            taken = records.next("io", "t", "w")
+            taken = work_queue.next("io", "t", "w")
             assert taken is not None
             assert taken.id == "r0"

@@ -53,7 +53,7 @@ def test_request_that_failed_leaves_nothing(live: Callable[..., Record], setting
 
 
 def test_finish_that_is_done_twice_leaves_one_file(
-    live: Callable[..., Record], records: WorkQueue, scripts: Scripts, settings: WorkerSettings
+    live: Callable[..., Record], work_queue: WorkQueue, scripts: Scripts, settings: WorkerSettings
 ) -> None:
     def die() -> None:
         raise Died
@@ -62,7 +62,7 @@ def test_finish_that_is_done_twice_leaves_one_file(
         live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, die))
     (left,) = files(settings)
     scripts.run(call.declare_dead(queue="io", id_prefix="w"))
-    records.reap(0.001)
+    work_queue.reap(0.001)
     record = live("io", objects=FolderObjects(settings.data_dir))
     assert (record.state, files(settings)) == ("succeeded", [left])
     assert record.output is not None
@@ -95,12 +95,16 @@ def test_pixels_that_a_stage_writes_after_the_cancel_go_with_it(
 
 @pytest.mark.parametrize("breaks", [False, True])
 def test_worker_that_lost_its_request_deletes_nothing_of_it(
-    live: Callable[..., Record], records: WorkQueue, scripts: Scripts, settings: WorkerSettings, breaks: bool
+    live: Callable[..., Record],
+    work_queue: WorkQueue,
+    scripts: Scripts,
+    settings: WorkerSettings,
+    breaks: bool,
 ) -> None:
     def lose() -> None:
         scripts.run(call.declare_dead(queue="io", id_prefix="w"))
-        records.reap(0.001)
-        assert records.next("io", "successor", "w2") is not None
+        work_queue.reap(0.001)
+        assert work_queue.next("io", "successor", "w2") is not None
         if breaks:
             raise StorageError("The disk is full.")
 
@@ -115,7 +119,7 @@ def test_worker_that_lost_its_request_deletes_nothing_of_it(
 )
 def test_files_of_a_request_without_a_result_are_swept_when_its_worker_died(
     live: Callable[..., Record],
-    records: WorkQueue,
+    work_queue: WorkQueue,
     scripts: Scripts,
     client: redis.Redis,
     settings: WorkerSettings,
@@ -136,27 +140,27 @@ def test_files_of_a_request_without_a_result_are_swept_when_its_worker_died(
     objects = InterruptedObjects(settings.data_dir, die)
     with pytest.raises(Died):
         live("io", "gpu", "io", objects=objects)
-    record = records.get("a")
+    record = work_queue.get("a")
     assert record is not None
     assert record.state == end
     assert (len(files(settings)), (settings.data_dir / "work" / "a").exists()) == (1, True)
     monkeypatch.setattr("worker.storage.workspace.YOUNG_SECONDS", -1)
-    Sweeper(records, objects, settings)._sweep()
+    Sweeper(work_queue, objects, settings)._sweep()
     assert len(files(settings)) == left
     assert (settings.data_dir / "work" / "a").exists() == (end == "in_progress")
 
 
 def test_files_of_a_request_whose_time_is_over_are_swept(
-    live: Callable[..., Record], records: WorkQueue, settings: WorkerSettings, client: redis.Redis
+    live: Callable[..., Record], work_queue: WorkQueue, settings: WorkerSettings, client: redis.Redis
 ) -> None:
     objects = FolderObjects(settings.data_dir)
     live("io", "gpu", "io", objects=objects)
-    sweeper = Sweeper(records, objects, settings)
+    sweeper = Sweeper(work_queue, objects, settings)
     sweeper._sweep()
     assert len(files(settings)) == 1
     client.zadd("zturbo:done", {"a": 0})
     sweeper._sweep()
-    assert (records.get("a"), files(settings)) == (None, [])
+    assert (work_queue.get("a"), files(settings)) == (None, [])
 
 
 def test_request_deleted_while_its_picture_is_written_leaves_no_file(
@@ -172,7 +176,7 @@ def test_request_deleted_while_its_picture_is_written_leaves_no_file(
 
 
 def test_files_of_a_cancelled_request_are_known_although_its_worker_died(
-    live: Callable[..., Record], records: WorkQueue, scripts: Scripts, settings: WorkerSettings
+    live: Callable[..., Record], work_queue: WorkQueue, scripts: Scripts, settings: WorkerSettings
 ) -> None:
     def die() -> None:
         raise Died
@@ -180,7 +184,7 @@ def test_files_of_a_cancelled_request_are_known_although_its_worker_died(
     with pytest.raises(Died):
         live("io", "gpu", "io", objects=InterruptedObjects(settings.data_dir, die))
     scripts.run(call.cancel(id="a", force=True))
-    record = records.get("a")
+    record = work_queue.get("a")
     (left,) = files(settings)
     assert record is not None
     assert left.parent.name in record.file_ids
