@@ -11,11 +11,12 @@ async def cancelled(*tasks: "asyncio.Task[None] | None") -> None:
     `asyncio.wait_for` before Python 3.12, by which redis-py sends every command, swallows a cancellation that
     comes just when what it waits for is done: the task goes on, and who waits for its end waits for ever.
     """
-    pending = {task for task in tasks if task is not None}
-    while pending:
+    begun = [task for task in tasks if task is not None]
+    # One that has ended may belong to a loop that is closed, and cannot be waited for any more.
+    while pending := [task for task in begun if not task.done()]:
         for task in pending:
             task.cancel()
-        ended, pending = await asyncio.wait(pending, timeout=AGAIN_SECONDS)
-        for task in ended:
-            if not task.cancelled():
-                task.exception()
+        await asyncio.wait(pending, timeout=AGAIN_SECONDS)
+    for task in begun:
+        if not task.cancelled():
+            task.exception()

@@ -27,3 +27,17 @@ async def test_task_whose_first_cancellation_is_lost_is_ended() -> None:
     await asyncio.wait_for(cancelled(None, *tasks), timeout=30)
     assert lost.is_set()
     assert all(task.done() for task in tasks)
+
+
+async def test_task_that_ended_with_a_loop_of_its_own_is_left_alone() -> None:
+    """As that of a server on another thread, which is closed there and once more by its test."""
+
+    def run_elsewhere() -> "asyncio.Task[None]":
+        async def begin() -> "asyncio.Task[None]":
+            task = asyncio.create_task(asyncio.sleep(0))
+            await task
+            return task
+
+        return asyncio.run(begin())
+
+    await asyncio.wait_for(cancelled(await asyncio.to_thread(run_elsewhere)), timeout=30)
