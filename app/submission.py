@@ -18,7 +18,8 @@ from app.errors import BadInput, Unavailable, bad_field, bad_input
 from app.http.body import read_json
 from app.http.in_flight import share_of
 from app.links import links_of
-from models.errors import SizeError
+from app.prechecks import check_now
+from models.errors import SizeError, WeightsMissing
 from models.schema.inputs import Input, read_input
 from worker import logs
 from worker.errors import FetchError, ImageError
@@ -99,11 +100,12 @@ class Submission:
     ) -> tuple[Taken, list[str]]:
         """Puts the body in line, as `translate` turns it, and holds it no more; with `read`'s warnings.
 
-        Raises what `read` does, Refused, KeyReused, and BadInput for the webhook.
+        Raises what `read` and `check_now` do, Refused, KeyReused, and BadInput for the webhook.
         """
         if webhook:
             self._check_webhook(webhook, "webhook" if dialect == "hosted" else f"{dialect}_webhook")
         checked, warnings = await self.read(schema)
+        await check_now(checked, self._call.app)
         body = (translate(checked) if translate else checked).model_dump(mode="json")
         request_id = new_request_id()
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
@@ -127,9 +129,10 @@ class Submission:
     async def run(self, model_id: str, checked: BaseModel) -> dict[str, Any]:
         """The output of a task that makes no picture (EXPAND, CONTROL_MAP), waited for and then forgotten.
 
-        Raises Refused, BadInput when the caller's image is no good, and Unavailable when it fails otherwise
-        or takes longer than that.
+        Raises Refused, BadInput when the caller's image is no good or the map cannot be made here, and
+        Unavailable when it fails otherwise or takes longer than that.
         """
+        await check_now(checked, self._call.app)
         seconds = PREFERRED_WAIT_SECONDS if self.wait is None else self.wait
         request_id = new_request_id()
         logs.request_id.set(request_id)
@@ -143,6 +146,9 @@ class Submission:
             error = record.error if record else None
             if error and error["type"] in BAD_IMAGE:
                 raise bad_field(error["message"].partition(":")[0], error["message"])
+            if error and error["type"] == WeightsMissing.code:
+                # To send it again in two seconds brings no weights.
+                raise bad_field("preprocess", error["message"])
             raise Unavailable(error["message"] if error else BUSY.format(seconds=seconds))
         return record.output or {}
 

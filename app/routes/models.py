@@ -5,6 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.answers import result_body
+from app.availability import missing_detectors, with_availability
+from app.deps import RequestsDep
 from app.errors import UnknownModel
 from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, WaitedBody, errors_answered
 from app.submission import SubmissionDep, WebhookQuery
@@ -42,6 +44,7 @@ async def submit(
 @router.get("")
 @router.get("/", include_in_schema=False)
 async def list_models(
+    requests: RequestsDep,
     search_text: Annotated[
         str | None, Query(alias="search", description="In id, name or description.")
     ] = None,
@@ -51,7 +54,8 @@ async def list_models(
 ) -> ModelsBody:
     """The models that match, one page of them, and how many match in all."""
     found, total = search(search_text, category, limit, offset)
-    return ModelsBody(models=[model_body(endpoint) for endpoint in found], total=total)
+    missing = await missing_detectors(requests)
+    return ModelsBody(models=[model_body(endpoint, missing) for endpoint in found], total=total)
 
 
 @router.get("/categories")
@@ -61,9 +65,9 @@ async def list_categories() -> CategoriesBody:
 
 
 @router.get("/{model_id:path}")
-async def get_model(model_id: str) -> ModelBody:
-    """One model with the JSON schema of its input."""
-    return model_body(find_endpoint(model_id))
+async def get_model(model_id: str, requests: RequestsDep) -> ModelBody:
+    """One model with the JSON schema of its input, and which values of `preprocess` can be used now."""
+    return model_body(find_endpoint(model_id), await missing_detectors(requests))
 
 
 def find_endpoint(model_id: str) -> Endpoint:
@@ -74,12 +78,12 @@ def find_endpoint(model_id: str) -> Endpoint:
     return endpoint
 
 
-def model_body(endpoint: Endpoint) -> ModelBody:
+def model_body(endpoint: Endpoint, missing: dict[str, int]) -> ModelBody:
     return ModelBody(
         model_id=endpoint.model_id,
         display_name=endpoint.display_name,
         description=endpoint.description,
         categories=list(endpoint.categories),
-        input_schema=endpoint.input_model.model_json_schema(),
+        input_schema=with_availability(endpoint.input_model.model_json_schema(), missing),
         output_schema=endpoint.output_schema,
     )

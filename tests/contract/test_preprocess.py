@@ -92,7 +92,11 @@ async def test_map_of_a_network_is_waited_for_until_the_gpu_worker_has_made_it(
     ("error_type", "message", "status", "detail"),
     [
         ("fetch_failed", NOBODY, 422, [{"loc": ["body", "image_url"], "msg": NOBODY, "type": "value_error"}]),
-        ("weights_missing", NO_DETECTOR, 503, NO_DETECTOR),
+        (
+            *("weights_missing", NO_DETECTOR, 422),
+            [{"loc": ["body", "preprocess"], "msg": NO_DETECTOR, "type": "value_error"}],
+        ),
+        ("worker_crashed", "Three workers ended.", 503, "Three workers ended."),
     ],
 )
 async def test_map_that_cannot_be_made_is_told_with_the_reason(

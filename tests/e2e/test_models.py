@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from models.schema.catalog import ENDPOINTS
+from models.schema.model_ids import CONTROLNET_LORA
 from tests.e2e.conftest import REQUEST_SECONDS, data_uri, photograph
 
 FIELDS: dict[str, Any] = {
@@ -26,3 +27,12 @@ def test_every_model_makes_a_picture(url: str, model_id: str) -> None:
     assert result["status"] == "succeeded", result
     assert httpx.get(result["output"]["image"]).headers["content-type"] == "image/png"
     assert ("control_image" in result, bool(result["loras"])) == ("image_url" in taken, "loras" in taken)
+
+
+def test_map_whose_detector_is_not_on_this_machine_is_refused_at_the_submit(url: str) -> None:
+    submit = f"{url}/v1/models/{CONTROLNET_LORA}"
+    schema = httpx.get(submit).json()["input_schema"]
+    told = schema["properties"]["preprocess"]["x-availability"]
+    assert [name for name, each in told.items() if not each["available"]] == ["depth", "pose"]
+    answer = httpx.post(submit, json=FIELDS | {"preprocess": "depth"})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "preprocess"])

@@ -29,6 +29,8 @@ class WorkerInfo:
     memory_used: int | None = None
     """Bytes in use on its GPU, whoever uses them; CUDA only, as `memory_total`."""
     memory_total: int | None = None
+    lacks: dict[str, int] = field(default_factory=dict)
+    """GPU workers: by `preprocess` that its machine has no weights for, their bytes."""
     counts: dict[str, int] = field(default_factory=dict)
     """What its process counted since it began, as worker.counters tells it."""
 

@@ -22,6 +22,7 @@ from worker.queue.doorbell import Doorbells
 from worker.queue.keys import Queue
 from worker.queue.outages import Outage, outage_at
 from worker.queue.record import RECORD_VERSION, REQUEST_ID, Record, State, parse
+from worker.queue.registry import WorkerInfo, read_workers
 from worker.queue.scripts import AsyncScripts, Cancellation, NotQueued, Queued
 from worker.queue.stats import Stats, read_stats
 from worker.storage import location
@@ -255,6 +256,11 @@ class RequestStore:
             for fields, rank in zip(answers[::2], answers[1::2], strict=True)
             if fields
         ]
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Those that are alive."""
+        async with self._gate:
+            return await read_workers(self._client)
 
     async def stats(self) -> Stats:
         async with self._gate:

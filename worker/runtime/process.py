@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
+from models.weights.availability import missing_detectors
 from worker.config import WorkerSettings
 from worker.counters import counted
 from worker.errors import WorkerError
@@ -191,8 +192,19 @@ class WorkerProcess:
             detail=self._detail,
             memory_used=used,
             memory_total=total,
+            lacks=self._lacks(),
             counts={**counted(), **(self._engine.counts if self._engine else {})},
         )
+
+    def _lacks(self) -> dict[str, int]:
+        """Asked each time, since weights may come while this process runs."""
+        if self._kind != "gpu":
+            return {}
+        try:
+            return missing_detectors(self._settings)
+        except OSError:
+            # A cache that cannot be read: its requests will tell.
+            return {}
 
     def _memory(self) -> tuple[int, int] | tuple[None, None]:
         """Bytes in use and in all on the GPU of a loaded engine."""

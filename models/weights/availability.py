@@ -1,0 +1,38 @@
+"""Which control maps this machine cannot make yet, since their detectors' weights are not on it."""
+
+from collections.abc import Iterator
+
+from models.config import ModelSettings
+from models.weights.hub import cached_file
+from models.weights.published import BODY_POSE_FILE, DEPTH_ANYTHING, DETECTORS, GB, MIDAS_FILE, Published
+
+PULL = "zturbo pull detectors"
+"""The command that fetches what is missing."""
+
+
+def missing_detectors(settings: ModelSettings) -> dict[str, int]:
+    """By `preprocess` that needs weights which are not here: the bytes that `PULL` downloads, about.
+
+    Nothing is loaded, and the hub is not asked. Raises OSError for a cache that cannot be read.
+    """
+    depth = DEPTH_ANYTHING if settings.depth_backend == "depth-anything-v2" else MIDAS_FILE
+    missing = {row.about: row for row in DETECTORS if any(_missing_files(row))}
+    size = sum(row.size for row in missing.values())
+    needed = {"depth": depth, "pose": BODY_POSE_FILE}
+    return {
+        preprocess: size
+        for preprocess, wanted in needed.items()
+        if any(wanted in (row.repo_id, *row.files) for row in missing.values())
+    }
+
+
+def detector_fault(preprocess: str, size: int) -> str:
+    """The sentence for who asks for a map that cannot be made yet; `size` as `missing_detectors` has it."""
+    return (
+        f"preprocess: this server cannot make {preprocess} maps yet: it lacks the detector's weights. "
+        f"`{PULL}` on it fetches them ({size / GB:.1f} GB); none and canny need no weights."
+    )
+
+
+def _missing_files(row: Published) -> Iterator[str]:
+    return (name for name in row.files if cached_file(row.repo_id, name) is None)
