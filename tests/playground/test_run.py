@@ -1,9 +1,11 @@
 """From Run to a picture, or to a sentence that says why there is none."""
 
+import io
 import re
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.playground.conftest import (
@@ -215,6 +217,24 @@ def test_picture_opens_at_full_size_and_goes_on_with_the_next_seed(page: Page) -
     expect(box).to_be_hidden()
     page.get_by_role("button", name="Picture 1 of 2, seed 9").wait_for()
     assert last(page)["seed"] == 9
+
+
+def test_tiny_picture_is_shown_in_whole_pixels_and_not_as_a_blur(page: Page) -> None:
+    fill(page, num_inference_steps=1)
+    small = io.BytesIO()
+    Image.new("RGB", (128, 128), "teal").save(small, "PNG")
+    page.route("**/v1/files/**", lambda route: route.fulfill(body=small.getvalue(), content_type="image/png"))
+    run_to_picture(page)
+    shown = page.locator("zt-compare .under")
+    expect(shown).to_have_css("image-rendering", "pixelated")
+    expect(page.locator(".strip img").first).to_have_css("image-rendering", "pixelated")
+    box = shown.bounding_box()
+    assert box is not None
+    assert (box["width"], box["height"]) == (384, 384)
+    page.get_by_role("button", name="Open at full size").click()
+    large = page.get_by_role("dialog", name="The picture").locator("img")
+    expect(large).to_have_css("image-rendering", "pixelated")
+    expect(large).to_have_css("width", "384px")
 
 
 def test_compare_slider_lays_the_control_image_over_the_picture(page: Page) -> None:

@@ -179,6 +179,8 @@ export function confirmed(element, question, action) {
 
 /** A picture that is much smaller than its place is shown in whole pixels of it, never as a blur. */
 const LEAST_SIDE = 256;
+/** Times by which it is enlarged at most. */
+export const MOST_TIMES = 3;
 
 /**
  * @param {string} src

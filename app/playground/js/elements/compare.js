@@ -1,9 +1,6 @@
 /** The picture with its control image over it, as far as a slider says. */
 
-import { h, pictureImage } from "../dom.js";
-
-/** Times by which a tiny picture is enlarged at most. */
-const MOST_TIMES = 3;
+import { h, MOST_TIMES, pictureImage } from "../dom.js";
 
 export class Compare extends HTMLElement {
   slider = h("input", {

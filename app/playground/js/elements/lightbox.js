@@ -1,7 +1,7 @@
 /** A picture over the whole window: fitted or at its own size, copied, saved, and on to the next. */
 
 import { saying } from "../api.js";
-import { announce, button, confirm, h, icon, iconButton, pictureImage } from "../dom.js";
+import { announce, button, confirm, h, icon, iconButton, MOST_TIMES, pictureImage } from "../dom.js";
 import { fileName } from "../download.js";
 import { picturesOf } from "../history.js";
 
@@ -68,6 +68,7 @@ export class Lightbox extends HTMLElement {
     image.addEventListener("click", () => this.zoom(zoom));
     image.addEventListener("load", () => {
       size.textContent = `${image.naturalWidth} × ${image.naturalHeight}`;
+      if (image.classList.contains("tiny")) image.style.maxWidth = `${image.naturalWidth * MOST_TIMES}px`;
     });
     const size = h("span", { class: "figure" });
     const words = h("span", {}, "Copy");
