@@ -30,7 +30,7 @@ function readFields(schema, definitions = schema.$defs ?? {}) {
       description: property.description ?? facts.description ?? "",
       type: facts.type ?? "any",
       options: facts.enum,
-      unavailable: {},
+      unavailable: readUnavailable(property["x-availability"] ?? {}),
       minimum: facts.minimum,
       maximum: facts.maximum,
       maxItems: facts.maxItems,
@@ -41,6 +41,15 @@ function readFields(schema, definitions = schema.$defs ?? {}) {
     field.initial = property.default ?? facts.default ?? (field.required ? empty(field) : undefined);
     return field;
   });
+}
+
+/**
+ * By option that cannot be used now: what brings what it lacks.
+ * @param {Record<string, {available: boolean, command: string, size: number}>} availability
+ */
+function readUnavailable(availability) {
+  const missing = Object.entries(availability).filter(([, { available }]) => !available);
+  return Object.fromEntries(missing.map(([option, { command, size }]) => [option, { command, size }]));
 }
 
 /**

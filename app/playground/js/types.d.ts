@@ -26,8 +26,8 @@ export interface Field {
   type: string;
   /** The values of an enum. */
   options?: string[];
-  /** By option: why it cannot be used now, in a sentence. */
-  unavailable: Record<string, string>;
+  /** By option that lacks its weights: the command that fetches them, and their bytes. */
+  unavailable: Record<string, { command: string; size: number }>;
   minimum?: number;
   maximum?: number;
   maxItems?: number;

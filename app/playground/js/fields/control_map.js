@@ -36,12 +36,12 @@ export class ControlMap {
   refresh(url) {
     const { preprocess, image_size: size } = this.draft.values;
     const wanted = Boolean(preprocess) && looksWhole(url);
-    const missing = this.draft.field("preprocess")?.unavailable[preprocess];
+    const missing = Boolean(this.draft.field("preprocess")?.unavailable[preprocess]);
     const key = JSON.stringify([wanted, url, preprocess, size]);
     if (key === this.key) return;
     this.key = key;
     this.stop();
-    if (missing) this.tell(missing);
+    if (missing) this.tell("This server cannot make that map yet");
     else this.tell(wanted ? "Making the control map…" : url ? "" : "The control map shows here");
     if (wanted && !missing) {
       this.timer = setTimeout(() => this.ask({ image_url: url, preprocess, image_size: size }), DELAY_MS);

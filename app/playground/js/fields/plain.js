@@ -24,7 +24,7 @@ export class TextField extends Field {
   }
 }
 
-/** One of an enum's values, as buttons side by side; one that cannot be used now says why. */
+/** One of an enum's values, as buttons side by side. */
 export class ChoiceField extends Field {
   group = h("div", { class: "segments", role: "radiogroup" });
   /** @type {HTMLInputElement[]} */
@@ -57,7 +57,7 @@ export class ChoiceField extends Field {
    * @param {string} option
    */
   option(option) {
-    return h("span", { title: this.field.unavailable[option] ?? option }, optionWord(this.field.name, option));
+    return h("span", { title: option }, optionWord(this.field.name, option));
   }
 
   refresh() {
