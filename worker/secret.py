@@ -7,6 +7,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from worker.errors import SetupError
+
 SECRET_BYTES = 32
 FILE_NAME = "secret"
 
@@ -19,7 +21,10 @@ class Secret:
         self._key = b""
 
     def derive(self, purpose: str, *parts: str) -> bytes:
-        """32 bytes that follow from the secret and these words, and tell nothing of it."""
+        """32 bytes that follow from the secret and these words, and tell nothing of it.
+
+        Raises SetupError when the secret can be neither read nor made, or is too short for one.
+        """
         self._key = self._key or _read_or_make(self._path)
         # Each word with its length: no two lists of words are one message.
         message = "".join(f"{len(part)}:{part}" for part in (purpose, *parts))
@@ -27,15 +32,31 @@ class Secret:
 
 
 def _read_or_make(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            _make(path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise SetupError(
+            f"This server's secret {path} cannot be read or made: {error.strerror}. Let this user write "
+            "there, or choose another data folder by --data-dir."
+        ) from error
+    if len(key) < SECRET_BYTES:
+        raise SetupError(
+            f"This server's secret {path} has {len(key)} bytes of at least {SECRET_BYTES}. Put it back from "
+            "a backup; or delete it, then callers have to ask anew for what their webhooks are signed with."
+        )
+    return key
+
+
+def _make(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
-    if not path.exists():
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        # Fails when another process was first; then its secret is ours.
-        with suppress(FileExistsError):
-            os.link(part, path)
-        part.unlink()
-    return path.read_bytes()
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(SECRET_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    # Fails when another process was first; then its secret is ours.
+    with suppress(FileExistsError):
+        os.link(part, path)
+    part.unlink()

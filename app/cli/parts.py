@@ -53,11 +53,13 @@ def api(
     from app.http.server import allow_open_files, server_config
     from app.main import create_app
     from worker.errors import SetupError
+    from worker.secret import Secret
 
     settings = read_settings(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, redis_url=redis_url)
     start_logging(settings.log_format)
     try:
         allow_open_files()
+        Secret(settings.data_dir).derive("start")
         server = uvicorn.Server(server_config(create_app(settings), settings))
     except (ConfigError, SetupError) as error:
         fail(str(error), Exit.CONFIG)

@@ -1,5 +1,6 @@
 """`zturbo serve`: the whole server on one machine, from one command."""
 
+import os
 import socket
 import stat
 import threading
@@ -107,6 +108,7 @@ def _serve(settings: "Settings") -> None:
     from models.errors import ModelError
     from worker.errors import WorkerError
     from worker.host.supervisor import Supervisor
+    from worker.secret import Secret
     from worker.storage.backend import open_objects
 
     with ExitStack() as opened:
@@ -116,8 +118,9 @@ def _serve(settings: "Settings") -> None:
             make_folder(settings.data_dir)
             listener = opened.enter_context(listen(settings))
             store = opened.enter_context(find_store(settings))
-            # What is wrong with it would else be told by each part in turn.
+            # What is wrong with them would else be told by each part in turn.
             open_objects(settings)
+            Secret(settings.data_dir).derive("start")
             say(
                 settings,
                 f"data: {settings.data_dir}"
@@ -199,7 +202,7 @@ def listen(settings: "Settings") -> socket.socket:
 
 
 def make_folder(data_dir: Path) -> None:
-    """Raises ConfigError."""
+    """Raises ConfigError unless it is there and can be written."""
     from app.errors import ConfigError
 
     try:
@@ -209,6 +212,11 @@ def make_folder(data_dir: Path) -> None:
         raise ConfigError(
             f"The data folder {data_dir} cannot be made: {error.strerror}. Choose another by --data-dir."
         ) from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"The data folder {data_dir} is read-only for this user. Let this user write there, or choose "
+            "another by --data-dir."
+        )
 
 
 def _announce(url: str, settings: "Settings") -> None:

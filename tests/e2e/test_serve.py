@@ -5,9 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from app.client import Client
 from tests.e2e.conftest import MODEL_ID, Make, data_uri, photograph, run
@@ -116,6 +119,42 @@ def test_port_that_is_taken_is_told(tmp_path: Path) -> None:
         said = refused("--port", str(port), "--data-dir", str(tmp_path))
     assert f"Cannot listen on 127.0.0.1, port {port}" in said
     assert "--port 0" in said
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """For root too, who may write everywhere."""
+    if os.geteuid():
+        folder.chmod(0o500)
+        yield
+        folder.chmod(0o700)
+        return
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("root may write here, and may mount nothing")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_data_folder_that_is_read_only_is_told(tmp_path: Path) -> None:
+    with read_only(tmp_path):
+        said = refused("--port", "0", "--data-dir", str(tmp_path))
+    assert "is read-only for this user. Let this user write there, or choose another by --data-dir." in said
+
+
+def test_secret_that_is_none_is_told_by_the_server_and_by_the_api_alone(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    assert "secret has 0 bytes of at least 32" in refused("--port", "0", "--data-dir", str(tmp_path))
+    api = subprocess.run(
+        [sys.executable, "-m", "app", "api", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "ZTURBO_DATA_DIR": str(tmp_path)},
+    )
+    assert api.returncode == 78
+    assert "secret has 0 bytes of at least 32" in " ".join(api.stderr.split())
 
 
 def test_other_machines_are_not_served_without_a_key(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import redis
@@ -97,11 +98,18 @@ def held(folder: Path) -> Iterator[int]:
     """Keeps `folder` (DATA_DIR/redis) for one `serve`; yields the lock's descriptor.
 
     The server inherits the descriptor, so that the folder stays taken until that is gone too. Raises
-    SetupError when another one holds it.
+    SetupError when another one holds it, or this user may not write there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(stat.S_IRWXU)
-    with (folder / "lock").open("a+") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(stat.S_IRWXU)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise SetupError(
+            f"{error.filename} cannot be written: {error.strerror}. Let this user write there, or choose "
+            "another data folder by --data-dir."
+        ) from error
+    with file as lock:
         if not _locked(lock.fileno()):
             lock.seek(0)
             raise SetupError(
@@ -172,6 +180,18 @@ class EmbeddedRedis:
             stop_seconds=STOP_SECONDS,
             # It closes its file in good order, at once.
             death_signal=signal.SIGTERM,
+            explain=self._explain,
+        )
+
+    def _explain(self, line: str) -> str:
+        """The server names a tool for a damaged file that not every machine has; it is that tool itself."""
+        if "Bad file format reading the append only file" not in line:
+            return line
+        found = [*self.folder.rglob("appendonly.aof.manifest"), self.folder / "appendonly.aof"][0]
+        check = f"exec -a redis-check-aof {quote(str(self.binary.path))} --fix {quote(str(found))}"
+        return (
+            f"its append-only file is damaged. Keep a copy of {self.folder}; this cuts off what was written "
+            f"after the damage: bash -c {quote(check)}"
         )
 
     def ready(self) -> bool:

@@ -39,6 +39,8 @@ class Program:
     """Time between SIGTERM and SIGKILL when everything stops."""
     death_signal: signal.Signals = signal.SIGKILL
     """What it gets when the supervisor itself is killed."""
+    explain: Callable[[str], str] = str
+    """Makes of the last line of one that ends while starting what the user is told."""
     healthy_seconds: float = HEALTHY_SECONDS
     """Having lived this long it counts as well: its next restart is again a quick one."""
 
@@ -185,7 +187,8 @@ class Supervisor:
             if status is not None:
                 self._drain(store)
                 raise SetupError(
-                    f"{store.program.command[0]} ended with status {status} while starting: {store.last_line}"
+                    f"{store.program.command[0]} ended with status {status} while starting: "
+                    + store.program.explain(store.last_line)
                 )
 
     def _start(self, child: Child) -> None:

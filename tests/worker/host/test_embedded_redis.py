@@ -4,7 +4,7 @@ import os
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tests.support.processes import wait_for
 from worker.errors import SetupError
 from worker.host import embedded_redis, parent_death
 from worker.host.embedded_redis import EmbeddedRedis, ServerBinary, find_server, held, socket_path
+from worker.host.supervisor import Supervisor
 
 
 def shipped_server() -> ServerBinary:
@@ -178,3 +179,36 @@ def test_socket_of_a_deep_folder_lies_in_a_short_private_place(tmp_path: Path) -
 
 def test_socket_of_a_short_folder_lies_in_it() -> None:
     assert socket_path(Path("/srv/zturbo/redis")) == Path("/srv/zturbo/redis/redis.sock")
+
+
+def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "redis").write_text("a file where the folder should be")
+    with (
+        pytest.raises(SetupError, match=r"redis cannot be written: File exists.*--data-dir"),
+        held(tmp_path / "redis"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("find", [shipped_server, find_server])
+def test_damaged_file_is_mended_by_the_command_in_the_sentence(
+    find: Callable[[], ServerBinary], tmp_path: Path
+) -> None:
+    folder = tmp_path / "it's redis"
+    with held(folder) as lock_fd:
+        server = EmbeddedRedis(find(), folder, lock_fd)
+        with running(server), redis.Redis.from_url(server.url) as client:
+            for number in range(100):
+                client.set(f"key {number}", "value")
+        (log,) = folder.rglob("*.incr.aof")
+        whole = log.read_bytes()
+        log.write_bytes(whole[:2000] + b"damaged!" + whole[2008:])
+
+        starting = Supervisor([], say=lambda name, line: None, store=server.program, store_ready=server.ready)
+        with pytest.raises(SetupError, match="its append-only file is damaged") as failed:
+            starting.run()
+        command = str(failed.value).partition("after the damage: ")[2]
+        subprocess.run(["sh", "-c", command], input=b"y\n", check=True, capture_output=True)
+
+        with running(server), redis.Redis.from_url(server.url) as client:
+            assert 0 < client.dbsize() < 100
