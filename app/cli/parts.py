@@ -1,6 +1,5 @@
 """`zturbo api`, `zturbo worker` and `zturbo health`: the server's parts singly, for compose and `serve`."""
 
-import asyncio
 import gc
 import os
 import socket
@@ -16,8 +15,6 @@ from worker.logs import start_logging
 
 if TYPE_CHECKING:
     from app.config import Settings
-
-HEALTH_SECONDS = 4.0
 
 
 class Kind(StrEnum):
@@ -123,44 +120,13 @@ def health(
     ],
 ) -> None:
     """Exit 0 when the part that runs here is well."""
-    settings = read_settings()
-    fault = _api_fault(settings) if part == Part.api else _worker_fault(settings)
+    from app.health import api_fault, own_url
+    from worker.runtime import heartbeat
+
+    if part == Part.api:
+        settings = read_settings()
+        fault = api_fault(own_url(settings.host, settings.port, tls=settings.tls_cert is not None))
+    else:
+        fault = heartbeat.fault()
     if fault:
         fail(fault, Exit.UNAVAILABLE)
-
-
-def _api_fault(settings: "Settings") -> str | None:
-    import httpx
-
-    from app.http.server import own_url
-
-    url = f"{own_url(settings, settings.host, settings.port)}/healthz"
-    try:
-        # Not verified: the certificate is for the name by which others know this machine.
-        httpx.get(url, timeout=HEALTH_SECONDS, verify=False).raise_for_status()  # noqa: S501
-    except httpx.HTTPError as error:
-        return f"The API does not answer: {error}."
-    return None
-
-
-def _worker_fault(settings: "Settings") -> str | None:
-    """Of each kind of worker here, one has to say that it takes requests; an id names its machine."""
-    from redis.exceptions import RedisError
-
-    from worker.queue.connection import DEFAULT_REDIS_URL, connect_async
-    from worker.queue.registry import WorkerInfo, read_workers
-
-    async def here() -> list[WorkerInfo]:
-        async with connect_async(settings.redis_url or DEFAULT_REDIS_URL) as client:
-            workers = await read_workers(client)
-        return [worker for worker in workers if worker.host == socket.gethostname()]
-
-    try:
-        workers = asyncio.run(here())
-    except RedisError as error:
-        return f"Redis does not answer: {error}."
-    well = {worker.kind for worker in workers if worker.state in ("ready", "busy")}
-    if workers and well == {worker.kind for worker in workers}:
-        return None
-    seen = ", ".join(f"{worker.kind} {worker.state}" for worker in workers)
-    return f"Not every kind of worker of this machine takes requests; seen: {seen or 'none'}."

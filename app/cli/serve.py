@@ -104,7 +104,8 @@ def serve(
 def _serve(settings: "Settings") -> None:
     from app.auth import check_exposure
     from app.errors import ConfigError
-    from app.http.server import check_tls, own_url
+    from app.health import own_url
+    from app.http.server import check_tls
     from models.errors import ModelError
     from worker.errors import WorkerError
     from worker.host.supervisor import Supervisor
@@ -142,8 +143,9 @@ def _serve(settings: "Settings") -> None:
                 store_ready=store.ready,
                 on_end=partial(declare_dead, settings, store.url),
             )
-            announcing = own_url(settings, *listener.getsockname()[:2]), settings
-            threading.Thread(target=_announce, args=announcing, daemon=True).start()
+            address, at_port = listener.getsockname()[:2]
+            url = own_url(address, at_port, tls=settings.tls_cert is not None)
+            threading.Thread(target=_announce, args=(url, settings), daemon=True).start()
             supervisor.run()
         except (ConfigError, ModelError, WorkerError) as error:
             fail(str(error), Exit.CONFIG)

@@ -60,9 +60,3 @@ def check_tls(settings: Settings) -> None:
             f"The certificate {settings.tls_cert} or its key cannot be used: {error.strerror or error}. "
             "Both are PEM files, the key without a password."
         ) from error
-
-
-def own_url(settings: Settings, host: str, port: int) -> str:
-    """Where a program on this machine reaches the server that listens on `host`, perhaps everywhere."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"{'https' if settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

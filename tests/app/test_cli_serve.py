@@ -12,7 +12,7 @@ import pytest
 
 from app.cli import programs, serve
 from app.config import Settings
-from app.http.server import own_url
+from app.health import own_url
 from models.errors import WeightsMissing
 from worker.host.supervisor import Program
 
@@ -131,7 +131,7 @@ def test_weights_that_are_missing_are_fetched_for_a_gpu(
 @pytest.mark.parametrize("host", ["0.0.0.0", "::1", "localhost"])  # noqa: S104
 def test_url_that_is_told_can_be_opened(host: str, settings: Settings) -> None:
     with serve.listen(settings.model_copy(update={"host": host})) as listener:
-        url = own_url(settings, *listener.getsockname()[:2])
+        url = own_url(*listener.getsockname()[:2], tls=settings.tls_cert is not None)
         assert url.startswith(("http://127.0.0.1:", "http://[::1]:"))
         with socket.create_connection(listener.getsockname()[:2], timeout=5):
             pass

@@ -11,7 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.http.server import own_url, server_config
+from app.health import own_url
+from app.http.server import server_config
 from tests.support.processes import wait_for
 from worker.queue.connection import connect
 from worker.queue.record import Record
@@ -48,7 +49,7 @@ def served(app: FastAPI, settings: Settings) -> Iterator[str]:
     thread.start()
     try:
         wait_for(lambda: server.started or not thread.is_alive())
-        yield own_url(settings, *server.servers[0].sockets[0].getsockname()[:2])
+        yield own_url(*server.servers[0].sockets[0].getsockname()[:2], tls=settings.tls_cert is not None)
     finally:
         server.should_exit = True
         thread.join()

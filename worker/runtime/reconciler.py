@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from worker.queue.doorbell import Doorbells
 from worker.queue.registry import Registry, WorkerInfo
 from worker.queue.work_queue import WorkQueue
+from worker.runtime import heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ class Reconciler:
             self._stopped.wait(self._tick)
 
     def _look(self) -> None:
-        self._registry.say(self._describe())
+        info = self._describe()
+        self._registry.say(info)
+        heartbeat.beat(info.kind, info.state)
         reaped = self._work_queue.reap(self._tick)
         if reaped is None:
             return
