@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from redis.exceptions import RedisError
@@ -26,6 +28,7 @@ from worker.queue.doorbell import Doorbells, answer_bells
 from worker.queue.keys import Queue
 from worker.queue.registry import Registry, WorkerInfo, WorkerState
 from worker.queue.work_queue import WorkQueue
+from worker.runtime import heartbeat
 from worker.runtime.consumer import DEVICE_BROKEN_STATUS, Consumer
 from worker.runtime.quarantine import FAILURES, REST_SECONDS, CrashLoop
 from worker.runtime.reconciler import Reconciler
@@ -44,6 +47,9 @@ STORAGE_RETRY_SECONDS = 0.5
 SETUP_RETRY_SECONDS = 30.0
 ONE_STOP_SECONDS = 1.0
 """Signals closer together than this are one: Ctrl-C reaches a child from the terminal and from its parent."""
+
+CONTAINER_NAME = re.compile("[0-9a-f]{12}")
+"""The host name that Docker gives a container, its id: no other machine has it."""
 
 LoadEngine = Callable[[ModelSettings], Engine]
 
@@ -92,6 +98,8 @@ class WorkerProcess:
         beside: list[Reconciler | Sweeper] = [
             Reconciler(self._work_queue(), self._registry, self._bells, lease_seconds, self._describe)
         ]
+        # Before this worker says that it lives: its own id begins alike.
+        self._bury_predecessor()
         for thread in beside:
             thread.start()
         try:
@@ -127,6 +135,12 @@ class WorkerProcess:
             for thread in beside:
                 thread.stop()
             self._sign_off()
+
+    def _bury_predecessor(self) -> None:
+        """In a container that was started again, who had our name and process id before is dead for sure."""
+        if CONTAINER_NAME.fullmatch(socket.gethostname()):
+            with suppress(RedisError):
+                self._work_queue().declare_dead(self._kind, self.id.rpartition("-")[0] + "-")
 
     def _work_queue(self) -> WorkQueue:
         """A work queue on a client of its own."""
@@ -259,6 +273,7 @@ class WorkerProcess:
     def _sign_off(self) -> None:
         if self._kind == "gpu":
             self._crash_loop.passed()
+        heartbeat.end(self._kind)
         try:
             self._registry.leave(self._describe())
         except RedisError as error:

@@ -1,0 +1,47 @@
+"""A worker's container that was killed and started again has its predecessor's host name and process id."""
+
+import anyio
+import pytest
+
+from tests.worker.runtime.solo import GreyEngine
+from worker.config import WorkerSettings
+from worker.host.parent_death import known_pid
+from worker.queue.requests import RequestStore
+from worker.queue.work_queue import WorkQueue
+from worker.runtime import process
+from worker.runtime.process import WorkerProcess
+
+pytestmark = pytest.mark.anyio
+
+TURN_SECONDS = 0.001
+
+
+@pytest.mark.parametrize(
+    ("host", "handed_back"), [("0123456789ab", 1), ("box", 0), ("0123456789abc", 0), ("deadbeefcafe.lan", 0)]
+)
+async def test_request_of_the_killed_one_waits_for_no_lease_where_the_host_is_a_container(
+    host: str,
+    handed_back: int,
+    requests: RequestStore,
+    records: WorkQueue,
+    settings: WorkerSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process.socket, "gethostname", lambda: host)
+    await requests.submit("a", "model", {}, "local", [])
+    assert records.next("io", "token", f"io-{host}-{known_pid()}-0000") is not None
+    WorkerProcess("io", settings, settings.redis_url or "", lambda _: GreyEngine())._bury_predecessor()
+    await anyio.sleep(2 * TURN_SECONDS)
+    reaped = records.reap(TURN_SECONDS)
+    assert reaped is not None
+    assert reaped.handed_back == handed_back
+
+
+async def test_another_container_is_not_taken_for_dead(
+    requests: RequestStore, records: WorkQueue, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process.socket, "gethostname", lambda: "0123456789ab")
+    await requests.submit("a", "model", {}, "local", [])
+    assert records.next("io", "token", f"io-ba9876543210-{known_pid()}-0000") is not None
+    WorkerProcess("io", settings, settings.redis_url or "", lambda _: GreyEngine())._bury_predecessor()
+    assert records.beat("a", "token") == "held"
