@@ -1,5 +1,7 @@
 """What /metrics tells: gauges as they are in Redis at this moment, and what the scripts and workers counted.
 
+The free disk alone is this machine's: where API and workers share DATA_DIR, it is theirs too.
+
 Nothing is kept in this process, so any API process may be asked. No label holds a prompt, a URL or a key.
 """
 
@@ -52,11 +54,13 @@ HISTOGRAMS = {
 
 
 class _Families(Collector):
-    def __init__(self, stats: Stats | None) -> None:
+    def __init__(self, stats: Stats | None, disk_free: int) -> None:
         self._stats = stats
+        self._disk_free = disk_free
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("zturbo_redis_up", "Whether Redis answers.", self._stats is not None)
+        yield GaugeMetricFamily("zturbo_disk_free_bytes", "Free where DATA_DIR is.", self._disk_free)
         if self._stats is not None:
             yield from _gauges(self._stats)
             yield from _counters(COUNTERS, self._stats.counts)
@@ -64,9 +68,9 @@ class _Families(Collector):
             yield from _histograms(self._stats.counts)
 
 
-def exposition(stats: Stats | None) -> bytes:
-    """The text that Prometheus reads; None: Redis does not answer."""
-    return generate_latest(_Families(stats))
+def exposition(stats: Stats | None, disk_free: int) -> bytes:
+    """The text that Prometheus reads. `stats`: None while Redis does not answer; `disk_free`: bytes."""
+    return generate_latest(_Families(stats, disk_free))
 
 
 def _gauges(stats: Stats) -> Iterator[Metric]:

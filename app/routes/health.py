@@ -3,11 +3,12 @@
 They ask for no token.
 """
 
+import shutil
 from dataclasses import asdict
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from app.deps import RequestsDep, StorageDep
@@ -62,13 +63,14 @@ async def readyz(requests: RequestsDep, storage: StorageDep) -> ReadyBody | JSON
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(requests: RequestsDep) -> Response:
+async def metrics(request: Request, requests: RequestsDep) -> Response:
     """Metrics in Prometheus's text format, read from Redis at this moment."""
+    disk_free = shutil.disk_usage(request.app.state.settings.data_dir).free
     try:
         stats = await requests.stats()
     except StoreUnavailable:
         stats = None
-    return Response(exposition(stats), media_type=CONTENT_TYPE)
+    return Response(exposition(stats, disk_free), media_type=CONTENT_TYPE)
 
 
 async def storage_fault(storage: Storage) -> str | None:

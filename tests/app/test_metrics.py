@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -62,7 +63,7 @@ def families() -> dict[str, set[str]]:
     """Every name that a query may use -> its labels."""
     return {
         sample.name: set(sample.labels)
-        for family in text_string_to_metric_families(exposition(EVERYTHING).decode())
+        for family in text_string_to_metric_families(exposition(EVERYTHING, 9).decode())
         for sample in family.samples
     }
 
@@ -101,12 +102,13 @@ async def test_life_of_each_request_is_counted_once(
         "zturbo_oom_total{rung=free_cache,worker=gpu-1}": 2,
         "zturbo_fetch_total{kind=image,outcome=fetched,worker=gpu-1}": 1,
     }
+    assert found["zturbo_disk_free_bytes"] > 0
     for said in (DOCUMENTED_INPUT["prompt"], "example.com", "secret"):
         assert said not in text
 
 
 def test_histogram_buckets_add_up() -> None:
-    found = samples(exposition(EVERYTHING).decode())
+    found = samples(exposition(EVERYTHING, 9).decode())
     buckets = [found[f"zturbo_queue_seconds_bucket{{le={bound:g}}}"] for bound in BOUNDS]
     assert buckets == [0, 0] + [1] * (len(BOUNDS) - 2)
     assert found["zturbo_queue_seconds_bucket{le=+Inf}"] == found["zturbo_queue_seconds_count"] == 3
@@ -124,14 +126,20 @@ def queries() -> list[str]:
     return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
-@pytest.mark.parametrize("query", queries())
+def alerts() -> list[str]:
+    groups = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())["groups"]
+    rules = [rule["expr"] for group in groups for rule in group["rules"]]
+    return [rule for rule in rules if "zturbo_" in rule]
+
+
+@pytest.mark.parametrize("query", [*queries(), *alerts()])
 def test_dashboard_asks_for_metrics_and_labels_that_there_are(query: str) -> None:
     known = families()
     asked = re.findall(r"zturbo_\w+", query)
     assert asked
     assert set(asked) <= set(known)
     labels = {name for group in re.findall(r"by \(([^)]*)\)", query) for name in group.split(", ")}
-    labels |= set(re.findall(r"(\w+)=\"", query))
+    labels |= set(re.findall(r"(\w+)=~?\"", query))
     for name in asked:
         assert labels <= set.union(*(known[each] for each in asked)), name
 
