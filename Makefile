@@ -22,12 +22,13 @@ NODE_HINT := with node on the PATH, npm install --no-package-lock
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test mutants check format bench requirements documents clean
+.PHONY: help install demo run test docker mutants check format bench requirements documents clean
 
 help:
 	@echo "make demo      one picture, from a bare machine: installs, starts a server, sends a request, stops it"
 	@echo "make run       serve until stopped (SERVE_ARGS='--port 9000')"
 	@echo "make test      every test (PYTEST_ARGS='-n 2 -k lora')"
+	@echo "make docker    build the images and run the compose file on a Docker engine of its own (DOCKER_TESTS=full)"
 	@echo "make mutants   break the code line by line: does a test notice? (MUTANTS_ARGS='guard fetch')"
 	@echo "make check     format, lint and types, as CI sees them"
 	@echo "make format    let ruff format and fix what it can"
@@ -61,6 +62,9 @@ run: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+docker: $(INSTALLED)
+	$(BIN)/pytest -v --durations=20 tests/docker
+
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
 
@@ -83,7 +87,7 @@ bench: $(INSTALLED)
 requirements: | $(BIN)/python
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf --extra int8 --extra mcp --group dev -o requirements/dev.txt
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra s3 -o requirements/api.txt
-	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra s3 --extra gpu --extra gguf -o requirements/worker.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf -o requirements/worker.txt
 	echo 'hatchling>=1.27' | $(UV) $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --group test --override requirements/oldest-rq.txt \
 		-o requirements/light.txt
