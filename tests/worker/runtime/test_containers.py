@@ -23,25 +23,25 @@ async def test_request_of_the_killed_one_waits_for_no_lease_where_the_host_is_a_
     host: str,
     handed_back: int,
     requests: RequestStore,
-    records: WorkQueue,
+    work_queue: WorkQueue,
     settings: WorkerSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process.socket, "gethostname", lambda: host)
     await requests.submit("a", "model", {}, "local", [])
-    assert records.next("io", "token", f"io-{host}-{known_pid()}-0000") is not None
+    assert work_queue.next("io", "token", f"io-{host}-{known_pid()}-0000") is not None
     WorkerProcess("io", settings, settings.redis_url or "", lambda _: GreyEngine())._bury_predecessor()
     await anyio.sleep(2 * TURN_SECONDS)
-    reaped = records.reap(TURN_SECONDS)
+    reaped = work_queue.reap(TURN_SECONDS)
     assert reaped is not None
     assert reaped.handed_back == handed_back
 
 
 async def test_another_container_is_not_taken_for_dead(
-    requests: RequestStore, records: WorkQueue, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+    requests: RequestStore, work_queue: WorkQueue, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process.socket, "gethostname", lambda: "0123456789ab")
     await requests.submit("a", "model", {}, "local", [])
-    assert records.next("io", "token", f"io-ba9876543210-{known_pid()}-0000") is not None
+    assert work_queue.next("io", "token", f"io-ba9876543210-{known_pid()}-0000") is not None
     WorkerProcess("io", settings, settings.redis_url or "", lambda _: GreyEngine())._bury_predecessor()
-    assert records.beat("a", "token") == "held"
+    assert work_queue.beat("a", "token") == "held"
