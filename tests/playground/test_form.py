@@ -276,6 +276,25 @@ def test_control_map_is_shown_before_the_run(page: Page) -> None:
     assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1024, 768]
 
 
+def test_map_that_the_server_cannot_make_says_so_before_the_run(page: Page) -> None:
+    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
+    page.get_by_alt_text("Control image").wait_for()
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    notice = page.locator(".notice")
+    for name in ("Depth", "Pose"):
+        page.get_by_role("radio", name=name).check()
+        expect(notice).to_contain_text(f"{name} needs a detector that this server does not have yet.")
+        expect(notice.locator("code")).to_have_text("zturbo pull detectors")
+        expect(notice).to_contain_text("(1.1 GB)")
+        expect(page.locator(".well.map")).to_have_text("This server cannot make that map yet")
+    run_button(page).click()
+    fault = page.locator("zt-preprocess .fault")
+    expect(fault).to_contain_text("this server cannot make pose maps yet")
+    page.get_by_role("radio", name="Edges").check()
+    expect(notice).to_be_hidden()
+    expect(fault).to_be_hidden()
+
+
 def test_installed_lora_is_offered_and_described(page: Page) -> None:
     page.get_by_role("button", name="Add a LoRA").click()
     expect(page.locator("datalist option[value='style.safetensors']")).to_have_count(1)
