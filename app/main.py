@@ -38,6 +38,7 @@ from app.http.trusted_proxy import TrustedProxy, read_networks
 from app.openapi import describe
 from app.routes import (
     about,
+    documents,
     events,
     expand,
     files,
@@ -94,6 +95,16 @@ _PRIVATE = (
     webhooks.router,
 )
 
+_OPEN = (
+    fal_storage.upload_router,
+    files.router,
+    health.router,
+    about.router,
+    playground.router,
+    documents.router,
+)
+"""What a browser asks for, which sends no key."""
+
 log = logging.getLogger("zturbo")
 
 
@@ -123,7 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     for router in _PRIVATE:
         app.include_router(router, dependencies=[Depends(owner)], responses=COMMON_ERRORS)
-    for router in (fal_storage.upload_router, files.router, health.router, about.router, playground.router):
+    for router in _OPEN:
         app.include_router(router, dependencies=[Depends(keyless)])
 
     if networks := read_networks(settings.trusted_proxies):

@@ -27,7 +27,7 @@ CONTENT_TYPES = {
 }
 """What is served. Not left to the machine's own table of types, which may say that a script is text."""
 
-SHEETS = ("tokens", "base", "layout", "inputs", "fields", "control", "stage", "history")
+SHEETS = ("tokens", "base", "layout", "inputs", "fields", "control", "stage", "history", "document")
 """The files of css/ in the order in which they stand in css/page.css: one answer instead of as many."""
 
 HEADERS = {

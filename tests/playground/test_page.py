@@ -130,6 +130,18 @@ def test_history_stands_above_the_fold(page: Page) -> None:
     expect(page.locator(".strip .thumb").first).to_be_in_viewport(ratio=1)
 
 
+def test_documents_are_one_press_away_and_lead_back(page: Page) -> None:
+    page.get_by_role("link", name="Documents").click()
+    expect(page.get_by_role("heading", name="HTTP API", exact=True)).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("link", name="When something does not work").click()
+    expect(page.get_by_role("heading", name="When something does not work")).to_be_visible()
+    page.set_viewport_size(PHONE)
+    assert overflow(page) <= 0
+    page.get_by_role("link", name="Playground").click()
+    wait_until_ready(page)
+
+
 def test_theme_is_chosen_and_kept(new_page: NewPage, url: str) -> None:
     page = new_page(url, color_scheme="light")
     wait_until_ready(page)

@@ -23,7 +23,11 @@ export class CodeView {
       this.shown = title;
     });
     const copy = copyButton(() => this.code[this.shown]);
-    this.element = h("div", { class: "code-view" }, h("div", { class: "bar" }, list, copy), ...Object.values(panels));
+    const bar = h("div", { class: "bar" }, list, copy);
+    const api = h("a", { href: "documents/api" }, "HTTP API");
+    const cli = h("a", { href: "documents/cli" }, "command line");
+    const more = h("p", { class: "note" }, "Documents: ", api, ", ", cli, ".");
+    this.element = h("div", { class: "code-view" }, bar, ...Object.values(panels), more);
   }
 
   /** @param {string} language */
