@@ -151,12 +151,20 @@ def resolve_lora(
             found = repo_file(repo_id, filename, on_progress, max_bytes)
             return ResolvedFile(found.name, found.path, found.sha256 or digest(found.path))
         case LocalReference(local):
-            folders = [settings.loras_path, *([demo.LORAS] if model_choice(settings) == DEMO else [])]
-            for folder in folders:
-                if path := _in_folder(folder, local):
-                    return ResolvedFile(local, path, digest(path))
-            raise LoraError(f"There is no LoRA {local!a} in this server's LoRA folder.")
+            path = find_local_lora(local, settings)
+            return ResolvedFile(local, path, digest(path))
     raise LoraError(f"The LoRA {name!a} is a URL, not a hub id or a local name.")
+
+
+def find_local_lora(name: str, settings: ModelSettings) -> Path:
+    """The file of a LoRA that lies in the LoRA folder or comes with the demo model. Raises LoraError."""
+    folders = [settings.loras_path, *([demo.LORAS] if model_choice(settings) == DEMO else [])]
+    for folder in folders:
+        if path := _in_folder(folder, name):
+            return path
+    raise LoraError(
+        f"There is no LoRA {name!a} in this server's LoRA folder; GET /v1/loras lists those that there are."
+    )
 
 
 def detector_file(filename: str) -> Path:

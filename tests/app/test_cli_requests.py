@@ -29,6 +29,7 @@ from app.config import Settings
 from app.main import create_app
 from models.job import Facts, Job
 from models.schema.inputs import ControlNetLoraInput
+from tests.contract.test_preprocess import write_lora
 from tests.support.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
 from tests.support.processes import wait_for
 from worker.encoding.encode import encode
@@ -116,7 +117,8 @@ def test_submit_names_the_picture_after_the_request(
     assert (tmp_path / body["saved"][0]).read_bytes() == PNG
 
 
-def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands) -> None:
+def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands, settings: Settings) -> None:
+    write_lora(settings.loras_path / "style.safetensors", {})
     ran = zturbo(
         *("submit", "--detach", *MINIMAL, "--lora", "style.safetensors:0.5", "--lora", "owner/repo"),
         *(

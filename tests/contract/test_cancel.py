@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, picture_uri
 from worker.storage.workspace import INLINE_CHARACTERS
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ async def test_cancel_that_is_sent_again_says_the_same(http: httpx.AsyncClient, 
 async def test_picture_sent_in_the_request_is_deleted_with_the_cancel(
     http: httpx.AsyncClient, settings: Settings, hands: WorkerHands, query: str, steps: int
 ) -> None:
-    picture = "data:image/png;base64," + "A" * INLINE_CHARACTERS
+    picture = picture_uri(INLINE_CHARACTERS)
     answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT | {"image_url": picture})
     request_id = answer.json()["request_id"]
     assert (settings.data_dir / "work" / request_id).is_dir()

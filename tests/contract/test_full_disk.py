@@ -5,7 +5,7 @@ import pytest
 
 from app.config import Settings
 from tests.contract.test_upload import picture, upload
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, picture_uri
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 from worker.storage.workspace import INLINE_CHARACTERS
@@ -13,7 +13,7 @@ from worker.storage.workspace import INLINE_CHARACTERS
 pytestmark = pytest.mark.anyio
 
 FAL = "/fal-ai/z-image/turbo/controlnet/lora"
-PICTURE = "data:image/png;base64," + "A" * INLINE_CHARACTERS
+PICTURE = picture_uri(INLINE_CHARACTERS)
 
 
 @pytest.fixture

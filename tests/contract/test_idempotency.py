@@ -5,7 +5,7 @@ import pytest
 
 from app.config import Settings
 from app.main import create_app
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process, picture_uri
 from worker.storage.workspace import INLINE_CHARACTERS
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +61,7 @@ async def test_key_of_a_deleted_request_makes_a_new_one(http: httpx.AsyncClient,
 
 
 async def test_picture_of_a_repeated_submit_is_kept_once(http: httpx.AsyncClient, settings: Settings) -> None:
-    picture = "data:image/png;base64," + "A" * INLINE_CHARACTERS
+    picture = picture_uri(INLINE_CHARACTERS)
     first = (await submit(http, "a", image_url=picture)).json()["request_id"]
     await submit(http, "a", image_url=picture)
     assert [path.name for path in (settings.data_dir / "work").iterdir()] == [first]

@@ -15,7 +15,7 @@ from app.http import body as body_reader
 from app.http.multipart import ENVELOPE_BYTES
 from app.main import create_app
 from app.routes.files import PIECE_BYTES
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, served
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, picture_uri, served
 from tests.support.processes import wait_for
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
@@ -43,7 +43,7 @@ def base(settings: Settings) -> Iterator[str]:
 
 
 def submit(base: str, name: str, size: int = 0, **options: Any) -> httpx.Response:
-    body = DOCUMENTED_INPUT | {"image_url": "data:image/png;base64," + "A" * size}
+    body = DOCUMENTED_INPUT | {"image_url": picture_uri(size)}
     headers = {"Authorization": f"Bearer {KEYS[name]}"} | options.pop("headers", {})
     return httpx.post(base + SUBMIT, json=body, headers=headers, **options)
 

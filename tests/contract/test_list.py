@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from tests.support.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands, in_process
+from tests.support.http_api import DOCUMENTED_INPUT, MODEL, PNG, SUBMIT, WorkerHands, in_process, picture_uri
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 from worker.storage.workspace import ASIDE
@@ -88,7 +88,7 @@ async def test_faulty_query_is_a_422(http: httpx.AsyncClient, query: str) -> Non
 
 
 async def test_large_data_uri_is_not_listed(http: httpx.AsyncClient) -> None:
-    await submit(http, image_url="data:image/png;base64," + "A" * 20_000)
+    await submit(http, image_url=picture_uri(20_000))
     [request] = (await http.get("/v1/requests")).json()["requests"]
     assert request["input"]["image_url"] == ASIDE
 
@@ -138,7 +138,7 @@ async def test_unfinished_request_is_not_deleted(http: httpx.AsyncClient, hands:
 async def test_picture_sent_with_a_cancelled_request_is_deleted_with_it(
     http: httpx.AsyncClient, settings: Settings
 ) -> None:
-    request_id = await submit(http, image_url="data:image/png;base64," + "A" * 40_000)
+    request_id = await submit(http, image_url=picture_uri(40_000))
     assert (settings.data_dir / "work" / request_id).is_dir()
     await http.post(f"/v1/requests/{request_id}/cancel")
     await http.delete(f"/v1/requests/{request_id}")

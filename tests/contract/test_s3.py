@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.config import Settings
-from tests.support.http_api import WorkerHands
+from tests.support.http_api import WorkerHands, picture_uri
 from tests.support.s3_server import S3Server
 from tests.worker.runtime.crew import MODEL
 from worker.storage.backend import open_objects
@@ -73,7 +73,7 @@ async def test_store_that_is_away_is_a_503_and_loses_nothing(
         await http.get(f"/v1/files/{file_id}/image.png"),
         await http.delete(f"/v1/requests/{request_id}"),
         await http.post("/v1/files", files={"file": ("a.png", picture())}),
-        await submit(http, image_url="data:image/png;base64," + "A" * 20_000),
+        await submit(http, image_url=picture_uri(20_000)),
     ]
     assert [(answer.status_code, "retry-after" in answer.headers) for answer in refused] == [(503, True)] * 4
     assert "ZTURBO_STORAGE" in refused[0].json()["message"]

@@ -19,7 +19,7 @@ import pytest
 from app.config import Settings
 from app.main import create_app
 from app.webhooks import AT_ONCE
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, picture_uri, served
 from tests.support.processes import wait_for
 from worker.errors import FetchError
 from worker.inputs.guard import AllowList
@@ -291,7 +291,7 @@ def test_signature_is_the_one_of_the_standards_own_example() -> None:
 
 
 def test_receivers_that_never_answer_keep_no_submit_waiting(calls: httpx.Client, hands: WorkerHands) -> None:
-    picture = {"image_url": "data:image/png;base64," + "A" * INLINE_CHARACTERS}
+    picture = {"image_url": picture_uri(INLINE_CHARACTERS)}
     with ExitStack() as opened:
         silent = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=AT_ONCE))
         silent.settimeout(POST_SECONDS / 2)

@@ -53,13 +53,13 @@ def test_request_is_followed_from_the_queue_to_the_end(url: str) -> None:
 
 
 def test_failed_request_says_why_and_the_next_one_runs(url: str) -> None:
-    body = example() | {"image_url": "data:image/png;base64,bm90IGEgcGljdHVyZQ=="}
+    body = example() | {"image_url": "http://127.0.0.1:9/nobody.png"}
     submitted = httpx.post(f"{url}/v1/models/{MODEL_ID}", json=body).json()
     for _ in range(600):
         result = httpx.get(submitted["result_url"]).json()
         if result["status"] == "failed":
             break
-    assert result["error"]["type"] == "image_invalid"
+    assert result["error"]["type"] == "fetch_failed"
     assert "image_url" in result["error"]["message"]
     run(url, example())
 

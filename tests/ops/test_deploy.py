@@ -16,7 +16,7 @@ from app.cli import cli
 from app.config import Settings
 from app.main import create_app
 from tests.support.certificate import make_certificate
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, served
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, picture_uri, served
 from tests.support.processes import free_port, wait_for
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
@@ -109,5 +109,5 @@ def test_behind_nginx_urls_are_those_of_the_caller_and_streams_come_at_once(prox
 
 
 def test_nginx_takes_what_the_server_takes(proxied: httpx.Client) -> None:
-    large = DOCUMENTED_INPUT | {"image_url": "data:image/png;base64," + "A" * 10_000_000}
+    large = DOCUMENTED_INPUT | {"image_url": picture_uri(10_000_000)}
     assert proxied.post(SUBMIT, json=large).status_code == 200

@@ -1,5 +1,7 @@
 """The HTTP server for tests: the real application on a real Redis, and a worker's hands to move requests."""
 
+import base64
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from PIL import Image
 
 from app.config import Settings
 from app.health import own_url
@@ -26,7 +29,21 @@ DOCUMENTED_INPUT: dict[str, Any] = {
     "image_url": "https://example.com/photo.jpg",
     "loras": [{"path": "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union", "scale": 1}],
 }
-PNG = b"\x89PNG\r\n\x1a\n" + b"not much of a picture"
+
+
+def _png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG")
+    return file.getvalue()
+
+
+PNG = _png()
+
+
+def picture_uri(characters: int = 0) -> str:
+    """A data URI of a small PNG, with so many characters of zeros behind its end."""
+    data = PNG + bytes(-len(PNG) % 3)
+    return "data:image/png;base64," + base64.b64encode(data).decode() + "A" * (characters // 4 * 4)
 
 
 def in_process(app: FastAPI, **options: Any) -> httpx.AsyncClient:

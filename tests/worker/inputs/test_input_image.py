@@ -66,10 +66,31 @@ def test_data_uri_is_decoded_whatever_type_it_claims(
     assert read(data_uri(PIXELS, head), settings, storage) == PIXELS
 
 
+@pytest.mark.parametrize("size", [9, 10, 11])
+def test_data_uri_is_read_as_people_write_it(size: int, settings: WorkerSettings, storage: Storage) -> None:
+    data = bytes([0xFB, 0xEF, 0xFF] * 4)[:size]
+    padded = base64.b64encode(data).decode()
+    ways = {
+        "no padding": padded.rstrip("="),
+        "url-safe": base64.urlsafe_b64encode(data).decode(),
+        "url-safe without padding": base64.urlsafe_b64encode(data).decode().rstrip("="),
+        "line breaks": "\r\n".join(padded[at : at + 4] for at in range(0, len(padded), 4)) + "\n",
+        "escaped": padded.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
+    }
+    for way, encoded in ways.items():
+        assert read(f"data:image/png;base64,{encoded}", settings, storage) == data, way
+    assert read(f"data:image/png; base64 ,{padded}", settings, storage) == data
+
+
+def test_line_breaks_do_not_count_against_the_limit(settings: WorkerSettings, storage: Storage) -> None:
+    whole = base64.encodebytes(bytes(1000)).decode()
+    assert len(read(f"data:;base64,{whole}", settings, storage)) == 1000
+
+
 def test_data_uri_is_taken_up_to_the_limit(settings: WorkerSettings, storage: Storage) -> None:
     assert len(read(data_uri(bytes(1000)), settings, storage)) == 1000
     with pytest.raises(FetchError, match="larger than"):
-        read(data_uri(bytes(1003)), settings, storage)
+        read(data_uri(bytes(1001)), settings, storage)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +101,8 @@ def test_data_uri_is_taken_up_to_the_limit(settings: WorkerSettings, storage: St
         "data:image/png;base64",
         "data:image/png;base64,a*b=",
         "data:;base64,abcde",
+        "data:;base64,ab=cdefg",
+        "data:;base64,aé==",
     ],
 )
 def test_bad_data_uri_is_told(url: str, settings: WorkerSettings, storage: Storage) -> None:

@@ -1,0 +1,98 @@
+"""What is wrong with an input beyond its schema is told at the submit, all of it at once."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.config import Settings
+from app.main import create_app
+from tests.contract.test_preprocess import write_lora
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process, picture_uri
+from worker.queue.registry import WorkerInfo
+
+pytestmark = pytest.mark.anyio
+
+HEAD = "data:image/png;base64,"
+FAL = "/fal-ai/z-image/turbo/controlnet/lora"
+
+
+def cut_off() -> str:
+    noise = io.BytesIO()
+    Image.frombytes("L", (64, 64), bytes(range(256)) * 16).rotate(17).save(noise, "PNG", compress_level=0)
+    return HEAD + base64.b64encode(noise.getvalue()[:2000]).decode()
+
+
+def nameless(name: str) -> dict[str, Any]:
+    return DOCUMENTED_INPUT | {"loras": [{"path": name}]}
+
+
+async def submit_to(settings: Settings, body: dict[str, Any], **changed: Any) -> httpx.Response:
+    app = create_app(settings.model_copy(update=changed))
+    async with in_process(app) as http:
+        answer = await http.post(SUBMIT, json=body)
+    await app.state.requests.close()
+    return answer
+
+
+@pytest.mark.parametrize("path", [SUBMIT, FAL, "/v1/preprocess"])
+@pytest.mark.parametrize(
+    ("image_url", "words"),
+    [
+        (f"{HEAD}a*b=", "base64"),
+        ("data:image/png,abc", "must read data:image"),
+        (f"{HEAD}{base64.b64encode(b'not a picture').decode()}", "no picture"),
+        (cut_off(), "damaged or cut off"),
+        (HEAD, "no picture"),
+    ],
+)
+async def test_faulty_data_uri_is_a_422(
+    http: httpx.AsyncClient, hands: WorkerHands, path: str, image_url: str, words: str
+) -> None:
+    answer = await http.post(path, json=DOCUMENTED_INPUT | {"image_url": image_url, "preprocess": "depth"})
+    assert (answer.status_code, answer.json()["error_code"]) == (422, 422001)
+    assert answer.json()["detail"][0]["loc"] == ["body", "image_url"]
+    assert words in answer.json()["error_message"]
+    assert hands.client.zcard("zturbo:line") == 0
+
+
+async def test_data_uri_larger_than_a_picture_may_be_is_a_422(settings: Settings) -> None:
+    body = DOCUMENTED_INPUT | {"image_url": picture_uri(2000)}
+    answer = await submit_to(settings, body, max_image_bytes=1000)
+    assert answer.status_code == 422
+    assert "larger than 0.001 MB" in answer.json()["error_message"]
+
+
+@pytest.mark.parametrize("name", ["ink", "ink.safetensors", "people/ink.safetensors"])
+async def test_lora_name_that_is_not_there_is_a_422(http: httpx.AsyncClient, name: str) -> None:
+    answer = await http.post(SUBMIT, json=nameless(name))
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "loras", 0, "path"]
+    assert "GET /v1/loras" in answer.json()["error_message"]
+
+
+async def test_lora_name_that_is_there_and_one_of_elsewhere_are_taken(
+    http: httpx.AsyncClient, settings: Settings
+) -> None:
+    write_lora(settings.loras_path / "Ink.safetensors", {})
+    for name in ("Ink", "Ink.safetensors", "owner/repo", "https://example.com/a.safetensors"):
+        assert (await http.post(SUBMIT, json=nameless(name))).status_code == 200, name
+
+
+async def test_lora_folder_that_the_api_does_not_share_refuses_nothing(
+    settings: Settings, tmp_path: Path, bucket: str
+) -> None:
+    """An API in a container without the folder, or io workers on other machines."""
+    assert (await submit_to(settings, nameless("ink"), lora_dir=tmp_path / "none")).status_code == 200
+    assert (await submit_to(settings, nameless("ink"), storage=bucket)).status_code == 200
+
+
+async def test_every_fault_is_told_at_once(http: httpx.AsyncClient, hands: WorkerHands) -> None:
+    hands.register(WorkerInfo("gpu-1", "gpu", "ready", lacks={"depth": 10**9}))
+    body = nameless("ink") | {"image_url": f"{HEAD}!", "preprocess": "depth"}
+    answer = await http.post(SUBMIT, json=body)
+    assert [fault["loc"][1] for fault in answer.json()["detail"]] == ["image_url", "loras", "preprocess"]
