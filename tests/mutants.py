@@ -34,6 +34,7 @@ TASKS = ("tests/worker/stages/test_stages.py", *CONSUMER)
 QUEUE = tuple(
     f"tests/worker/queue/test_{name}.py"
     for name in [
+        "record",
         "scripts",
         "work_queue",
         "reaping",

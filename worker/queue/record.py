@@ -103,7 +103,7 @@ class Record:
         """
         if self.output is None:
             return tuple(self.generated.get("file_ids", {}).values())
-        made = [*self.images, (self.output or {}).get("control_image")]
+        made = [*self.images, self.output.get("control_image")]
         return tuple(file["file_id"] for file in made if file)
 
 
