@@ -27,6 +27,11 @@ LOCAL_OWNER = "local"
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
 """How headers begin that a proxy adds: whom it serves, nobody here can tell."""
 
+NAME_AND_KEY = (
+    "; of name:key the part before the colon is the key's name, and the token is what comes after it"
+)
+"""Said of every token with a colon: whether such a name or key exists is not told."""
+
 log = logging.getLogger("zturbo")
 
 
@@ -125,7 +130,8 @@ class _Caller(SecurityBase):
         else:
             raise BadToken("No token: send the header Authorization: Bearer <key>.")
         if name is None:
-            raise BadToken("The token is none of this server's keys.")
+            told = NAME_AND_KEY if ":" in token else ""
+            raise BadToken(f"The token is none of this server's keys{told}.")
         request.state.owner = name
         return name
 

@@ -11,6 +11,7 @@ AppError
     ├── WrongMethod        405   405001
     ├── BodyTooSlow        408   408001
     ├── BodyTooLarge       413   413001
+    ├── WrongBody          415   415001   a compressed body, or a form where JSON is wanted
     ├── BadInput           422   422001   `detail` lists every fault
     ├── NotFinished        422   422002   it cannot be deleted yet
     ├── TooManyRequests    429   429001
@@ -130,6 +131,10 @@ class BodyTooLarge(ApiError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The request body is larger than {limit} bytes; put large images behind a URL.")
+
+
+class WrongBody(ApiError):
+    status, error_code = 415, 415001
 
 
 class BadInput(ApiError):

@@ -34,6 +34,7 @@ from app.http.access import AccessLog
 from app.http.cors import Cors, read_origins
 from app.http.in_flight import BytesInFlight
 from app.http.multipart import ENVELOPE_BYTES
+from app.http.plain_path import PlainPath
 from app.http.trusted_proxy import TrustedProxy, read_networks
 from app.openapi import describe
 from app.routes import (
@@ -143,6 +144,7 @@ def create_app(settings: Settings) -> FastAPI:
     largest = max(settings.max_body_bytes, settings.max_image_bytes + ENVELOPE_BYTES)
     bound = max(settings.max_in_flight_bytes, 2 * largest)
     app.add_middleware(BytesInFlight, limit=bound)
+    app.add_middleware(PlainPath)
     app.add_middleware(AccessLog)
     origins = read_origins(settings.allow_origins)
     if not keys.open:

@@ -13,6 +13,7 @@ PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema
 router = APIRouter(tags=["about"])
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", responses=PAGE, response_model=dict[str, str])
 def about(request: Request, links: LinksDep) -> Response:
     """What this is and where to go on; the playground where `Accept` names text/html."""

@@ -10,7 +10,7 @@ from worker.queue.record import EXPAND
 router = APIRouter(prefix="/v1/expand", tags=["preprocess"])
 
 
-@router.post("", response_model_exclude_none=True, responses=errors_answered(408, 413, 429))
+@router.post("", response_model_exclude_none=True, responses=errors_answered(408, 413, 415, 429))
 async def expand_prompt(submission: SubmissionDep) -> ExpandBody:
     """The prompt that `enable_prompt_expansion` would make of this one.
 

@@ -27,12 +27,14 @@ STORAGE_SECONDS = 3.0
 router = APIRouter(tags=["health"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> HealthBody:
     """The process is alive."""
     return HealthBody()
 
 
+@router.head("/readyz", response_model=None, include_in_schema=False)
 @router.get(
     "/readyz",
     response_model=ReadyBody,

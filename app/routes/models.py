@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.post(
-    "/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 429, 507)
+    "/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 415, 429, 507)
 )
 async def submit(
     model_id: str,
@@ -41,8 +41,8 @@ async def submit(
     return SubmitBody(request_id=request_id, **urls, warnings=warnings or None)
 
 
+@router.head("", include_in_schema=False)
 @router.get("")
-@router.get("/", include_in_schema=False)
 async def list_models(
     requests: RequestsDep,
     search_text: Annotated[
@@ -64,6 +64,7 @@ async def list_categories() -> CategoriesBody:
     return CategoriesBody(categories=categories())
 
 
+@router.head("/{model_id:path}", include_in_schema=False)
 @router.get("/{model_id:path}")
 async def get_model(model_id: str, requests: RequestsDep) -> ModelBody:
     """One model with the JSON schema of its input, and which values of `preprocess` can be used now."""
@@ -71,8 +72,8 @@ async def get_model(model_id: str, requests: RequestsDep) -> ModelBody:
 
 
 def find_endpoint(model_id: str) -> Endpoint:
-    """Raises UnknownModel. A slash at the end is taken, since redirecting it away is not an option."""
-    endpoint = ENDPOINTS.get(model_id.rstrip("/"))
+    """Raises UnknownModel."""
+    endpoint = ENDPOINTS.get(model_id)
     if endpoint is None:
         raise UnknownModel(model_id)
     return endpoint

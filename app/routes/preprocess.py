@@ -25,7 +25,7 @@ others."""
 router = APIRouter(prefix="/v1", tags=["preprocess"])
 
 
-@router.post("/preprocess", responses=errors_answered(408, 413, 429, 507))
+@router.post("/preprocess", responses=errors_answered(408, 413, 415, 429, 507))
 async def make_control_map(submission: SubmissionDep, settings: SettingsDep, storage: StorageDep) -> MapBody:
     """The map that a request with this image, `preprocess` and `image_size` would be guided by.
 

@@ -30,7 +30,9 @@ MULTIPART: dict[str, Any] = {
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
-@router.post("", dependencies=[HasRoom], responses=errors_answered(408, 413, 507), openapi_extra=MULTIPART)
+@router.post(
+    "", dependencies=[HasRoom], responses=errors_answered(408, 413, 415, 507), openapi_extra=MULTIPART
+)
 async def upload_file(
     request: Request,
     owner: Owner,

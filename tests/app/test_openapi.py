@@ -27,6 +27,7 @@ async def test_submit_names_the_input_of_the_model_and_every_refusal(app: FastAP
         "404",
         "408",
         "413",
+        "415",
         "422",
         "429",
         "500",
