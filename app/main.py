@@ -39,6 +39,7 @@ from app.http.trusted_proxy import TrustedProxy, read_networks
 from app.openapi import describe
 from app.routes import (
     about,
+    api_page,
     documents,
     events,
     expand,
@@ -103,6 +104,7 @@ _OPEN = (
     about.router,
     playground.router,
     documents.router,
+    api_page.router,
 )
 """What a browser asks for, which sends no key."""
 

@@ -25,6 +25,7 @@ def about(request: Request, links: LinksDep) -> Response:
         "name": "zturbo",
         "about": "Z-Image-Turbo with ControlNet-Union and LoRA, over the hosted endpoint's HTTP contract.",
         "models": f"{links.base}/v1/models",
+        "docs": f"{links.base}/docs",
         "openapi": f"{links.base}/openapi.json",
         "ready": f"{links.base}/readyz",
     }

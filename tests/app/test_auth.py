@@ -22,6 +22,8 @@ PUBLIC = {
     "/readyz",
     "/metrics",
     "/openapi.json",
+    "/docs",
+    "/documents/{name}",
     "/v1/files/{file_id}/{name}",
     "/playground/{name:path}",
 }
