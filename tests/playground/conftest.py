@@ -163,6 +163,13 @@ def hold(page: Page, address: str) -> Callable[[], None]:
     return release
 
 
+def last(page: Page) -> dict[str, Any]:
+    """The newest request, as the server lists it."""
+    listed: dict[str, Any] = page.evaluate("fetch('v1/requests?limit=1').then((answer) => answer.json())")
+    newest: dict[str, Any] = listed["requests"][0]
+    return newest
+
+
 def run_to_picture(page: Page) -> None:
     run_button(page).click()
     stage_is(page, "done")

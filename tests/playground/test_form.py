@@ -1,19 +1,15 @@
 """The form, the JSON view and what is drawn of them."""
 
-import base64
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.playground.conftest import (
-    DESKTOP,
-    PHONE,
     PHOTOGRAPH,
     NewPage,
     advanced,
     edit,
-    hold,
     request_of,
     run_button,
     wait_until_ready,
@@ -37,6 +33,8 @@ def test_every_field_of_the_schema_has_a_control(page: Page, new_page: NewPage, 
 
 def test_json_and_form_are_the_same_request(page: Page) -> None:
     page.get_by_label("Prompt", exact=True).fill("a fox")
+    for folded in ("field-control_start", "field-num_inference_steps", "field-output_format-webp"):
+        expect(page.locator(f"#{folded}")).to_be_hidden()
     advanced(page)
     page.get_by_role("radio", name="WebP").check()
     page.get_by_role("spinbutton", name="Steps").fill("3")
@@ -115,6 +113,7 @@ def test_three_loras_and_no_more(page: Page) -> None:
 def test_seed_is_drawn_until_it_is_locked(page: Page) -> None:
     seed = page.get_by_label("Seed", exact=True)
     expect(seed).to_have_value("")
+    expect(seed).to_have_attribute("placeholder", "random")
     page.get_by_role("button", name="Random seed").click()
     thrown = seed.input_value()
     assert request_of(page)["seed"] == int(thrown)
@@ -174,125 +173,11 @@ def test_what_two_models_share_stays_when_the_model_changes(page: Page) -> None:
     assert request_of(page) == before
 
 
-def test_photograph_is_no_map_and_the_page_offers_to_make_one(page: Page, url: str) -> None:
-    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    notice = page.locator(".notice")
-    expect(notice).to_contain_text("looks like a photograph")
-    notice.get_by_role("button", name="Edges").click()
-    expect(notice).to_be_hidden()
-    assert request_of(page)["preprocess"] == "canny"
-    page.get_by_role("tab", name="Form").click()
-    for name in ("depth-map.png", "pose-map.png"):
-        data = page.request.get(f"{url}/playground/examples/{name}").body()
-        file = {"name": name, "mimeType": "image/png", "buffer": data}
-        page.get_by_role("radio", name="As it is").check()
-        page.locator("#field-image_url-file").set_input_files([file])
-        expect(page.locator(".image-about")).to_contain_text(f"{name} · ")
-        expect(page.locator(".image-about")).to_contain_text("512 × 512")
-        expect(notice).to_be_hidden()
-
-
 def test_reset_brings_the_defaults_back(page: Page) -> None:
     before = request_of(page)
     edit(page, prompt="a fox", num_inference_steps=2, seed=4, loras=[{"path": "a"}], stray=1)
     page.get_by_role("button", name="Reset").click()
     assert request_of(page) == before
-
-
-@pytest.mark.parametrize("way", ["paste", "drop"])
-def test_control_image_is_pasted_or_dropped_anywhere(page: Page, way: str) -> None:
-    encoded = base64.b64encode(PHOTOGRAPH.read_bytes()).decode()
-    page.evaluate(
-        """([encoded, way]) => {
-            const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], "photo.png", { type: "image/png" }));
-            const options = { bubbles: true, cancelable: true };
-            const event = way === "paste"
-                ? new ClipboardEvent("paste", { ...options, clipboardData: transfer })
-                : new DragEvent("drop", { ...options, dataTransfer: transfer });
-            document.body.dispatchEvent(event);
-        }""",
-        [encoded, way],
-    )
-    picture = page.get_by_alt_text("Control image")
-    expect(picture).to_be_visible()
-    expect(page.locator(".image-about")).to_have_text("photo.png · 792 kB · 512 × 512")
-    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
-    assert "/v1/files/" in request_of(page)["image_url"]
-    show_form(page)
-    page.get_by_role("button", name="Remove the image").click()
-    expect(picture).to_be_hidden()
-
-
-def test_file_that_is_no_picture_is_refused_at_its_field(page: Page) -> None:
-    file = {"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"}
-    page.locator("#field-image_url-file").set_input_files([file])
-    expect(page.locator("#field-image_url-fault")).not_to_be_empty()
-    assert request_of(page)["image_url"] == ""
-
-
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_nothing_that_can_be_pressed_moves_when_the_control_image_comes(
-    new_page: NewPage, url: str, viewport: dict[str, int]
-) -> None:
-    page = new_page(url, viewport=viewport)
-    wait_until_ready(page)
-    edges = page.locator("label", has_text="Edges")
-    before = edges.bounding_box()
-    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    expect(page.get_by_text("looks like a photograph")).to_be_visible()
-    expect(page.locator(".image-about")).to_contain_text("512 × 512")
-    assert edges.bounding_box() == before
-
-
-def test_control_map_of_before_is_not_shown_for_the_next(page: Page) -> None:
-    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    shown = page.get_by_alt_text("Control map: what the model will see")
-    expect(shown).to_be_visible()
-    release_files = hold(page, "**/v1/files/**")
-    with page.expect_request("**/v1/files/**"):
-        page.get_by_role("radio", name="Landscape 4:3").check()
-    release_maps = hold(page, "**/v1/preprocess")
-    page.get_by_role("radio", name="Edges").check()
-    release_files()
-    shown.evaluate("image => image.decode().then(() => new Promise(requestAnimationFrame))")
-    expect(page.locator(".well.map")).to_have_text("Making the control map…")
-    expect(shown).to_be_hidden()
-    release_maps()
-    expect(shown).to_be_visible()
-
-
-def test_control_map_is_shown_before_the_run(page: Page) -> None:
-    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    page.get_by_role("radio", name="Edges").check()
-    shown = page.get_by_alt_text("Control map: what the model will see")
-    expect(shown).to_be_visible()
-    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [512, 512]
-    canny = shown.get_attribute("src")
-    page.get_by_role("radio", name="Landscape 4:3").check()
-    expect(shown).not_to_have_attribute("src", canny or "")
-    expect(shown).to_be_visible()
-    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [1024, 768]
-
-
-def test_map_that_the_server_cannot_make_says_so_before_the_run(page: Page) -> None:
-    page.locator("#field-image_url-file").set_input_files(PHOTOGRAPH)
-    page.get_by_alt_text("Control image").wait_for()
-    page.get_by_label("Prompt", exact=True).fill("a fox")
-    notice = page.locator(".notice")
-    for name in ("Depth", "Pose"):
-        page.get_by_role("radio", name=name).check()
-        expect(notice).to_contain_text(f"{name} needs a detector that this server does not have yet.")
-        expect(notice.locator("code")).to_have_text("zturbo pull detectors")
-        expect(notice).to_contain_text("(1.1 GB)")
-        expect(page.locator(".well.map")).to_have_text("This server cannot make that map yet")
-    run_button(page).click()
-    fault = page.locator("zt-preprocess .fault")
-    expect(fault).to_contain_text("this server cannot make pose maps yet")
-    page.get_by_role("radio", name="Edges").check()
-    expect(notice).to_be_hidden()
-    expect(fault).to_be_hidden()
 
 
 def test_installed_lora_is_offered_and_described(page: Page) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import re
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,6 +15,7 @@ from tests.playground.conftest import (
     edit,
     example,
     fill,
+    last,
     request_of,
     run_button,
     run_to_picture,
@@ -42,13 +42,6 @@ def test_request_runs_to_a_picture_with_its_facts(page: Page) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert re.fullmatch(r"zturbo-\w{8}\.png", download.value.suggested_filename)
-
-
-def last(page: Page) -> dict[str, Any]:
-    """The newest request, as the server lists it."""
-    listed: dict[str, Any] = page.evaluate("fetch('v1/requests?limit=1').then((answer) => answer.json())")
-    newest: dict[str, Any] = listed["requests"][0]
-    return newest
 
 
 @pytest.mark.parametrize("title", ["From words", "From a photo’s edges", "From a depth map", "From a pose"])
@@ -192,6 +185,9 @@ def test_several_pictures_are_a_grid_and_each_has_its_seed(page: Page) -> None:
     expect(page.locator(".facts")).to_contain_text(re.compile(r"Seed\s*8"))
     page.get_by_role("button", name="All 4").click()
     expect(group).to_have_count(4)
+    page.get_by_role("link", name="Gallery").click()
+    expect(page.locator(".card .count").first).to_have_text("4")
+    expect(page.locator(".card").first.locator(".many img")).to_have_count(4)
 
 
 def test_picture_opens_at_full_size_and_goes_on_with_the_next_seed(page: Page) -> None:

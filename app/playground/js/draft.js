@@ -30,6 +30,11 @@ export class Draft extends EventTarget {
   natural = null;
   /** Whether the control image looks like a photograph, which is no control map. */
   photograph = false;
+  /**
+   * Done when the control image that is on its way to the server is in `values`, or its fault in `faults`.
+   * @type {Promise<void> | null}
+   */
+  arriving = null;
   /** Why the JSON view's text is no request; empty when it is one. */
   broken = "";
 

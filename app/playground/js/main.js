@@ -75,6 +75,13 @@ function useModel(model) {
 }
 
 async function start() {
+  if (draft.arriving) {
+    runner.sending = true;
+    await draft.arriving;
+    runner.sending = false;
+    const fault = draft.faults.get(IMAGE);
+    if (fault) return runner.say(fault);
+  }
   if (draft.broken) return runner.say(draft.broken);
   const { model, values } = targetNow();
   const missing = model.fields.filter((field) => field.required && (values[field.name] ?? "") === "");

@@ -85,19 +85,33 @@ export class ImageField extends Field {
   }
 
   /** @param {File | undefined} file */
-  async take(file) {
+  take(file) {
     this.file.value = "";
     if (!file) return;
+    const { draft } = this;
+    const arriving = this.upload(file, () => draft.arriving === arriving);
+    draft.arriving = arriving;
     this.pair.classList.add("busy");
+  }
+
+  /**
+   * @param {File} file
+   * @param {() => boolean} isWanted false once another file was chosen
+   */
+  async upload(file, isWanted) {
     try {
       const url = await this.api.upload(file);
       remember(url, file);
+      if (!isWanted()) return;
       this.value = url;
       announce("The control image is in place.");
     } catch (error) {
-      this.draft.setFaults([[this.field.name, saying(error)]]);
+      if (isWanted()) this.draft.setFaults([[this.field.name, saying(error)]]);
     } finally {
-      this.pair.classList.remove("busy");
+      if (isWanted()) {
+        this.draft.arriving = null;
+        this.pair.classList.remove("busy");
+      }
     }
   }
 
