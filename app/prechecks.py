@@ -1,8 +1,10 @@
 """Faults of an input beyond its schema that are known at the submit: told then, not later."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -19,7 +21,14 @@ from models.weights.reference import LocalReference, read_reference
 from models.weights.resolve import find_local_lora
 from worker.errors import FetchError, ImageError
 from worker.inputs.decode import read_image
-from worker.inputs.input_image import read_data_uri
+from worker.inputs.fetch import DEFAULT_PORTS
+from worker.inputs.guard import AllowList, Refused
+from worker.inputs.input_image import is_own_file, read_data_uri
+
+_LOCAL = re.compile(
+    r"^[^.]+$|^[\d.]+$|:|\.(local|localhost|lan|home|internal|intranet|home\.arpa)\.?$", re.IGNORECASE
+)
+"""Hosts that are addresses, have no dot, or end as local names do."""
 
 
 async def check_now(checked: BaseModel, app: FastAPI) -> None:
@@ -36,8 +45,17 @@ async def _faults(checked: BaseModel, app: FastAPI) -> AsyncIterator[dict[str, A
         look = partial(_image_fault, image_url, settings.max_image_bytes)
         if sentence := await to_thread.run_sync(look, limiter=DECODING):
             yield _fault(("image_url",), sentence)
-    for fault in _lora_faults(getattr(checked, "loras", []), settings):
+    loras: list[LoraInput] = getattr(checked, "loras", [])
+    for fault in _lora_faults(loras, settings):
         yield fault
+    if app.state.keys.open:
+        places: list[tuple[tuple[str | int, ...], str]] = []
+        if not is_own_file(image_url):
+            places.append((("image_url",), image_url))
+        places += [(("loras", number, "path"), lora.path) for number, lora in enumerate(loras)]
+        for place, url in places:
+            if sentence := await to_thread.run_sync(_host_fault, place, url, settings.allow_hosts):
+                yield _fault(place, sentence)
     preprocess = getattr(checked, "preprocess", None)
     if preprocess in NEED_WEIGHTS:
         missing = await missing_detectors(app.state.requests)
@@ -69,6 +87,34 @@ def _lora_faults(loras: list[LoraInput], settings: Settings) -> Iterator[dict[st
 def _knows_loras(settings: Settings) -> bool:
     """Whether the io workers, which read LoRAs, have the same folder: those of other machines may not."""
     return not settings.storage and (settings.lora_dir is None or settings.lora_dir.is_dir())
+
+
+def _host_fault(place: tuple[str | int, ...], url: str, allow_hosts: str) -> str | None:
+    """Why a host near this machine is not fetched from, and the line that allows it.
+
+    For the operator alone: to others `worker.inputs.fetch` tells nothing of what is in this network. Only
+    what reads like an address or a local name is looked up here, so that no submit waits for name servers.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
+        if not _LOCAL.search(host):
+            return None
+        AllowList.parse(allow_hosts).look_up(host, port)
+    except Refused as refused:
+        entries = ",".join(filter(None, (allow_hosts, refused.entry)))
+        return (
+            f"{_written(place)}: {refused}, which this server does not fetch from unless it is told to: "
+            f"ZTURBO_ALLOW_HOSTS={entries} zturbo serve"
+        )
+    except (OSError, ValueError, KeyError):
+        # No URL, or a name that nobody has: the fetch will tell.
+        return None
+    return None
+
+
+def _written(place: tuple[str | int, ...]) -> str:
+    return "image_url" if len(place) == 1 else f"loras[{place[1]}].path"
 
 
 def _fault(place: tuple[str | int, ...], sentence: str) -> dict[str, Any]:

@@ -86,9 +86,11 @@ class Submission:
         """
         limit = self._call.app.state.settings.max_body_bytes
         try:
-            return await read_json(self._call, limit, partial(read_input, schema))
+            checked, warnings = await read_json(self._call, limit, partial(read_input, schema))
         except ValidationError as error:
             raise bad_input(error) from None
+        await check_now(checked, self._call.app)
+        return checked, warnings
 
     async def submit(
         self,
@@ -100,12 +102,11 @@ class Submission:
     ) -> tuple[Taken, list[str]]:
         """Puts the body in line, as `translate` turns it, and holds it no more; with `read`'s warnings.
 
-        Raises what `read` and `check_now` do, Refused, KeyReused, and BadInput for the webhook.
+        Raises what `read` does, Refused, KeyReused, and BadInput for the webhook.
         """
         if webhook:
             self._check_webhook(webhook, "webhook" if dialect == "hosted" else f"{dialect}_webhook")
         checked, warnings = await self.read(schema)
-        await check_now(checked, self._call.app)
         body = (translate(checked) if translate else checked).model_dump(mode="json")
         request_id = new_request_id()
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
@@ -132,7 +133,6 @@ class Submission:
         Raises Refused, BadInput when the caller's image is no good or the map cannot be made here, and
         Unavailable when it fails otherwise or takes longer than that.
         """
-        await check_now(checked, self._call.app)
         seconds = PREFERRED_WAIT_SECONDS if self.wait is None else self.wait
         request_id = new_request_id()
         logs.request_id.set(request_id)

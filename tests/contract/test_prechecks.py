@@ -91,6 +91,41 @@ async def test_lora_folder_that_the_api_does_not_share_refuses_nothing(
     assert (await submit_to(settings, nameless("ink"), storage=bucket)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("url", "entry"),
+    [
+        ("http://192.168.1.5/x.png", "192.168.0.0/16"),
+        ("http://localhost:8080/x.png", "127.0.0.0/8"),
+        ("https://169.254.169.254/latest", "169.254.0.0/16"),
+        ("http://[::1]/x.png", "::1"),
+        ("http://8.8.8.8:8080/x.png", "8.8.8.8"),
+        ("http://2130706433/x.png", "127.0.0.0/8"),
+    ],
+)
+async def test_operator_learns_which_rule_refused_and_the_line_that_allows_it(
+    settings: Settings, url: str, entry: str
+) -> None:
+    body = DOCUMENTED_INPUT | {"image_url": url, "loras": [{"path": url}]}
+    answer = await submit_to(settings, body, allow_hosts="nas.lan")
+    assert answer.status_code == 422
+    assert [fault["loc"][1] for fault in answer.json()["detail"]] == ["image_url", "loras"]
+    for fault in answer.json()["detail"]:
+        assert fault["msg"].endswith(f": ZTURBO_ALLOW_HOSTS=nas.lan,{entry} zturbo serve")
+    allowed = await submit_to(settings, body, allow_hosts=f"nas.lan,{entry}")
+    assert allowed.status_code == 200
+
+
+async def test_stranger_learns_nothing_of_this_network(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"api_keys": "ann:secret"}))
+    async with in_process(app, token="secret") as http:
+        body = DOCUMENTED_INPUT | {"image_url": "http://192.168.1.5/x.png"}
+        assert (await http.post(SUBMIT, json=body)).status_code == 200
+        canny = await http.post("/v1/preprocess", json=body | {"preprocess": "canny"})
+    await app.state.requests.close()
+    assert canny.status_code == 422
+    assert "192.168" not in canny.json()["message"]
+
+
 async def test_every_fault_is_told_at_once(http: httpx.AsyncClient, hands: WorkerHands) -> None:
     hands.register(WorkerInfo("gpu-1", "gpu", "ready", lacks={"depth": 10**9}))
     body = nameless("ink") | {"image_url": f"{HEAD}!", "preprocess": "depth"}

@@ -53,7 +53,7 @@ def test_request_is_followed_from_the_queue_to_the_end(url: str) -> None:
 
 
 def test_failed_request_says_why_and_the_next_one_runs(url: str) -> None:
-    body = example() | {"image_url": "http://127.0.0.1:9/nobody.png"}
+    body = example() | {"image_url": "https://nowhere.invalid/nobody.png"}
     submitted = httpx.post(f"{url}/v1/models/{MODEL_ID}", json=body).json()
     for _ in range(600):
         result = httpx.get(submitted["result_url"]).json()

@@ -56,7 +56,15 @@ PRIVATE_V6 = tuple(
 
 
 class Refused(Exception):
-    """This host, or the port on it, is not to be talked to."""
+    """This host, or the port on it, is not to be talked to.
+
+    The sentence and `entry` are for the operator alone: they tell of addresses.
+    """
+
+    def __init__(self, sentence: str, entry: str) -> None:
+        super().__init__(sentence)
+        self.entry = entry
+        """What ZTURBO_ALLOW_HOSTS would have to name."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,13 @@ class AllowList:
         listed = [any(address in network for network in self.networks) for address in addresses]
         if host.lower() in self.hosts or all(listed):
             return
-        reached = all(ours or is_public(address) for ours, address in zip(listed, addresses, strict=True))
-        if port not in PUBLIC_PORTS or not reached:
-            raise Refused
+        for ours, address in zip(listed, addresses, strict=True):
+            if not ours and not is_public(address):
+                network = private_network(address)
+                where = f"in {network}" if network else "no public address"
+                raise Refused(f"{host} is {address}, {where}", str(network or address))
+        if port not in PUBLIC_PORTS:
+            raise Refused(f"port {port} is neither 80 nor 443", host)
 
     def judge_literal(self, host: str, port: int) -> None:
         """Raises Refused for an address, in any notation, that may not be talked to.
@@ -96,10 +108,23 @@ class AllowList:
             return
         self.judge(host, port, addresses)
 
+    def look_up(self, host: str, port: int) -> list[Address]:
+        """The addresses of `host`, once they are judged. Raises Refused, and OSError when it has none."""
+        addresses = _resolve(host, port)
+        self.judge(host, port, addresses)
+        return addresses
+
+
+def private_network(address: Address) -> IPv4Network | None:
+    """Which of the private ranges an IPv4 address lies in."""
+    if isinstance(address, IPv6Address):
+        return private_network(address.ipv4_mapped) if address.ipv4_mapped else None
+    return next((network for network in PRIVATE_V4 if address in network), None)
+
 
 def is_public(address: Address) -> bool:
     if isinstance(address, IPv4Address):
-        return not any(address in network for network in PRIVATE_V4)
+        return private_network(address) is None
     if address.ipv4_mapped:
         return is_public(address.ipv4_mapped)
     return address in PUBLIC_V6 and not any(address in network for network in PRIVATE_V6)
@@ -139,8 +164,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        addresses = _resolve(host, port)
-        self._allowed.judge(host, port, addresses)
+        addresses = self._allowed.look_up(host, port)
         for address in addresses[:-1]:
             try:
                 return self._connect(address, port)

@@ -29,6 +29,11 @@ def read_source(url: str, field: str, settings: WorkerSettings, storage: Storage
     return ImageCache(settings).get(url, field)
 
 
+def is_own_file(url: str) -> bool:
+    """Whether `url` reads like a file of ours, under whatever host the caller knows us by."""
+    return _OWN_FILE.fullmatch(url) is not None
+
+
 def _read_own_file(url: str, storage: Storage) -> bytes | None:
     """A file of ours, whatever host the caller knows us by: its id is proof enough, nobody guesses one."""
     match = _OWN_FILE.fullmatch(url)
