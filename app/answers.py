@@ -60,6 +60,7 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         seed=made.get("seed"),
         seeds=made.get("seeds"),
         model=made.get("model"),
+        dtype=made.get("dtype"),
         expanded_prompt=made.get("expanded_prompt"),
         control_image=file_url(control_image, links) if control_image else None,
         controlnet=made.get("controlnet"),

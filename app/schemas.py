@@ -93,6 +93,7 @@ class ResultBody(Body):
     )
     seeds: list[int] | None = Field(None, description="Of each picture, when there are several.")
     model: str | None = Field(None, description="The weights that made the picture.")
+    dtype: str | None = Field(None, description="Precision of the weights, such as `bfloat16` or `int8`.")
     expanded_prompt: str | None = Field(None, description="What prompt expansion made of the prompt.")
     control_image: str | None = Field(None, description="URL of the control map as the model saw it.")
     controlnet: str | None = Field(None, description="The ControlNet that was used.")

@@ -119,6 +119,8 @@ class Facts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     model: str
+    dtype: str | None = None
+    """Precision of its weights, as ZTURBO_DTYPE says it; None in a record of an older version."""
     seeds: tuple[int, ...]
     """One for each picture."""
     prompt: str

@@ -18,8 +18,8 @@ TALKATIVE = ("httpx", "httpx2", "httpcore", "huggingface_hub", "rq", "PIL")
 """Libraries whose INFO lines are dropped: the HTTP clients write each URL, with the signatures in it."""
 
 COMPLAINING = ("python_multipart", "torch.utils._pytree", "diffusers.quantizers")
-"""They warn of every byte of a caller's that is not as it should be, and of what is wrong in torchao for
-other uses than ours."""
+"""They warn of every byte of a caller's that is not as it should be, and of what is wrong in a library of
+8-bit types that is not used here, but may be installed."""
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that this thread or task is about; a thread that is to know it runs in a copied context."""

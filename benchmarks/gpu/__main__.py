@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --compile default
-    python -m benchmarks.gpu --parts tier [--quantization int8]
+    python -m benchmarks.gpu --parts tier [--dtype int8]
     python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
 
 Needs torch, transformers, diffusers and this repository, 64 GB of host memory and 30 GB of disk; no network
@@ -33,7 +33,7 @@ from benchmarks.gpu.models import (
     build_components,
     build_engine,
     footprint,
-    to_be_quantized,
+    rounded,
     write_controlnets,
     write_loras,
 )
@@ -70,13 +70,11 @@ class Bench:
         self.controlnets = write_controlnets(self.scale, self.components, folder)
         self.loras = write_loras(self.components, folder)
         name = str(self.dtype).removeprefix("torch.")
-        placement = Placement(self.device, name, "resident")  # type: ignore[arg-type]
-        quantized = options.quantization == "int8"
-        if quantized:
-            self.components = to_be_quantized(self.components)
-        self.model = LoadedModel(
-            self.components, placement, None, options.compile, options.attention, quantized
-        )
+        eight_bits = options.dtype == "int8"
+        placement = Placement(self.device, name, "resident", eight_bits=eight_bits)  # type: ignore[arg-type]
+        if eight_bits:
+            self.components = rounded(self.components)
+        self.model = LoadedModel(self.components, placement, None, options.compile, options.attention)
         if options.compile != "off":
             latents = [(side // 8, side // 8) for side in self.scale.sizes]
             for path in self.controlnets.values():
@@ -163,14 +161,13 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
     controlnet = write_controlnets(replace(scale, layouts=scale.layouts[:1]), components, folder)["1.0"]
     loras = write_loras(components, folder)
     weight = footprint(components, controlnet)
-    quantized = options.quantization == "int8"
-    if quantized:
-        components = to_be_quantized(components)
+    if options.dtype == "int8":
+        components = rounded(components)
     free = int(options.tier * 2**30 * DRIVER_SHARE)
-    placement = decide(options.device, free, weight, quantized=quantized)
+    placement = decide(options.device, free, weight, options.dtype, rest="bfloat16" if on_gpu else "float32")
     if placement.mode in ON_DEVICE:
         components.transformer.to(options.device)
-    engine = build_engine(LoadedModel(components, placement, controlnet, quantized=quantized), folder)
+    engine = build_engine(LoadedModel(components, placement, controlnet), folder)
     job = Job(
         prompt=peers.PROMPT, width=max(scale.sizes[:2]), height=max(scale.sizes[:2]), loras=loras[:1],
         controlnet=controlnet, control_scale=peers.SCALE, control_end=0.4,
@@ -189,7 +186,7 @@ def write(options: argparse.Namespace, part: str, row: Row) -> None:
             "device": device,
             "compile": options.compile,
             "attention": options.attention,
-            "quantization": options.quantization,
+            "weights": options.dtype,
             **row,
         },
     )
@@ -203,15 +200,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compile", default="off", choices=("off", "default", "reduce-overhead"))
     parser.add_argument("--attention", default="auto", choices=("auto", "cudnn"))
     parser.add_argument(
-        "--quantization", default="off", choices=("off", "int8"), help="ours, batch, loras and tier alone"
+        "--dtype", default="auto", choices=("auto", "int8"), help="ours, batch, loras and tier alone"
     )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--tier", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.quantization != "off" and {"check", "diffusers"} & set(options.parts) and not options.tier:
-        parser.error(
-            "check and diffusers run on whole weights: leave them out of --parts, or --quantization."
-        )
+    if options.dtype != "auto" and {"check", "diffusers"} & set(options.parts) and not options.tier:
+        parser.error("check and diffusers run on whole weights: leave them out of --parts, or --dtype.")
     with tempfile.TemporaryDirectory() as name, torch.no_grad():
         folder = Path(name)
         if options.tier:

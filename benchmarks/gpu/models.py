@@ -15,7 +15,8 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from benchmarks.random_models import fill_at_random, random_controlnet, random_transformer, random_vae
 from models.config import ModelSettings
 from models.inference.control.controlnet import KNOWN, Layout
-from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.denoise.int8 import round_matrices
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.engine import Engine
 from models.inference.loading.components import Components
@@ -104,9 +105,12 @@ class Held:
         return self._tensors[name]
 
 
-def to_be_quantized(components: Components) -> Components:
-    """The same, with the weights kept that LoRAs are merged into."""
-    return replace(components, stored=Held(components.transformer))
+def rounded(components: Components) -> Components:
+    """The same in 8 bits, with the weights kept that LoRAs are merged into."""
+    stored = Held(components.transformer)
+    round_blocks(components.transformer)
+    round_matrices(components.text_encoder.model)
+    return replace(components, stored=stored)
 
 
 def write_controlnets(scale: Scale, components: Components, folder: Path) -> dict[str, Path]:

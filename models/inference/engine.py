@@ -134,6 +134,7 @@ class Engine:
             )
         facts = Facts(
             model=self.name,
+            dtype=placement.precision,
             seeds=job.seeds,
             prompt=job.prompt,
             expanded_prompt=expanded,

@@ -76,7 +76,13 @@ class Moves:
             [self._file(f"image-{place}.png") for place in (1, 2)] if several else [self._file("image.png")]
         )
         seed = 0 if several else 7
-        output = {"image": images[0], "seed": seed, "prompt": SUBMITTED["prompt"], "model": "demo"}
+        output = {
+            "image": images[0],
+            "seed": seed,
+            "prompt": SUBMITTED["prompt"],
+            "model": "demo",
+            "dtype": "float32",
+        }
         more = {"images": images, "seeds": [0, 1]} if several else {}
         timings = {"encode": 0.02, "denoise": 1.6, "decode": 0.2}
         self._hands.end(self._id, self._token, output | more | {"timings": timings})

@@ -13,7 +13,7 @@ import torch
 from diffusers import ZImageControlNetModel
 
 from models.errors import CheckpointError, ControlNetError
-from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.loading.tensors import Weights, fill
 
 PUBLISHED_LAYERS = 30
@@ -53,6 +53,8 @@ def load_controlnet(
     dtype: torch.dtype,
     device: torch.device | str,
     layout: Layout | None = None,
+    *,
+    eight_bits: bool = False,
 ) -> tuple[ZImageControlNetModel, Layout]:
     """The control branch in `path` for a transformer of this configuration; `layout` overrides the detection.
 
@@ -61,7 +63,10 @@ def load_controlnet(
     try:
         weights = Weights([path])
         layout = layout or detect(weights, transformer_config, path.name)
-        return fill_controlnet(weights, layout, transformer_config, dtype, device, path.name), layout
+        branch = fill_controlnet(
+            weights, layout, transformer_config, dtype, device, path.name, eight_bits=eight_bits
+        )
+        return branch, layout
     except CheckpointError as error:
         raise ControlNetError(str(error)) from error
 
@@ -73,12 +78,16 @@ def fill_controlnet(
     dtype: torch.dtype,
     device: torch.device | str,
     source: str,
+    *,
+    eight_bits: bool = False,
 ) -> ZImageControlNetModel:
     """Build the branch and give it its weights."""
-    model = empty_controlnet(layout, transformer_config)
+    model = use_own_blocks(empty_controlnet(layout, transformer_config))
+    if eight_bits:
+        round_blocks(model)
     # The 2.0 file carries refiner blocks that were never trained nor run.
     unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
-    return use_own_blocks(fill(model, weights, dtype, device, source=source, unused=unused))
+    return fill(model, weights, dtype, device, source=source, unused=unused)
 
 
 def empty_controlnet(layout: Layout, transformer_config: Any) -> ZImageControlNetModel:

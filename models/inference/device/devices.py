@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from models.errors import ModelError
+from models.inference.denoise.int8 import seconds
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -33,6 +35,17 @@ def used_bytes(device: str) -> tuple[int, int]:
     """Memory in use on a CUDA device, by anybody, and all that it has."""
     free, total = torch.cuda.mem_get_info(device)
     return total - free, total
+
+
+def fast_type(device: str) -> Literal["float32", "bfloat16"]:
+    """The narrower of the two, but on a processor without instructions for it, which is slower in it."""
+    if device != "cpu":
+        return "bfloat16"
+    wide = torch.ones(512, 1024)
+    narrow = wide.bfloat16()
+    return (
+        "bfloat16" if seconds(lambda: narrow @ narrow.t()) < seconds(lambda: wide @ wide.t()) else "float32"
+    )
 
 
 def host_free_bytes() -> int:

@@ -21,10 +21,9 @@ from models.errors import DeviceBroken, ModelError
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.compilation import compile_blocks, keep_code_in, warm_up
 from models.inference.device.attention import preferring
-from models.inference.device.devices import find_device, free_bytes
+from models.inference.device.devices import fast_type, find_device, free_bytes
 from models.inference.device.offload import move_all_but, on_device, stream
 from models.inference.device.placement import ON_DEVICE, Placement, decide, smaller
-from models.inference.device.quantization import quantize_blocks, require_torchao
 from models.inference.loading.components import Components, Files, load_components
 from models.inference.loading.footprint import footprint
 from models.weights.resolve import replaced_parts
@@ -51,7 +50,6 @@ class LoadedModel:
         controlnet: Path | None,
         compile_mode: str = "off",
         attention: str = "auto",
-        quantized: bool = False,
     ) -> None:
         self.placement = placement
         self.shortages: Counter[str] = Counter()
@@ -65,9 +63,6 @@ class LoadedModel:
         self._vae = components.vae
         self._device = torch.device(placement.device)
         self._attention = attention
-        self._quantized = quantized
-        if quantized:
-            quantize_blocks(self.transformer)
         if self._device.type == "cuda":
             # As cuDNN's convolutions in 16 bits want it; on a CPU it is slower. Not yet tried.
             self._vae.to(memory_format=torch.channels_last)
@@ -84,23 +79,27 @@ class LoadedModel:
 
         Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
         """
-        quantized = settings.quantization == "int8"
-        if quantized:
-            require_torchao()
         device = find_device(settings.device)
         files = Files(**replaced_parts(settings))
         weight = footprint(folder, controlnet, files)
         placement = decide(
-            device, free_bytes(device), weight, settings.dtype, settings.placement, quantized=quantized
+            device,
+            free_bytes(device),
+            weight,
+            settings.dtype,
+            settings.placement,
+            rest=fast_type(device),
         )
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
         home = torch.device(device if placement.mode in ON_DEVICE else "cpu")
         dtype = getattr(torch, placement.dtype)
-        components = load_components(folder, dtype, home, settings.data_dir / "cache", files)
+        components = load_components(
+            folder, dtype, home, settings.data_dir / "cache", files, eight_bits=placement.eight_bits
+        )
         keep_code_in(settings.data_dir / "cache" / "compiled")
-        return cls(components, placement, controlnet, settings.compile, settings.attention, quantized)
+        return cls(components, placement, controlnet, settings.compile, settings.attention)
 
     @property
     def pixels_per_latent(self) -> int:
@@ -244,9 +243,9 @@ class LoadedModel:
         mode, dtype = self.placement.mode, getattr(torch, self.placement.dtype)
         home = self._device if mode in ON_DEVICE else torch.device("cpu")
         stamp = _stamp(path)
-        controlnet, _ = load_controlnet(path, self.transformer.config, dtype, home)
-        if self._quantized:
-            quantize_blocks(controlnet)
+        controlnet, _ = load_controlnet(
+            path, self.transformer.config, dtype, home, eight_bits=self.placement.eight_bits
+        )
         self._compile(controlnet)
         if mode == "block-offload":
             self._stream_branch(controlnet)

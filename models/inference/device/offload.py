@@ -10,8 +10,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from models.inference.device.quantization import tensors_of
-
 HostTensors = list[tuple[Tensor, Tensor]]
 """Each tensor of a module, and the data in host memory that it had before it was copied to a device."""
 
@@ -51,8 +49,7 @@ def move_all_but(module: nn.Module, blocks: Iterable[nn.Module], device: torch.d
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    for parameter in module.parameters():
-        yield from tensors_of(parameter)
+    yield from module.parameters()
     yield from module.buffers()
 
 

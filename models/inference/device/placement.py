@@ -6,12 +6,15 @@ it out.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal, get_args
 
 from models.errors import OutOfMemory
 from models.inference.loading.footprint import Footprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Precision = Dtype | Literal["int8"]
+"""As ZTURBO_DTYPE says it: `int8` has the large components' matrices in 8 bits and the rest in a `Dtype`."""
 Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload"]
 """The places of the weights between uses, from fastest to smallest. resident: everything stays on the device.
 text-encoder-offload: the text encoder is copied there for each prompt. model-offload: each component is
@@ -22,6 +25,8 @@ ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload")
 
 QUANTIZED_BYTES = 1.04
 """Bytes a parameter where the blocks' matrices have 8 bits; the rest has 16, and each row a scale."""
+QUANTIZED_TEXT_BYTES = 1.12
+"""The same for the text encoder, whose table of words stays in 16 bits."""
 BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST_PIXELS = 2048 * 2048
 LARGEST_TOKENS = LARGEST_PIXELS // 16**2 + 512
@@ -43,37 +48,46 @@ class Placement:
     dtype: Dtype
     mode: Mode
     tiled_vae: bool = False
+    eight_bits: bool = False
+
+    @property
+    def precision(self) -> Precision:
+        return "int8" if self.eight_bits else self.dtype
 
 
 def decide(
     device: str,
     free_bytes: int,
     footprint: Footprint,
-    dtype: Dtype | Literal["auto"] = "auto",
+    dtype: Precision | Literal["auto"] = "auto",
     mode: Mode | Literal["auto"] = "auto",
     *,
-    quantized: bool = False,
+    rest: Dtype = "bfloat16",
 ) -> Placement:
     """The fastest placement that fits in `free_bytes` of the device's memory, or the one asked for.
 
-    Off the GPU there is nowhere to move weights to, so everything is resident. Raises `OutOfMemory` with what
+    `rest` is the type of what is not in 8 bits. Off the GPU there is nowhere to move weights to, so all
+    is resident; on a CPU `auto` has 8 bits where float32 does not fit. Raises `OutOfMemory` with what
     is needed, what is there and what to do.
     """
     on_gpu = device.startswith("cuda")
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+    precisions: tuple[Precision, ...] = (dtype,) if dtype != "auto" else ("bfloat16",)
+    if dtype == "auto" and device == "cpu":
+        precisions = "float32", "int8"
     if mode != "auto":
         modes: tuple[Mode, ...] = (mode,)
     else:
         modes = get_args(Mode) if on_gpu else ("resident",)
-    for candidate in modes:
+    for precision, candidate in product(precisions, modes):
+        eight_bits = precision == "int8"
+        own: Dtype = rest if precision == "int8" else precision
         for tiled in (False, True) if on_gpu else (False,):
-            needed = peak_bytes(footprint, dtype, candidate, tiled_vae=tiled, quantized=quantized)
+            needed = peak_bytes(footprint, own, candidate, tiled_vae=tiled, quantized=eight_bits)
             if needed <= free_bytes:
-                return Placement(device, dtype, candidate, tiled)
+                return Placement(device, own, candidate, tiled, eight_bits)
     raise OutOfMemory(
-        f"The model needs {_gb(needed)} of memory on {device} in {dtype} ({modes[-1]}), "
-        f"and {_gb(free_bytes)} are free: {_advice(on_gpu, dtype, mode)}."
+        f"The model needs {_gb(needed)} of memory on {device} in {precision} ({modes[-1]}), "
+        f"and {_gb(free_bytes)} are free: {_advice(on_gpu, precision, mode)}."
     )
 
 
@@ -95,7 +109,8 @@ def peak_bytes(
     size = BYTES[dtype]
     stored = QUANTIZED_BYTES if quantized else size
     denoiser = int((footprint.transformer + footprint.controlnet) * stored)
-    text_encoder, vae = footprint.text_encoder * size, footprint.vae * size
+    text_encoder = int(footprint.text_encoder * (QUANTIZED_TEXT_BYTES if quantized else size))
+    vae = footprint.vae * size
     denoising = LARGEST_TOKENS * footprint.width * HIDDEN_VECTORS * size
     pixels = TILE_PIXELS if tiled_vae else LARGEST_PIXELS
     decoding = pixels * footprint.vae_width * VAE_VECTORS * size
@@ -113,13 +128,13 @@ def peak_bytes(
     return peak + CONTEXT_BYTES
 
 
-def _advice(on_gpu: bool, dtype: Dtype, mode: str) -> str:
+def _advice(on_gpu: bool, precision: Precision, mode: str) -> str:
     if mode != "auto":
         return "leave ZTURBO_PLACEMENT at auto"
     if on_gpu:
         return "stop what else runs on this GPU, or use ZTURBO_MODEL=demo"
-    if dtype == "float32":
-        return "ZTURBO_DTYPE=bfloat16 halves that, and ZTURBO_MODEL=demo needs next to none"
+    if precision != "int8":
+        return "leave ZTURBO_DTYPE at auto, or use ZTURBO_MODEL=demo, which needs next to none"
     return "stop what else takes memory, or use ZTURBO_MODEL=demo"
 
 

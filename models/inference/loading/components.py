@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qw
 from transformers.utils.logging import disable_progress_bar
 
 from models.errors import CheckpointError
-from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.denoise.int8 import round_matrices
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import qwen3_names
 from models.inference.loading.half_copy import half_copy
@@ -45,11 +46,18 @@ NO_FILES = Files()
 
 
 def load_components(
-    folder: Path, dtype: torch.dtype, device: torch.device, cache: Path, files: Files = NO_FILES
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    cache: Path,
+    files: Files = NO_FILES,
+    *,
+    eight_bits: bool = False,
 ) -> Components:
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
 
-    A transformer that is stored in more than 16 bits leaves a smaller copy in `cache` for the next start.
+    With `eight_bits` the matrices of the transformer and of the text encoder are rounded as they are read. A
+    transformer that is stored in more than 16 bits leaves a smaller copy in `cache` for the next start.
     """
     # It would stand among the log's lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -58,8 +66,12 @@ def load_components(
     try:
         return Components(
             tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            text_encoder=load_text_encoder(folder / "text_encoder", files.text_encoder, dtype),
-            transformer=load_transformer(folder / "transformer", files.transformer, dtype, device, cache),
+            text_encoder=load_text_encoder(
+                folder / "text_encoder", files.text_encoder, dtype, eight_bits=eight_bits
+            ),
+            transformer=load_transformer(
+                folder / "transformer", files.transformer, dtype, device, cache, eight_bits=eight_bits
+            ),
             vae=load_vae(folder / "vae", files.vae, vae_dtype),
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
                 folder / "scheduler", local_files_only=True
@@ -77,29 +89,42 @@ def stored_transformer(folder: Path, file: Path | None, dtype: torch.dtype, cach
 
 
 def load_transformer(
-    folder: Path, file: Path | None, dtype: torch.dtype, device: torch.device, cache: Path
+    folder: Path,
+    file: Path | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    cache: Path,
+    *,
+    eight_bits: bool = False,
 ) -> Any:
     """The transformer, cast tensor by tensor: the published one is 24.6 GB of float32."""
     config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
     with torch.device("meta"):
-        model = ZImageTransformer2DModel.from_config(config)
+        model = use_own_blocks(ZImageTransformer2DModel.from_config(config))
+    if eight_bits:
+        round_blocks(model)
     stored = stored_transformer(folder, file, dtype, cache)
-    return use_own_blocks(fill(model, stored, dtype, device, source=str(file or folder)))
+    return fill(model, stored, dtype, device, source=str(file or folder))
 
 
-def load_text_encoder(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:
+def load_text_encoder(
+    folder: Path, file: Path | None, dtype: torch.dtype, *, eight_bits: bool = False
+) -> Any:
     """The text encoder with its language model head, which is its table of words."""
-    if file is None:
+    if file is None and not eight_bits:
         return Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     config = Qwen3Config.from_pretrained(folder, local_files_only=True)
     # The rotary frequencies are buffers that are in no file.
     with init_empty_weights(include_buffers=False):
         model: Any = Qwen3ForCausalLM(config)
-    stored = stored_in([file])
+    if eight_bits:
+        round_matrices(model.model)
+    files = [file] if file else folder_files(folder)
+    stored = stored_in(files)
     names = [name for name, _ in model.model.named_parameters()]
-    theirs = qwen3_names(names, config.num_hidden_layers) if file.suffix == GGUF else None
+    theirs = qwen3_names(names, config.num_hidden_layers) if files[0].suffix == GGUF else None
     weights = SingleFile(stored, ["model."], theirs)
-    fill(model.model, weights, dtype, "cpu", source=file.name, unused=("lm_head.", "output."))
+    fill(model.model, weights, dtype, "cpu", source=str(file or folder), unused=("lm_head.", "output."))
     model.tie_weights()
     return model
 

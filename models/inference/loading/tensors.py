@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError
+from models.inference.denoise.int8 import Int8Linear, round_rows
 from models.weights.header import TensorInfo, read_header
 
 NAMES_SHOWN = 3
@@ -101,14 +102,23 @@ def fill(
 ) -> Model:
     """Give every parameter of a meta model its tensor, cast to `dtype` on `device`; the model, frozen.
 
+    One whose layer is in 8 bits is rounded instead.
+
     Names that start with one of `unused` stay in the file. Raises `CheckpointError`, naming `source`, when a
     tensor is missing, has no place in the model, or has another shape.
     """
     have = {name: shape for name, shape in weights.shapes().items() if not name.startswith(unused)}
-    want = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    rounded = {name: layer for name, layer in model.named_modules() if isinstance(layer, Int8Linear)}
+    scales = {f"{name}.scale" for name in rounded}
+    want = {
+        name: tuple(parameter.shape) for name, parameter in model.named_parameters() if name not in scales
+    }
     check_shapes(have, want, source)
     for name in want:
         owner, _, leaf = name.rpartition(".")
+        if owner in rounded:
+            rounded[owner].fill(*(part.to(device) for part in round_rows(weights.read(name).float())))
+            continue
         tensor = weights.read(name).to(device=device, dtype=dtype)
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
     return model.eval()

@@ -26,13 +26,24 @@ def open_lora(lora: LoraFile) -> safe_open:
         raise LoraError(f'LoRA "{lora.name}" cannot be read any more: {error}.') from error
 
 
+def low_rank(delta: Delta, file: Tensors, scale: float) -> tuple[Tensor, Tensor]:
+    """A `lora` delta's factors: down (rank, in), and up (out, rank) with every scale worked in."""
+    rows = slice(*delta.rows) if delta.rows else slice(None)
+    up = file.get_tensor(delta.factors["up"])[rows].float() * (scale * _scaling(delta, file))
+    return file.get_tensor(delta.factors["down"]).float(), up
+
+
+def _scaling(delta: Delta, file: Tensors) -> float:
+    return delta.scaling if delta.alpha is None else file.get_tensor(delta.alpha).item() / delta.rank
+
+
 def add_delta(total: Tensor, delta: Delta, file: Tensors, scale: float) -> None:
     """Add `scale` times the delta to `total` in place; `total` is float32 and has the parameter's shape."""
 
     def factor(name: str) -> Tensor:
         return file.get_tensor(delta.factors[name]).to(total.device).float()
 
-    scale *= delta.scaling if delta.alpha is None else file.get_tensor(delta.alpha).item() / delta.rank
+    scale *= _scaling(delta, file)
     rows = slice(*delta.rows) if delta.rows else slice(None)
     if delta.kind == "lora":
         total.addmm_(factor("up")[rows], factor("down"), alpha=scale)

@@ -3,6 +3,11 @@
 A merge costs nothing per denoising step and leaves every weight's address as it was, so compiled code and
 graphs stay good. The weights that a set of LoRAs touches are kept as they were, and every set is merged anew
 from those copies: nothing is ever subtracted.
+
+Most of a LoRA's changes are smaller than a step of 8 bits. Beside a weight in 8 bits its factors are
+multiplied on their own, so that no rounding takes anything from them and a set is changed in no time; a
+change without such factors (LoKr, LoHa, whole differences) is added to the weight as its file has it, and
+rounded with it.
 """
 
 from collections import defaultdict
@@ -15,10 +20,10 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from models.errors import LoraError
-from models.inference.device.quantization import is_quantized, store, tensors_of
+from models.inference.denoise.int8 import Int8Linear
 from models.inference.loading.tensors import Source
 from models.inference.lora.delta import Delta
-from models.inference.lora.merge import add_delta, all_finite, first_bad_key, open_lora
+from models.inference.lora.merge import Tensors, add_delta, all_finite, first_bad_key, low_rank, open_lora
 from models.inference.lora.plan import LoraPlan, plan_file
 from models.job import AppliedLora, LoraFile
 
@@ -27,6 +32,8 @@ KEPT_PLANS = 32
 GPU_RESERVE = 6 * 2**30
 """Bytes of a GPU that the pristine copies leave free: activations and decoding of the largest picture."""
 
+Changes = list[tuple[str, float, Delta]]
+"""What the LoRAs of a set do to one weight: their sha256, scale and change."""
 MergeSet = tuple[tuple[str, float], ...]
 """The sha256 and scale of each LoRA, sorted: their order in a request makes no difference to any bit."""
 
@@ -46,6 +53,12 @@ class LoraStack:
     def __init__(self, transformer: nn.Module, originals: Source | None = None) -> None:
         self._transformer = transformer
         self._originals = originals
+        self._rounded = {
+            f"{name}.weight": layer
+            for name, layer in transformer.named_modules()
+            if isinstance(layer, Int8Linear)
+        }
+        self._changed: set[str] = set()
         self._plans: dict[str, LoraPlan] = {}
         self._pristine: dict[str, Tensor] = {}
         self._merged: MergeSet | None = ()
@@ -83,14 +96,16 @@ class LoraStack:
     @torch.no_grad()
     def _merge(self, wanted: MergeSet, known: Mapping[str, tuple[LoraFile, LoraPlan]]) -> None:
         weights = dict(self._transformer.named_parameters())
-        changes: dict[str, list[tuple[str, float, Delta]]] = defaultdict(list)
+        changes: dict[str, Changes] = defaultdict(list)
         for sha256, scale in wanted:
             for delta in known[sha256][1].deltas:
                 changes[delta.parameter].append((sha256, scale, delta))
+        rounded = {name: changes.pop(name) for name in self._rounded.keys() & changes.keys()}
         self._check_mergeable({name: weights[name] for name in changes})
 
         self._merged = None  # until the end the weights are a mixture; an exception may come at any line
         try:
+            self._restore_rounded()
             self._restore(self._pristine.keys() - changes.keys())
             self._keep({name: weights[name] for name in changes.keys() - self._pristine.keys()})
             with ExitStack() as files:
@@ -99,10 +114,15 @@ class LoraStack:
                     total = self._pristine[name].to(weights[name].device).to(torch.float32, copy=True)
                     for sha256, scale, delta in deltas:
                         add_delta(total, delta, opened[sha256], scale)
-                    store(weights[name], total)
-                if not all_finite(part for name in changes for part in tensors_of(weights[name])):
+                    weights[name].copy_(total)
+                for name, deltas in rounded.items():
+                    self._change_rounded(name, deltas, opened)
+                changed: list[Tensor] = [weights[name] for name in changes]
+                changed += [part for name in rounded for part in self._rounded[name].changed]
+                if not all_finite(changed):
                     raise LoraError(_blame(known.values(), opened))
         except BaseException:
+            self._restore_rounded()
             self._restore(list(self._pristine))
             self._merged = ()
             raise
@@ -110,8 +130,7 @@ class LoraStack:
 
     def _check_mergeable(self, weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():
-            known = self._originals is not None if is_quantized(weight) else type(weight) is nn.Parameter
-            if not known or weight.dtype not in DTYPES:
+            if type(weight) is not nn.Parameter or weight.dtype not in DTYPES:
                 raise LoraError(
                     f"LoRAs cannot be merged into quantized weights ({name} is stored as {weight.dtype}): "
                     "run the server with weights in bfloat16, float16 or float32."
@@ -123,24 +142,39 @@ class LoraStack:
                 )
 
     def _keep(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy weights before their first change: beside them, or to host memory where the GPU is short.
-
-        A weight in 8 bits is read again from its file instead, to host memory.
-        """
-        on_gpu = [weight for weight in weights.values() if weight.is_cuda and not is_quantized(weight)]
+        """Copy weights before their first change: beside them, or to host memory where the GPU is short."""
+        on_gpu = [weight for weight in weights.values() if weight.is_cuda]
         needed = sum(weight.nbytes for weight in on_gpu) + GPU_RESERVE
         cramped = bool(on_gpu) and torch.cuda.mem_get_info(on_gpu[0].device)[0] < needed
         for name, weight in weights.items():
-            if self._originals is not None and is_quantized(weight):
-                self._pristine[name] = self._originals.read(name).to(weight.dtype)
-                continue
             self._pristine[name] = weight.detach().to("cpu" if cramped else weight.device, copy=True)
 
     def _restore(self, names: Iterable[str]) -> None:
         weights = dict(self._transformer.named_parameters())
         for name in names:
-            store(weights[name], self._pristine[name])
+            weights[name].copy_(self._pristine[name])
             del self._pristine[name]
+
+    def _change_rounded(self, name: str, deltas: Changes, files: Mapping[str, Tensors]) -> None:
+        layer = self._rounded[name]
+        self._changed.add(name)
+        if all(delta.kind == "lora" for _, _, delta in deltas):
+            factors = [low_rank(delta, files[sha256], scale) for sha256, scale, delta in deltas]
+            dtype, device = self._transformer.get_parameter("x_pad_token").dtype, layer.weight.device
+            downs, ups = zip(*factors, strict=True)
+            layer.put_beside(torch.cat(downs).to(device, dtype), torch.cat(ups, 1).to(device, dtype))
+            return
+        if self._originals is None:
+            raise LoraError(f"LoRAs cannot be merged into {name}, whose file is not at hand.")
+        total = self._originals.read(name).to(torch.float32, copy=True)
+        for sha256, scale, delta in deltas:
+            add_delta(total, delta, files[sha256], scale)
+        layer.replace(total)
+
+    def _restore_rounded(self) -> None:
+        for name in self._changed:
+            self._rounded[name].restore()
+        self._changed.clear()
 
 
 def _blame(known: Iterable[tuple[LoraFile, LoraPlan]], opened: Mapping[str, safe_open]) -> str:

@@ -42,10 +42,10 @@ def test_placement_on_a_gpu_goes_by_what_is_free(card_gib: int, footprint: Footp
 
 @pytest.mark.parametrize(
     ("card_gib", "mode"),
-    [(24, "resident"), (16, "model-offload"), (12, "model-offload"), (8, "block-offload")],
+    [(24, "resident"), (16, "resident"), (12, "model-offload"), (8, "block-offload")],
 )
 def test_eight_bits_keep_more_on_a_small_card(card_gib: int, mode: str) -> None:
-    assert decide("cuda", int(card_gib * GIB * 0.97), PUBLISHED, quantized=True).mode == mode
+    assert decide("cuda", int(card_gib * GIB * 0.97), PUBLISHED, "int8").mode == mode
 
 
 def test_autoencoder_works_in_tiles_only_where_the_largest_picture_does_not_fit_whole() -> None:
@@ -65,6 +65,12 @@ def test_cpu_takes_float32_and_the_demo_model_fits_anywhere() -> None:
     assert decide("cpu", 2 * GIB, DEMO) == Placement("cpu", "float32", "resident")
 
 
+def test_cpu_takes_eight_bits_where_floats_do_not_fit() -> None:
+    for free, precision in ((80, "float32"), (23, "int8")):
+        assert decide("cpu", free * GIB, PUBLISHED).precision == precision
+    assert decide("cpu", 32 * GIB, PUBLISHED, rest="float32").dtype == "float32"
+
+
 def test_apple_gpu_takes_bfloat16_and_keeps_everything_resident() -> None:
     assert decide("mps", 64 * GIB, PUBLISHED) == Placement("mps", "bfloat16", "resident")
 
@@ -77,7 +83,8 @@ def test_what_is_asked_for_is_done() -> None:
 @pytest.mark.parametrize(
     ("device", "free", "options", "advice"),
     [
-        ("cpu", 23 * GIB, {}, "ZTURBO_DTYPE=bfloat16 halves that"),
+        ("cpu", 12 * GIB, {}, "use ZTURBO_MODEL=demo"),
+        ("cpu", 23 * GIB, {"dtype": "bfloat16"}, "leave ZTURBO_DTYPE at auto"),
         ("cuda", 3 * GIB, {}, "stop what else runs on this GPU"),
         ("cuda", 16 * GIB, {"mode": "resident"}, "leave ZTURBO_PLACEMENT at auto"),
     ],

@@ -1,0 +1,242 @@
+"""Matrices in 8 bits and their products in integers: half the memory of 16 bits, and half the time on a CPU.
+
+A weight has one scale for each of its rows, and a token, while it is multiplied, one of its own: both scales
+are taken out of the sums. Tokens go through in chunks that stay in the processor's cache, so that rounding
+and rescaling cost little beside the products and need no compiler.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import product
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LARGEST = 127
+"""The largest of the 8-bit numbers; -128 is not used, so that zero is the middle."""
+CHUNK = 256
+"""Tokens at a time on a CPU. Fewer make the products slower; more leave the cache."""
+WIDE = 16
+"""Columns of the feed-forward's inner tensor that are not rounded: those with the largest values. A few are a
+thousand times the others, and with one scale for all of a token nothing would be left of the others."""
+WIDE_LAYERS = ("w2", "down_proj")
+"""The layers that have such an inner tensor for input, in the transformer and in the text encoder."""
+LEAST_CUDA_ROWS = 32
+"""cuBLAS takes no fewer than 17 rows."""
+INTEGER_CAPABILITY = (7, 5)
+"""The first compute capability of NVIDIA's with integer matrix units."""
+
+
+class Rounded(NamedTuple):
+    """Tokens in 8 bits: `values` (tokens, width) times `scale` (tokens, 1), and `exact`, as they were."""
+
+    values: Tensor
+    scale: Tensor
+    exact: Tensor
+
+
+class Int8Linear(nn.Module):
+    """A linear layer without bias, its weight `weight` (out, in), int8, times `scale` (out, 1), float32.
+
+    `down` (rank, in) and `up` (out, rank), in the type of the tokens, are LoRAs that are multiplied beside
+    it.
+    With `wide` the columns of its input that have the largest values are not rounded.
+    """
+
+    down: Tensor | None
+    up: Tensor | None
+
+    def __init__(self, weight: Tensor, scale: Tensor, *, wide: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.wide = wide and weight.shape[1] > 2 * WIDE
+        self.register_buffer("down", None, persistent=False)
+        self.register_buffer("up", None, persistent=False)
+        self._plain: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, layer: nn.Linear, *, wide: bool) -> Self:
+        """What a layer becomes; one on the meta device gets its numbers later, by `fill`."""
+        if layer.weight.is_meta:
+            rows = layer.out_features
+            numbers = torch.empty_like(layer.weight, dtype=torch.int8), torch.empty(rows, 1, device="meta")
+        else:
+            numbers = round_rows(layer.weight.detach())
+        return cls(*numbers, wide=wide)
+
+    @property
+    def out_features(self) -> int:
+        return self.weight.shape[0]
+
+    def fill(self, weight: Tensor, scale: Tensor) -> None:
+        """Give a layer on the meta device its numbers."""
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+
+    def replace(self, weight: Tensor) -> None:
+        """Round another weight, and keep the numbers there are for `restore`."""
+        self._plain = self._plain or (self.weight.data, self.scale.data)
+        device = self.weight.device
+        self.weight.data, self.scale.data = (part.to(device) for part in round_rows(weight))
+
+    def put_beside(self, down: Tensor, up: Tensor) -> None:
+        """Multiply these factors beside the weight."""
+        self.down, self.up = down, up
+
+    @property
+    def changed(self) -> list[Tensor]:
+        """What `replace` and `put_beside` have put here."""
+        beside = [part for part in (self.down, self.up) if part is not None]
+        return [*beside, self.scale] if self._plain is not None else beside
+
+    def restore(self) -> None:
+        """Take out what `replace` and LoRAs have changed, bit for bit."""
+        self.down = self.up = None
+        if self._plain is not None:
+            device = self.weight.device
+            self.weight.data, self.scale.data = (part.to(device) for part in self._plain)
+            self._plain = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (…, in) to (…, out), in the type they have."""
+        if in_integers(self, x):
+            return project(x, self)[0]
+        output = F.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype))
+        if self.down is None or self.up is None:
+            return output
+        return output + _low_rank(x, self.down, self.up)
+
+    def multiply(self, tokens: Tensor) -> Tensor:
+        """The product with (tokens, in) as float32; see `multiply_rounded`."""
+        if not self.wide:
+            return self.multiply_rounded(_rounded(tokens))
+        columns = tokens.abs().amax(0).topk(WIDE).indices
+        wide, rest = tokens[:, columns].float(), tokens.index_fill(1, columns, 0)
+        weight = self.weight[:, columns].float().mul_(self.scale)
+        sums = self.multiply_rounded(Rounded(*round_rows(rest), tokens))
+        return sums.addmm_(wide, weight.t())
+
+    def multiply_rounded(self, tokens: Rounded) -> Tensor:
+        sums = _integer_product(tokens.values, self.weight).float().mul_(self.scale.t()).mul_(tokens.scale)
+        if self.down is None or self.up is None:
+            return sums
+        return sums.add_(_low_rank(tokens.exact, self.down, self.up))
+
+
+def round_matrices(module: nn.Module) -> None:
+    """Put every linear layer without bias in 8 bits."""
+    for name, layer in list(module.named_children()):
+        if isinstance(layer, nn.Linear) and len([*layer.parameters()]) == 1:
+            setattr(module, name, Int8Linear.of(layer, wide=name in WIDE_LAYERS))
+        else:
+            round_matrices(layer)
+
+
+def round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row as int8 numbers and the factor, float32, that makes them `values` again, (rows, 1)."""
+    largest = values.abs().amax(-1, keepdim=True).float().clamp_min_(torch.finfo(torch.float32).tiny)
+    whole = values.to(torch.float32, copy=True).mul_(LARGEST / largest).round_()
+    return whole.to(torch.int8), largest.div_(LARGEST)
+
+
+def project(x: Tensor, *layers: Any) -> list[Tensor]:
+    """What several linear layers make of the same tokens (…, in), which are rounded once for all."""
+    if not all(in_integers(layer, x) for layer in layers):
+        return [layer(x) for layer in layers]
+    tokens = x.flatten(0, -2)
+    outputs = [x.new_empty(len(tokens), layer.out_features) for layer in layers]
+    for rows in _chunks(tokens):
+        if len(layers) == 1:
+            outputs[0][rows] = layers[0].multiply(tokens[rows])
+            continue
+        rounded = _rounded(tokens[rows])
+        for output, layer in zip(outputs, layers, strict=True):
+            output[rows] = layer.multiply_rounded(rounded)
+    return [output.view(*x.shape[:-1], -1) for output in outputs]
+
+
+def feed_forward(w1: Int8Linear, w2: Int8Linear, w3: Int8Linear, x: Tensor) -> Tensor:
+    """`w2(silu(w1(x)) * w3(x))` of tokens (…, in): what lies between is never whole in memory."""
+    tokens = x.flatten(0, -2)
+    output = torch.empty_like(tokens)
+    for rows in _chunks(tokens):
+        rounded = _rounded(tokens[rows])
+        inner = F.silu(w1.multiply_rounded(rounded), inplace=True).mul_(w3.multiply_rounded(rounded))
+        output[rows] = w2.multiply(inner)
+    return output.view(*x.shape[:-1], -1)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention of (batch, heads, tokens, width), as (batch, tokens, heads * width), on a CPU.
+
+    Scores are products of 8-bit numbers, kept in float32: exacter than scores in bfloat16. The mean of the
+    keys, which adds the same to all scores of a query, is taken off before rounding (SageAttention,
+    2410.02367). Chunk by chunk of the queries, with all keys at once, it is faster than PyTorch's own.
+    """
+    output = value.transpose(1, 2).contiguous()
+    for picture, head in product(range(query.shape[0]), range(query.shape[1])):
+        queries, query_scale = round_rows(query[picture, head])
+        keys, key_scale = round_rows(key[picture, head] - key[picture, head].mean(0))
+        key_scale.mul_(query.shape[-1] ** -0.5)
+        values = value[picture, head].contiguous()
+        for rows in _chunks(queries):
+            scores = _integer_product(queries[rows], keys).float().mul_(key_scale.t()).mul_(query_scale[rows])
+            output[picture, rows, head] = scores.softmax(-1).to(values.dtype) @ values
+    return output.flatten(2)
+
+
+def in_integers(layer: nn.Module, x: Tensor) -> bool:
+    """True where a layer is in 8 bits and this device multiplies them faster than it would widen them."""
+    if not isinstance(layer, Int8Linear):
+        return False
+    # A compiler cannot see a clock; what it makes of integers is fast.
+    return torch.compiler.is_compiling() or _has_fast_integers(x.device)
+
+
+def _low_rank(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    return F.linear(F.linear(x.to(down.dtype), down), up)
+
+
+@lru_cache
+def _has_fast_integers(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= INTEGER_CAPABILITY
+    if device.type != "cpu":
+        return False
+    numbers = torch.ones(CHUNK, 1024, dtype=torch.int8)
+    floats = numbers.float()
+    return seconds(lambda: _integer_product(numbers, numbers)) < seconds(lambda: floats @ floats.t())
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """The least of three, after one that sets things up."""
+    work()
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _rounded(tokens: Tensor) -> Rounded:
+    return Rounded(*round_rows(tokens), tokens)
+
+
+def _chunks(tokens: Tensor) -> Iterator[slice]:
+    # Elsewhere memory is fast, and short products are slow.
+    parts = max(round(len(tokens) / CHUNK), 1) if tokens.device.type == "cpu" else 1
+    size = -(-len(tokens) // parts)
+    for first in range(0, len(tokens), size):
+        yield slice(first, first + size)
+
+
+def _integer_product(values: Tensor, weight: Tensor) -> Tensor:
+    missing = LEAST_CUDA_ROWS - len(values)
+    if values.is_cuda and missing > 0:
+        return torch._int_mm(F.pad(values, (0, 0, 0, missing)), weight.t())[:-missing]
+    return torch._int_mm(values, weight.t())
