@@ -6,16 +6,17 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from app.auth import Owner
-from app.deps import HasRoom, LinksDep, SecretDep, SettingsDep, StorageDep
+from app.deps import HasRoom, LinksDep, RequestsDep, SecretDep, SettingsDep, StorageDep
 from app.errors import NothingHere, bad_field, bad_input
 from app.fal import bodies
 from app.http.body import read_bytes, read_json
-from app.http.multipart import keep_picture
+from app.http.multipart import take_upload
 from models.schema.fields import InputModel
 from models.schema.inputs import read_input
 from worker.inputs.decode import FORMATS
@@ -65,16 +66,19 @@ async def upload(
     settings: SettingsDep,
     secret: SecretDep,
     storage: StorageDep,
+    requests: RequestsDep,
     links: LinksDep,
 ) -> dict[str, str]:
     """Keep the picture that the body is; as `POST /v1/files`, the same bytes again give the same URL."""
     data = await read_bytes(request, settings.max_image_bytes)
-    kept = await keep_picture(partial(keep_upload, data, owner, secret, storage))
+    kept = await take_upload(partial(keep_upload, data, owner, secret, storage), owner, requests, storage)
     return {"access_url": links.file(kept.file_id, kept.name)}
 
 
 @router.post(f"{bodies.REST_PATH}/storage/upload/initiate")
-async def initiate_upload(request: Request, secret: SecretDep, links: LinksDep) -> dict[str, str]:
+async def initiate_upload(
+    request: Request, owner: Owner, secret: SecretDep, links: LinksDep
+) -> dict[str, str]:
     """Where to put a file, without a token, and under which URL it will then be."""
     try:
         announced, _ = await read_json(request, MAX_ASKED_BYTES, partial(read_input, Announced))
@@ -82,7 +86,8 @@ async def initiate_upload(request: Request, secret: SecretDep, links: LinksDep) 
         raise bad_input(error) from None
     name = _name(announced)
     file_id, expires = new_file_id(), int(time.time()) + UPLOAD_SECONDS
-    signed = f"until={expires}&signature={_sign(secret, file_id, name, expires)}"
+    signature = _sign(secret, file_id, name, owner, expires)
+    signed = urlencode({"owner": owner, "until": expires, "signature": signature})
     return {
         "upload_url": f"{links.base}{upload_router.prefix}/{file_id}/{name}?{signed}",
         "file_url": links.file(file_id, name),
@@ -97,16 +102,18 @@ async def put_file(
     settings: SettingsDep,
     secret: SecretDep,
     storage: StorageDep,
+    requests: RequestsDep,
+    owner: str = "",
     until: int = 0,
     signature: str = "",
 ) -> dict[str, Any]:
     """Take the file of a URL that `initiate_upload` gave out: the signature in it is the permission."""
     if until < time.time() or not hmac.compare_digest(
-        _sign(secret, file_id, name, until).encode(), signature.encode()
+        _sign(secret, file_id, name, owner, until).encode(), signature.encode()
     ):
         raise NothingHere("This URL takes no file, or no longer; ask for another one.")
     data = await read_bytes(request, settings.max_image_bytes)
-    await keep_picture(partial(put_upload, data, file_id, name, storage))
+    await take_upload(partial(put_upload, data, file_id, name, storage), owner, requests, storage)
     return {}
 
 
@@ -119,5 +126,5 @@ def _name(announced: Announced) -> str:
     return name
 
 
-def _sign(secret: Secret, file_id: str, name: str, until: int) -> str:
-    return secret.derive("fal upload", file_id, name, str(until)).hex()
+def _sign(secret: Secret, file_id: str, name: str, owner: str, until: int) -> str:
+    return secret.derive("fal upload", file_id, name, owner, str(until)).hex()

@@ -10,9 +10,14 @@ from starlette.requests import Request
 
 from app.errors import bad_field
 from app.http.body import chunks, in_time
+from models.errors import DiskFull
 from worker.errors import ImageError
+from worker.inputs.uploads import Upload
+from worker.queue.requests import RequestStore
+from worker.storage.pictures import Storage
 
 T = TypeVar("T")
+U = TypeVar("U", bound=Upload | None)
 
 ENVELOPE_BYTES = 65_536
 """What the boundaries, headers and other fields around a file may take."""
@@ -44,6 +49,22 @@ async def read_file(request: Request, field: str, limit: int) -> bytes:
         return await file.read()
     finally:
         await form.close()
+
+
+async def take_upload(keep: Callable[[], U], owner: str, requests: RequestStore, storage: Storage) -> U:
+    """Has `keep` keep an upload, and count towards what `owner` keeps, unless one is there (None).
+
+    Raises what `keep_picture` does, StoreUnavailable, and DiskFull beyond what one key may keep.
+    """
+    spare = await to_thread.run_sync(storage.spare_bytes)
+    upload = await keep_picture(keep)
+    if upload is not None:
+        try:
+            await requests.count_upload(owner, upload.file_id, upload.size, spare)
+        except DiskFull:
+            await to_thread.run_sync(storage.delete, upload.file_id)
+            raise
+    return upload
 
 
 async def keep_picture(keep: Callable[[], T]) -> T:

@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from app.auth import Owner
-from app.deps import HasRoom, LinksDep, SecretDep, SettingsDep, StorageDep
-from app.http.multipart import keep_picture, read_file
+from app.deps import HasRoom, LinksDep, RequestsDep, SecretDep, SettingsDep, StorageDep
+from app.http.multipart import read_file, take_upload
 from app.routes.files import CONTENT_TYPES
 from app.schemas import FileBody, errors_answered
 from worker.inputs.uploads import keep_upload
@@ -39,11 +39,12 @@ async def upload_file(
     settings: SettingsDep,
     secret: SecretDep,
     storage: StorageDep,
+    requests: RequestsDep,
     links: LinksDep,
 ) -> FileBody:
     """Keep a picture; the answer's `url` is good as `image_url`. The same bytes again give the same URL."""
     data = await read_file(request, "file", settings.max_image_bytes)
-    upload = await keep_picture(partial(keep_upload, data, owner, secret, storage))
+    upload = await take_upload(partial(keep_upload, data, owner, secret, storage), owner, requests, storage)
     return FileBody(
         url=links.file(upload.file_id, upload.name),
         file_id=upload.file_id,

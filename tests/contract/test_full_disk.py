@@ -23,11 +23,11 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def refused(answer: httpx.Response) -> None:
+def refused(answer: httpx.Response, why: str = "GB free") -> None:
     assert answer.status_code == 507, answer.text
     body = answer.json()
     assert body["error_code"] == 507001
-    assert "GB free" in body["error_message"]
+    assert why in body["error_message"]
     assert body["detail"] == body["message"] == body["error_message"]
     # Nobody is told to send the same again by itself.
     assert "retry-after" not in answer.headers
@@ -75,3 +75,33 @@ async def test_request_that_needs_no_room_is_taken_and_its_picture_kept(
     file_id = new_file_id()
     Storage(open_objects(settings)).put(file_id, "image.png", picture())
     assert (await http.get(f"/v1/files/{file_id}/image.png")).content == picture()
+
+
+async def test_one_key_has_half_of_the_disk_over_every_dialect(
+    http: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = picture(), picture(colour="red")
+    monkeypatch.setattr("models.disk.spare_bytes", lambda folder: 2 * len(first))
+    asked = {"content_type": "image/png", "file_name": "a.png"}
+    place = (await http.post("/fal/rest/storage/upload/initiate", json=asked)).json()["upload_url"]
+    other = (await http.post("/fal/rest/storage/upload/initiate", json=asked)).json()["upload_url"]
+    assert (await http.put(place, content=first)).status_code == 200
+    half = "more than half of the disk that can be used"
+    for _ in range(2):
+        refused(await upload(http, second), half)
+        refused(await http.post("/fal/cdn/files/upload", content=second), half)
+        refused(await http.put(other, content=second), half)
+        refused(await http.post(SUBMIT, json=DOCUMENTED_INPUT | {"image_url": PICTURE}), half)
+    assert len(list(settings.data_dir.rglob("upload.png"))) == 1
+    assert not list(settings.data_dir.rglob("image_url.txt"))
+    # Its file is there already, and is counted once.
+    assert (await http.put(place, content=second)).status_code == 200
+    monkeypatch.undo()
+    assert (await upload(http, second)).status_code == 200
+
+
+async def test_owner_in_the_url_that_takes_a_file_cannot_be_changed(http: httpx.AsyncClient) -> None:
+    asked = {"content_type": "image/png", "file_name": "a.png"}
+    place = (await http.post("/fal/rest/storage/upload/initiate", json=asked)).json()["upload_url"]
+    assert "owner=local&" in place
+    assert (await http.put(place.replace("owner=local", "owner=bob"), content=picture())).status_code == 404

@@ -32,17 +32,20 @@ def keep_upload(data: bytes, owner: str, secret: Secret, storage: Storage) -> Up
     return Upload(file_id, name, len(data))
 
 
-def put_upload(data: bytes, file_id: str, name: str, storage: Storage) -> None:
-    """Keeps a picture under an id and a name that were given out before it came; what is there stays.
+def put_upload(data: bytes, file_id: str, name: str, storage: Storage) -> Upload | None:
+    """Keeps a picture under an id and a name that were given out before it came.
 
+    What is there stays; then the answer is None.
     Raises ImageError, also for a picture of another type than the name says, StorageError and DiskFull.
     """
     kind = _format(data)
     if name != f"upload.{kind}":
         raise ImageError(f"file: this is a picture of type {kind}, and was announced as {name}.")
-    if storage.read(file_id, name) is None:
-        storage.check_room(len(data))
-        storage.put(file_id, name, data)
+    if storage.read(file_id, name) is not None:
+        return None
+    storage.check_room(len(data))
+    storage.put(file_id, name, data)
+    return Upload(file_id, name, len(data))
 
 
 def _format(data: bytes) -> str:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import redis.asyncio
 from pydantic_core import to_json
 
-from worker.config import WorkerSettings
+from models.errors import DiskFull
+from worker.config import DAY_SECONDS, WorkerSettings
 from worker.errors import KeyReused, Refused
 from worker.queue import keys, scripts
 from worker.queue.changes import Changes
@@ -27,12 +28,17 @@ from worker.queue.scripts import AsyncScripts, Cancellation, NotQueued, Queued
 from worker.queue.stats import Stats, read_stats
 from worker.storage import location
 from worker.storage.backend import open_objects
-from worker.storage.workspace import Workspace, holds_picture
+from worker.storage.workspace import Detached, Workspace, holds_picture
 
 log = logging.getLogger(__name__)
 
 KEY_SECONDS = 86_400
 """How long an Idempotency-Key stands for the request that it made."""
+
+SHARE_FULL = (
+    "This key's uploads and the pictures in its unfinished requests would take up more than half of the disk "
+    "that can be used; send it when requests of this key have ended, or its uploads have expired."
+)
 
 LIST_BATCH = 100
 """Records read at once while a list looks for those in one state."""
@@ -107,18 +113,18 @@ class RequestStore:
 
         The same id again changes nothing, so a submit whose answer was lost can be repeated. `input` is JSON
         as `model_dump(mode="json")` gives it. Raises Refused, KeyReused when the key was used with another
-        digest in the last 24 hours, StorageError, and DiskFull when
-        there is no room for the picture in it.
+        digest in the last 24 hours, StorageError, and DiskFull when there is no room for the picture in it,
+        or none that one key may have.
         """
         if not REQUEST_ID.fullmatch(request_id):
             raise ValueError(f"not a request id: {request_id!r}")
-        slim = input
+        kept = Detached(input)
         if holds_picture(input):
-            slim = await asyncio.to_thread(self._workspace.detach_image, request_id, input)
+            kept = await asyncio.to_thread(self._workspace.detach_image, request_id, input)
         fields = {
             "version": str(RECORD_VERSION),
             "model_id": model_id,
-            "input": to_json(slim).decode(),
+            "input": to_json(kept.body).decode(),
             "warnings": to_json(warnings).decode(),
         }
         if webhook:
@@ -132,11 +138,13 @@ class RequestStore:
             most=self._settings.max_queue,
             most_of_owner=self._settings.max_queue_per_key or 0,
             most_in_minute=self._settings.max_submits_per_minute or 0,
+            size=kept.size,
+            spare=kept.spare,
             fields=fields,
         )
         async with self._gate:
             answer = await self._scripts.run(call)
-        if slim is not input and not (isinstance(answer, Queued) and answer.id == request_id):
+        if kept.size and not (isinstance(answer, Queued) and answer.id == request_id):
             await asyncio.to_thread(self._workspace.remove, request_id)
         if isinstance(answer, NotQueued):
             raise self._refusal(answer)
@@ -144,11 +152,26 @@ class RequestStore:
             await self._ring("io")
         return Taken(answer.id, answer.ahead)
 
-    def _refusal(self, answer: NotQueued) -> Refused | KeyReused:
+    async def count_upload(self, owner: str, file_id: str, size: int, spare: int | None) -> None:
+        """Counts a file of `size` bytes towards what its owner keeps here, until it expires.
+
+        `spare` is what callers might have sent just before it. Raises DiskFull when one key may not have so
+        much of that.
+        """
+        keep_ms = int(self._settings.retention_days * DAY_SECONDS * 1000)
+        call = scripts.count_upload(owner=owner, file_id=file_id, size=size, spare=spare, keep_ms=keep_ms)
+        async with self._gate:
+            has_room = await self._scripts.run(call)
+        if not has_room:
+            raise DiskFull(SHARE_FULL)
+
+    def _refusal(self, answer: NotQueued) -> Refused | KeyReused | DiskFull:
         settings = self._settings
         match answer.why:
             case "key_reused":
                 return KeyReused("Idempotency-Key: this key was used for another body in the last 24 hours.")
+            case "no_room":
+                return DiskFull(SHARE_FULL)
             case "line_full":
                 reason = f"{settings.max_queue} requests are waiting already"
             case "share_full":

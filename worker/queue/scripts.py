@@ -40,7 +40,7 @@ class Queued(NamedTuple):
 
 
 class NotQueued(NamedTuple):
-    why: Literal["line_full", "share_full", "too_fast", "key_reused"]
+    why: Literal["line_full", "share_full", "too_fast", "no_room", "key_reused"]
     seconds: int = 0
     """Time until it is likely to be taken; 0 where waiting does not help."""
 
@@ -89,15 +89,27 @@ def submit(
     most: int,
     most_of_owner: int = 0,
     most_in_minute: int = 0,
+    size: int = 0,
+    spare: int | None = None,
     fields: Mapping[str, Sent],
 ) -> Call[Queued | NotQueued]:
     """Puts a request in line, unless one with this id is there or `key` stands for one.
 
     `key` is the owner's own for this submit ("": none) and `digest` of what it stands for, for `key_seconds`.
     `most` requests may be in line, `most_of_owner` of this owner; `most_in_minute` is how many this owner may
-    submit (0: any number, the last two). `fields` are the record's beside those that the script writes.
+    submit (0: any number, the last two). `size` is the bytes of the picture in the request, `spare` those
+    that the store could take before it (None: any number); half of what it can take is for one owner.
+    `fields` are the record's beside those that the script writes.
     """
     return Call("submit", locals(), _read_submit)
+
+
+def count_upload(*, owner: str, file_id: str, size: int, spare: int | None, keep_ms: int) -> Call[bool]:
+    """Counts an upload towards what its owner keeps, for so long from now; False when there is no room.
+
+    `size` and `spare` are as in `submit`. What is counted already is not refused.
+    """
+    return Call("count_upload", locals(), bool)
 
 
 def next(
@@ -198,7 +210,7 @@ def delivered(*, id: str, number: int, attempt: str, pause_ms: int | None) -> Ca
 
 
 _ALL: tuple[Callable[..., Call[Any]], ...] = (
-    submit, next, beat, advance, close, release, cancel, delete, expired,
+    submit, count_upload, next, beat, advance, close, release, cancel, delete, expired,
     reap, declare_dead, turn, register, workers, due, delivered,
 )  # fmt: skip
 FUNCTIONS = {function.__name__: function for function in _ALL}

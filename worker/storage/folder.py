@@ -55,6 +55,9 @@ class FolderObjects:
     def check_room(self, size: int) -> None:
         disk.check_room(self._root, size)
 
+    def spare_bytes(self) -> int | None:
+        return disk.spare_bytes(self._root)
+
 
 def _fault(what: str, error: OSError) -> StorageError:
     # Without the path: the caller reads this.

@@ -38,6 +38,9 @@ class Objects(Protocol):
     def check_room(self, size: int) -> None:
         """Raises DiskFull when a disk of this machine has no room for `size` bytes that a caller sends."""
 
+    def spare_bytes(self) -> int | None:
+        """What callers may still send, above the floor of free disk; None: there is no end to it."""
+
 
 @runtime_checkable
 class SharedObjects(Objects, Protocol):

@@ -42,6 +42,10 @@ class Storage:
         """Raises DiskFull when there is no room for `size` bytes that a caller sends."""
         self._objects.check_room(size)
 
+    def spare_bytes(self) -> int | None:
+        """What callers may still send; None: there is no end to it."""
+        return self._objects.spare_bytes()
+
     def check(self) -> None:
         """Returns if the place answers."""
         self._objects.get(f"{FOLDER}/probe")

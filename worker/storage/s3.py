@@ -83,6 +83,9 @@ class S3Objects(SharedObjects):
     def check_room(self, size: int) -> None:
         """A bucket has no end."""
 
+    def spare_bytes(self) -> int | None:
+        return None
+
     def send_file(self, key: str, path: Path, fresh_seconds: float) -> None:
         found = self._patiently(lambda: obstore.head(self._store, key))
         if found is None or time.time() - found["last_modified"].timestamp() > fresh_seconds:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,19 +40,28 @@ def holds_picture(body: Mapping[str, Any]) -> bool:
     return len(url) > INLINE_CHARACTERS and url[:5].lower() == "data:"
 
 
+class Detached(NamedTuple):
+    """An input whose picture is kept aside."""
+
+    body: dict[str, Any]
+    """The input without it."""
+    size: int = 0
+    """Bytes of the picture."""
+    spare: int | None = None
+    """Bytes that callers might have sent just before; None: there is no end to them."""
+
+
 class Workspace:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    def detach_image(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Keeps the picture of a body that `holds_picture`, and returns the body without it.
-
-        Raises StorageError and DiskFull.
-        """
+    def detach_image(self, request_id: str, body: dict[str, Any]) -> Detached:
+        """Keeps the picture of a body that `holds_picture`. Raises StorageError and DiskFull."""
         data = body["image_url"].encode()
         self._objects.check_room(len(data))
+        spare = self._objects.spare_bytes()
         self._write(request_id, SOURCE_NAME, data)
-        return body | {"image_url": ASIDE}
+        return Detached(body | {"image_url": ASIDE}, len(data), spare)
 
     def attach_image(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """The input as it was sent. Raises StorageError when the picture is gone."""

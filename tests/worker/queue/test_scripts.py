@@ -16,9 +16,9 @@ def test_script_has_its_arguments_under_the_names_of_its_functions_parameters() 
     source = scripts.script_source("submit")
     assert "\nlocal id = ARGV[1]\nlocal owner = ARGV[2]\n" in source
     assert "\nlocal key_seconds = tonumber(ARGV[5])\n" in source
-    assert "\nlocal fields = {unpack(ARGV, 9)}\n" in source
+    assert "\nlocal fields = {unpack(ARGV, 11)}\n" in source
     call = scripts.submit(id="a", owner="ann", most=3, fields={"model_id": "m"})
-    assert call.sent == ["a", "ann", "", "", 0, 3, 0, 0, "model_id", "m"]
+    assert call.sent == ["a", "ann", "", "", 0, 3, 0, 0, 0, "", "model_id", "m"]
     assert "\nlocal force = ARGV[2] == '1'\n" in scripts.script_source("cancel")
     assert scripts.cancel(id="a", force=True).sent == ["a", 1]
     assert scripts.delivered(id="a", number=1, attempt="{}", pause_ms=None).sent == ["a", 1, "{}", ""]

@@ -39,9 +39,10 @@ def test_lost_pixels_are_told_with_the_likely_cause(workspace: Workspace) -> Non
 def test_picture_in_the_request_is_kept_beside_the_record(workspace: Workspace) -> None:
     body = {"prompt": "a fox", "image_url": LONG}
     assert holds_picture(body)
-    slim = workspace.detach_image("a", body)
-    assert len(str(slim)) < 200
-    assert workspace.attach_image("a", slim) == body
+    detached = workspace.detach_image("a", body)
+    assert len(str(detached.body)) < 200
+    assert detached.size == len(LONG)
+    assert workspace.attach_image("a", detached.body) == body
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a.png", "data:image/png;base64,AAAA"])

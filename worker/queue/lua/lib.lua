@@ -82,6 +82,34 @@ local function leave_line(id, owner)
     end
 end
 
+-- Bytes that this owner keeps in the store: uploads, and pictures in requests that are not over.
+local function bytes_kept(owner, at)
+    for _, upload in ipairs(redis.call('ZRANGEBYSCORE', UPLOADS .. owner, '-inf', at, 'LIMIT', 0, 1000)) do
+        redis.call('ZREM', UPLOADS .. owner, upload)
+        redis.call('DECRBY', UPLOADED .. owner, string.match(upload, '^%d+'))
+    end
+    local bytes = tonumber(redis.call('GET', UPLOADED .. owner) or 0)
+    local sent = redis.call('HGETALL', SENT .. owner)
+    for place = 1, #sent, 2 do
+        local state = redis.call('HGET', REQUEST .. sent[place], 'state')
+        if state == 'in_queue' or state == 'in_progress' then
+            bytes = bytes + sent[place + 1]
+        else
+            -- Closed by a worker of an older version.
+            redis.call('HDEL', SENT .. owner, sent[place])
+        end
+    end
+    return bytes
+end
+
+-- One owner may have half of what can be kept: so many bytes are left for others, however few owners there are.
+-- `spare`: bytes that are left above the floor of free disk; nil for a store without an end.
+local function has_room(owner, size, spare, at)
+    if not spare then return true end
+    local kept = bytes_kept(owner, at)
+    return kept + size <= (kept + spare) / 2
+end
+
 -- Waiting requests keep their place, so one that is handed back stands at the front again.
 -- Finishing comes before preparing: it frees disk and lets a caller go.
 local function wait(id, stage, place)
@@ -118,6 +146,7 @@ local function close(id, state, at)
     drop_lease(id, at)
     redis.call('ZREM', WAITING .. QUEUE[request[1]], id)
     leave_line(id, request[2])
+    redis.call('HDEL', SENT .. request[2], id)
     local today = date()
     redis.call('HSET', REQUEST .. id, 'state', state, 'finished_at', today)
     local error = state == 'failed' and cjson.decode(redis.call('HGET', REQUEST .. id, 'error')).type or ''

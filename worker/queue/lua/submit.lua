@@ -1,5 +1,5 @@
 -- Returns {'queued' | 'already', id, requests ahead, bells missing}, {'line_full' | 'share_full' | 'too_fast',
--- seconds until it is likely to be taken}, or {'key_reused'}.
+-- seconds until it is likely to be taken}, {'no_room'} or {'key_reused'}.
 local at = now()
 
 local kept = key ~= '' and redis.call('GET', IDEMPOTENCY .. key)
@@ -33,6 +33,7 @@ if queued > 0 and redis.call('ZCARD', LINE) >= most then return refused('line_fu
 if most_of_owner > 0 and queued >= most_of_owner then
     return refused('share_full', seconds_until(redis.call('HLEN', QUEUED)))
 end
+if size > 0 and not has_room(owner, size, spare, at) then return refused('no_room') end
 if most_in_minute > 0 then
     -- The generic cell rate algorithm: the time until which what was submitted lasts at the permitted pace.
     local spent = math.max(at, tonumber(redis.call('GET', SPENT .. owner) or 0)) + 60000 / most_in_minute
@@ -47,6 +48,7 @@ redis.call('HSET', REQUEST .. id, 'id', id, 'owner', owner, 'state', 'in_queue',
     'sequence', sequence, 'place', place, 'attempt', 0, 'step', 0, 'created_at', date(), unpack(fields))
 if key ~= '' then redis.call('SET', IDEMPOTENCY .. key, id .. ' ' .. digest, 'EX', key_seconds) end
 redis.call('ZADD', OWNER .. owner, sequence, id)
+if size > 0 then redis.call('HSET', SENT .. owner, id, size) end
 join_line(id, owner, place)
 wait(id, 'prepare', place)
 return {'queued', id, redis.call('ZRANK', LINE, id), bells_missing('io', at)}
