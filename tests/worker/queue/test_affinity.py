@@ -86,3 +86,13 @@ async def test_nobody_is_passed_over_for_one_that_came_ten_seconds_later(
     for number in (1, 2, 3):
         client.hincrby(f"zturbo:req:r{number}", "created_at", 10_100)
     assert order(work_queue, prepared, INK)[0] == "plain"
+
+
+@pytest.mark.anyio
+async def test_one_that_came_ten_seconds_later_still_goes_first(
+    work_queue: WorkQueue, prepared: list[str], client: redis.Redis
+) -> None:
+    client.hset("zturbo:req:r0", "created_at", 1_000_000)
+    for number in (1, 2, 3):
+        client.hset(f"zturbo:req:r{number}", "created_at", 1_010_000)
+    assert order(work_queue, prepared, INK)[0] == "ink"
