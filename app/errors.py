@@ -210,16 +210,38 @@ def _kind(error: ErrorDetails) -> str:
     return "enum" if error["type"] == "literal_error" else error["type"]
 
 
+_SENTENCES = {
+    "missing": "is required",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "int_parsing": "must be an integer",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must be at least {min_length} characters long",
+    "string_too_long": "must be at most {max_length} characters long",
+    "too_long": "must have at most {max_length} entries",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+"""What is said of pydantic's kinds of fault that our fields can have; our validators say the rest."""
+
+
 def _reason(error: ErrorDetails) -> str:
-    match error["type"]:
-        case "missing":
-            return "is required"
-        case "literal_error":
-            return f"{quoted(error['input'])} is not one of {error['ctx']['expected']}"
-        case "model_type" | "model_attributes_type":
-            return "must be a JSON object"
-        case _:
-            return error["msg"]
+    if error["type"] == "literal_error":
+        return f"{quoted(error['input'])} is not one of {error['ctx']['expected']}"
+    sentence = _SENTENCES.get(error["type"], error["msg"])
+    if error["type"] == "string_too_short" and error["ctx"]["min_length"] == 1:
+        return "must not be empty"
+    return sentence.format(**error.get("ctx", {})) if "{" in sentence else sentence
 
 
 def _path(error: ErrorDetails) -> str:

@@ -1,6 +1,7 @@
 """The error table of the contract: one body in every case, never a redirect, a 409 or a traceback."""
 
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -211,3 +212,37 @@ async def test_wrong_method(http: httpx.AsyncClient, method: str, path: str, all
 
 async def test_unknown_file(http: httpx.AsyncClient) -> None:
     check(await http.get(f"/v1/files/{'0' * 32}/image.png"), 404, 404002)
+
+
+WRONG = (
+    True,
+    1.5,
+    "",
+    "x" * 30_000,
+    [],
+    {},
+    [1],
+    ["x"] * 9,
+    -1,
+    10**30,
+    [{"path": "", "scale": 9}],
+    {"width": "x"},
+)
+
+
+@pytest.mark.parametrize(
+    "path", [SUBMIT, "/fal-ai/z-image/turbo/controlnet/lora", "/v1/preprocess", "/v1/expand"]
+)
+async def test_every_fault_is_told_in_our_own_words(http: httpx.AsyncClient, path: str) -> None:
+    fields = (await http.get(SUBMIT)).json()["input_schema"]["properties"]
+    for value in WRONG:
+        answer = await http.post(path, json=dict.fromkeys(fields, value))
+        assert answer.status_code == 422
+        for fault in answer.json()["detail"]:
+            assert not re.search("Input|should|String|List|valid", fault["msg"]), fault
+
+
+async def test_query_has_the_same_voice(http: httpx.AsyncClient) -> None:
+    faults = (await http.get("/v1/models?limit=0&offset=x")).json()["detail"]
+    assert [fault["msg"] for fault in faults] == ["must be at least 1", "must be an integer"]
+    assert (await http.post(f"{SUBMIT}?wait=x", json={})).json()["detail"][0]["msg"] == "must be a number"

@@ -7,12 +7,15 @@ import io
 import re
 import warnings
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from models.job import Pixels
 from worker.errors import ImageError
+
+Ground = Literal["white", "black"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
 """The only decoders that a caller's bytes reach; Pillow has forty more by default."""
@@ -35,8 +38,8 @@ SIXTEEN_BIT = 257
 """65535 / 255."""
 
 
-def read_image(data: bytes, field: str) -> Pixels:
-    """The first frame, turned as its EXIF says, over white where it is transparent.
+def read_image(data: bytes, field: str, ground: Ground = "white") -> Pixels:
+    """The first frame, turned as its EXIF says, over `ground` where it is transparent.
 
     `field` is where the bytes came from, for the message. Raises ImageError.
     """
@@ -51,7 +54,7 @@ def read_image(data: bytes, field: str) -> Pixels:
                 image.load()
                 # In place: a copy of forty megapixels is 160 MB.
                 ImageOps.exif_transpose(image, in_place=True)
-                return np.asarray(_flatten(image))
+                return np.asarray(_flatten(image, ground))
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -102,14 +105,14 @@ def _count_scans(data: bytes) -> int:
     return scans
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image, ground: Ground) -> Image.Image:
     if image.mode.startswith("I"):
         # convert() would clip 16 bits at 255 rather than scale them.
         levels = np.asarray(image) // SIXTEEN_BIT
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layers = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGB", layers.size, "white")
-        white.paste(layers, mask=layers.getchannel("A"))
-        return white
+        flat = Image.new("RGB", layers.size, ground)
+        flat.paste(layers, mask=layers.getchannel("A"))
+        return flat
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -16,7 +16,7 @@ from worker.inputs.disk_quota import DiskQuota
 from worker.inputs.input_image import read_source
 from worker.inputs.lora_entries import ControlNet, resolve_entries
 from worker.queue.affinity import Weights, needed_by
-from worker.stages.control_map import control_source
+from worker.stages.control_map import control_source, map_warnings
 from worker.stages.output import image_stems, keep_control, keep_image
 from worker.stages.size import drawn_size, size_warning
 from worker.stages.task import Advance, Engine, Finish, KeepGoing, Task
@@ -101,7 +101,7 @@ def prepare(
 
     There are no pixels for a request without an image. Raises WorkerError, ModelError and as `keep_going`.
     """
-    control, image_sha256 = None, None
+    control, image_sha256, image = None, None, b""
     if request.image_url is None:
         width, height = drawn_size(request.image_size, (0, 0), settings)
     else:
@@ -119,6 +119,8 @@ def prepare(
         default = resolve_controlnet(settings.controlnet, settings, lambda _: keep_going())
         chosen = ControlNet(default.name, default.path, 1)
     warnings = [told] if (told := size_warning(width, height, settings)) else []
+    if controlled and control is not None:
+        warnings += map_warnings(image, request, control)
     if control_scale > 0 and not controlled and request.control_start < request.control_end:
         warnings.append(
             f"No whole step of {request.num_inference_steps} lies between control_start {window[0]:g} and "

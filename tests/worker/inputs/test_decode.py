@@ -73,6 +73,11 @@ def test_transparent_palette_entry_is_white() -> None:
     assert tuple(read_image(encoded(image, "GIF", transparency=0), "image_url")[0, 0]) == (255, 255, 255)
 
 
+def test_ground_may_be_black() -> None:
+    image = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert tuple(read_image(encoded(image, "PNG"), "image_url", "black")[0, 0]) == (0, 0, 0)
+
+
 def test_picture_is_turned_as_its_exif_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
