@@ -8,6 +8,9 @@ from pathlib import Path
 
 DEVICES = Path("/dev")
 
+DRIVER = 580
+"""Oldest of NVIDIA's drivers with CUDA 13."""
+
 SMI_SECONDS = 10.0
 """How long NVIDIA's driver may take to answer before it counts as broken."""
 
@@ -24,6 +27,12 @@ def visible_gpus() -> list[str]:
         return allowed
     listed = _ask("index")
     return [str(index) for index, _ in enumerate(_device_files())] if listed is None else listed
+
+
+def old_drivers() -> list[str]:
+    """Versions of NVIDIA's driver here that are older than CUDA 13, which torch's wheels bring, can use."""
+    versions = dict.fromkeys(_ask("driver_version") or [])
+    return [each for each in versions if (major := each.partition(".")[0]).isdigit() and int(major) < DRIVER]
 
 
 def describe_gpus() -> list[str]:

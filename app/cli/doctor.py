@@ -88,7 +88,7 @@ def _env_file() -> dict[str, str]:
 
 
 def _machine(settings: "Settings") -> Iterator[Finding]:
-    from models.gpus import describe_gpus
+    from models.gpus import DRIVER, describe_gpus, old_drivers
 
     python = f"Python {platform.python_version()} ({sys.executable})"
     yield Finding("ok", f"This is zturbo {version('zturbo')} on {python}.")
@@ -100,6 +100,12 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
     )
     gpus = describe_gpus()
     yield from (Finding("ok", f"It has a GPU: {gpu}.") for gpu in gpus)
+    for driver in old_drivers():
+        yield Finding(
+            "missing",
+            f"NVIDIA's driver here is {driver}; CUDA 13, which torch brings, needs {DRIVER} or newer.",
+            "https://www.nvidia.com/drivers",
+        )
     if not gpus:
         yield Finding("note", "It has no GPU: the real model would take many minutes for a picture.")
     missing = [name for name in GPU_PACKAGES if find_spec(name) is None]

@@ -97,3 +97,11 @@ def test_redis_that_may_lose_what_it_answered_is_named(runner: CliRunner, redis_
             assert "appendfsync" not in output().lower().replace("zturbo_appendfsync", "")
         finally:
             client.config_set("appendfsync", "everysec")
+
+
+def test_driver_that_is_too_old_is_missing(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.gpus.old_drivers", lambda: ["575.57.08"])
+    done = runner.invoke(cli, ["doctor"])
+    assert done.exit_code == 78
+    assert "driver here is 575.57.08" in done.output
+    assert "needs 580 or newer" in done.output

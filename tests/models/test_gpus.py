@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models import gpus
-from models.gpus import describe_gpus, gpu_present, visible_gpus
+from models.gpus import describe_gpus, gpu_present, old_drivers, visible_gpus
 
 
 @pytest.fixture
@@ -16,6 +16,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "#!/bin/sh\n"
         'case "$1" in\n'
         "  *=index) echo 0; echo 1 ;;\n"
+        "  *=driver_version) echo 580.65.06; echo 575.57.08; echo 575.57.08 ;;\n"
         "  *) echo 'NVIDIA H100, 81559 MiB, 590.1'; echo 'NVIDIA H100, 81559 MiB, 590.1' ;;\n"
         "esac\n"
     )
@@ -89,3 +90,8 @@ def test_a_mac_has_a_gpu_when_its_chip_is_apples(
     monkeypatch.setattr(gpus.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(gpus.platform, "machine", lambda: machine)
     assert gpu_present() is expected
+
+
+@pytest.mark.usefixtures("smi")
+def test_driver_without_cuda_13_is_told() -> None:
+    assert old_drivers() == ["575.57.08"]
