@@ -21,6 +21,7 @@ from pydantic_core import to_json
 from app.client import TERMINAL, Client, ClientError, data_uri, picture_names, picture_urls
 from app.terminal import printable, printable_body
 from models.job import DEFAULT_STEPS
+from models.schema.catalog import endpoint_for
 from models.schema.fields import (
     DEFAULT_CONTROL_END,
     DEFAULT_CONTROL_SCALE,
@@ -42,7 +43,6 @@ from models.schema.fields import (
     SizeField,
     Steps,
 )
-from models.schema.model_ids import CONTROLNET_LORA, TURBO_LORA
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
                 "control_start": control_start,
                 "control_end": control_end,
             }
-        submitted = await _call(client.submit, CONTROLNET_LORA if image else TURBO_LORA, body)
+        submitted = await _call(client.submit, endpoint_for(body).model_id, body)
         request_id = str(submitted["request_id"])
         try:
             with anyio.move_on_after(wait_seconds):

@@ -1,17 +1,16 @@
 """`zturbo generate`: pictures made here; no server, no Redis and, given local files, no network."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.options import takes_input
+from app.cli.options import addressed, flags_named, takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress
 from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_settings
 from app.terminal import tell
-from models.schema.model_ids import DEFAULT_MODEL_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from app.config import Settings
     from models.inference.engine import Engine
     from models.job import Generated, Job, Step
-    from models.schema.inputs import ControlNetLoraInput
+    from models.schema.inputs import AnyInput
 
 EXIT_BY_CODE = {
     "fetch_failed": Exit.DATA,
@@ -50,7 +49,7 @@ def generate(
     device: Device = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a picture for each seed here, without a server."""
+    """Make a picture for each seed here, without a server, guided by an image if there is one."""
     from models.errors import ModelError
     from models.weights.resolve import model_choice
     from worker.errors import WorkerError
@@ -74,31 +73,43 @@ def generate(
             if open_it:
                 show(saved)
     except (ModelError, WorkerError) as error:
-        fail(str(error), EXIT_BY_CODE.get(error.code, Exit.SOFTWARE))
+        fail(flags_named(str(error)), EXIT_BY_CODE.get(error.code, Exit.SOFTWARE))
     except OSError as error:
         fail(f"{error.filename} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _check(body: dict[str, Any]) -> "ControlNetLoraInput":
+class Request(NamedTuple):
+    """One request, checked."""
+
+    model_id: str
+    body: dict[str, Any]
+    """The checked input of the endpoint, defaults filled in."""
+    input: "AnyInput"
+    """The same as a worker reads it."""
+
+
+def _check(body: dict[str, Any]) -> Request:
     from pydantic import ValidationError
 
     from app.errors import bad_input
-    from models.schema.inputs import ControlNetLoraInput, read_input
+    from models.schema.catalog import ENDPOINTS
+    from models.schema.inputs import AnyInput, read_input
 
+    model_id, body = addressed(body, None)
     try:
-        checked, warnings = read_input(ControlNetLoraInput, body)
+        checked, warnings = read_input(ENDPOINTS[model_id].input_model, body)
     except ValidationError as error:
-        fail(str(bad_input(error)), Exit.DATA)
+        fail(flags_named(str(bad_input(error))), Exit.DATA)
     for warning in warnings:
         tell(warning, err=True, fg="yellow")
-    assert isinstance(checked, ControlNetLoraInput)  # noqa: S101 (the class that was asked for)
-    return checked
+    whole = checked.model_dump(mode="json")
+    return Request(model_id, whole, AnyInput.model_validate(whole))
 
 
 def _make(
-    request: "ControlNetLoraInput", settings: "Settings", engine: "Engine | None", progress: RequestProgress
+    request: Request, settings: "Settings", engine: "Engine | None", progress: RequestProgress
 ) -> "tuple[Engine, Job, Generated]":
     """The pictures of a request by `engine`, which is loaded once the request is known to be good.
 
@@ -109,7 +120,7 @@ def _make(
     from worker.storage.pictures import Storage
 
     progress.show({"status": "preparing"})
-    job, control = prepare(request, settings, Storage(open_objects(settings)))
+    job, control = prepare(request.input, settings, Storage(open_objects(settings)))
     if engine is None:
         progress.show({"status": f"loading {settings.model}"})
         from models.inference.engine import Engine
@@ -130,21 +141,17 @@ def _make(
     return engine, job, engine.generate(job, control, on_step)
 
 
-def _save(
-    checked: "ControlNetLoraInput", job: "Job", made: "Generated", settings: "Settings", out: Path
-) -> list[Path]:
+def _save(request: Request, job: "Job", made: "Generated", settings: "Settings", out: Path) -> list[Path]:
     """Writes the pictures at `out`. Raises OSError."""
     from worker.atomic import write_whole
     from worker.encoding.encode import encode
     from worker.encoding.metadata import describe
 
-    body = checked.model_dump(mode="json")
     saved = []
     for image, seed in zip(made.images, made.facts.seeds, strict=True):
-        metadata = (
-            describe(DEFAULT_MODEL_ID, body, job, made.facts, seed) if settings.embed_metadata else None
-        )
-        encoded = encode(image, checked.output_format, metadata)
+        said = request.model_id, request.body, job, made.facts, seed
+        metadata = describe(*said) if settings.embed_metadata else None
+        encoded = encode(image, request.input.output_format, metadata)
         saved.append(destination(out, f"zturbo-{seed}.{encoded.extension}"))
         write_whole(saved[-1], encoded.data)
     return saved

@@ -4,6 +4,7 @@ Every help text ends with its flag in use.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -178,10 +179,35 @@ def build_bodies(
         body["image_url"] = image_url(image)
     if lora:
         body["loras"] = [_lora(text) for text in lora]
-    # Required by the published schema, also when there are none.
-    body.setdefault("loras", [])
     body |= {name: value for name, value in fields.items() if value is not None}
     return [body | {"seed": each} for each in seeds] or [body]
+
+
+def addressed(body: dict[str, Any], name: str | None) -> tuple[str, dict[str, Any]]:
+    """The model id that `name` or, without one, the body itself asks for, and the body as it takes it."""
+    from models.schema.catalog import ENDPOINTS, SHORT_NAMES, endpoint_for
+
+    model_id = endpoint_for(body).model_id if name is None else SHORT_NAMES.get(name, name)
+    if model_id in ENDPOINTS and "loras" in ENDPOINTS[model_id].input_model.model_fields:
+        # Required by the published schema, also when there are none.
+        body = {"loras": []} | body
+    return model_id, body
+
+
+def flags_named(sentence: str) -> str:
+    """A sentence of the input's fields, with each flag in its place."""
+    flags = "|".join(INPUT_OPTIONS.keys() - {"image", "lora", "input"})
+    sentence = re.sub(rf"(^|; )({flags})(?=: )", lambda found: f"{found[1]}{_flag(found[2])}", sentence)
+    sentence = re.sub(r"(^|[; ])loras\[(\d+)\](?:\.\w+)?(?=: )", _lora_flag, sentence)
+    return re.sub(r"(^|; )loras(?=: )", r"\1--lora", sentence).replace("image_url", "--image")
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _lora_flag(found: re.Match[str]) -> str:
+    return f"{found[1]}--lora, number {int(found[2]) + 1}"
 
 
 def image_url(image: str) -> str:

@@ -1,6 +1,6 @@
 """`zturbo submit`, `status`, `result` and `cancel`: requests on a running server, whoever's it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.exits import Exit, fail
-from app.cli.options import takes_input
+from app.cli.options import addressed, flags_named, takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress, describe
 from app.terminal import tell
-from models.schema.model_ids import DEFAULT_MODEL_ID
 
 if TYPE_CHECKING:
     from app.client import Client
+
+
+def _short_names() -> list[str]:
+    from models.schema.catalog import SHORT_NAMES
+
+    return list(SHORT_NAMES)
+
 
 BaseUrl = Annotated[
     str,
@@ -40,11 +46,13 @@ Timeout = Annotated[
     typer.Option("--timeout", metavar="SECONDS", help="Wait for each at most so long: --timeout 60"),
 ]
 ModelId = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--model-id",
         metavar="ID",
-        help="Which of its models to ask: --model-id tongyi-mai/z-image/turbo",
+        autocompletion=_short_names,
+        help="Which of its models to ask: turbo, lora, controlnet, controlnet/lora or a whole id; else "
+        "controlnet/lora with an image, lora without one: --model-id turbo",
     ),
 ]
 RequestId = Annotated[str, typer.Argument(metavar="REQUEST_ID", help="Its id, as submit told it: 0f3c…")]
@@ -77,21 +85,21 @@ def submit(
         bool, typer.Option("--detach", help="Print the ids and do not wait: zturbo submit … --detach")
     ] = False,
     as_json: AsJson = False,
-    model_id: ModelId = DEFAULT_MODEL_ID,
+    model_id: ModelId = None,
     base_url: BaseUrl = "http://127.0.0.1:8000",
     token: Token = None,
     timeout: Timeout = None,
 ) -> None:
-    """Have a server make a picture for each seed.
+    """Have a server make a picture for each seed, guided by an image if there is one.
 
     Follows the requests and saves the pictures. Ctrl-C asks the server to cancel.
     """
     check_out(out, pictures_asked(bodies))
     unfinished: list[str] = []
-    with server(base_url, token) as client:
+    with server(base_url, token, flags_named) as client:
         try:
             for body in bodies:
-                submitted = client.submit(model_id, body)
+                submitted = client.submit(*addressed(body, model_id))
                 unfinished.append(submitted["request_id"])
                 for warning in submitted.get("warnings") or []:
                     tell(warning, err=True, fg="yellow")
@@ -172,15 +180,18 @@ def cancel(
 
 
 @contextmanager
-def server(base_url: str, token: str | None) -> Iterator["Client"]:
-    """A client whose errors end the command, with the server's sentence and a fitting exit status."""
+def server(base_url: str, token: str | None, word: Callable[[str], str] = str) -> Iterator["Client"]:
+    """A client whose errors end the command, with the server's sentence and a fitting exit status.
+
+    `word` puts the sentence as the command's user would.
+    """
     from app.client import Client, ClientError
 
     try:
         with Client(base_url, token) as client:
             yield client
     except ClientError as error:
-        fail(str(error), EXIT_BY_STATUS.get(error.status, Exit.SOFTWARE))
+        fail(word(str(error)), EXIT_BY_STATUS.get(error.status, Exit.SOFTWARE))
 
 
 def follow(client: "Client", request_id: str, timeout: float | None, label: str = "") -> dict[str, Any]:

@@ -27,7 +27,7 @@ from app.client import Client
 from benchmarks.full_size.limits import Watch, memory_group
 from benchmarks.full_size.weights import STYLE, UNION, write_all
 from benchmarks.run import option_parser, write_row
-from models.schema.model_ids import DEFAULT_MODEL_ID
+from models.schema.model_ids import CONTROLNET_LORA
 
 GB = 10**9
 START_SECONDS = 1800.0
@@ -142,7 +142,7 @@ def _picture(client: Client, watch: Watch, options: argparse.Namespace) -> dict[
                 flush=True,
             )
 
-    result = client.wait(client.submit(DEFAULT_MODEL_ID, body)["request_id"], look, interval=0.2)
+    result = client.wait(client.submit(CONTROLNET_LORA, body)["request_id"], look, interval=0.2)
     ended = time.time()
     if result["status"] != "succeeded":
         raise RuntimeError(f"no picture: {result}")

@@ -1,5 +1,6 @@
 """The catalog of the endpoints that this server answers, by model id."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ class Endpoint:
     """One model id: what it is called, what it takes and what it gives."""
 
     model_id: str
+    short_name: str
+    """What people may call it on the command line."""
     display_name: str
     description: str
     categories: tuple[str, ...]
@@ -44,6 +47,7 @@ IMAGE_OUTPUT: dict[str, Any] = {
 _ENDPOINTS = (
     Endpoint(
         model_id=CONTROLNET_LORA,
+        short_name="controlnet/lora",
         display_name="Z-Image Turbo ControlNet LoRA",
         description=(
             "Text to image in 8 steps by Z-Image-Turbo, guided by an input image through ControlNet-Union "
@@ -55,6 +59,7 @@ _ENDPOINTS = (
     ),
     Endpoint(
         model_id=TURBO,
+        short_name="turbo",
         display_name="Z-Image Turbo",
         description="Text to image in 8 steps by Z-Image-Turbo.",
         categories=("text-to-image",),
@@ -63,6 +68,7 @@ _ENDPOINTS = (
     ),
     Endpoint(
         model_id=TURBO_LORA,
+        short_name="lora",
         display_name="Z-Image Turbo LoRA",
         description="Text to image in 8 steps by Z-Image-Turbo, styled by up to three LoRAs.",
         categories=("text-to-image",),
@@ -71,6 +77,7 @@ _ENDPOINTS = (
     ),
     Endpoint(
         model_id=CONTROLNET,
+        short_name="controlnet",
         display_name="Z-Image Turbo ControlNet",
         description=(
             "Text to image in 8 steps by Z-Image-Turbo, guided by an input image through ControlNet-Union."
@@ -82,6 +89,17 @@ _ENDPOINTS = (
 )
 
 ENDPOINTS: dict[str, Endpoint] = {endpoint.model_id: endpoint for endpoint in _ENDPOINTS}
+
+SHORT_NAMES: dict[str, str] = {endpoint.short_name: endpoint.model_id for endpoint in _ENDPOINTS}
+"""Model id by short name."""
+
+CONTROL_FIELDS = ControlNetLoraInput.model_fields.keys() - TurboLoraInput.model_fields.keys()
+"""The fields that only an input with an image has, `image_url` among them."""
+
+
+def endpoint_for(body: Mapping[str, Any]) -> Endpoint:
+    """The endpoint that a body without a model id is for: the text model unless it has a control field."""
+    return ENDPOINTS[CONTROLNET_LORA if CONTROL_FIELDS & body.keys() else TURBO_LORA]
 
 
 def categories() -> list[str]:

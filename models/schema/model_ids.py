@@ -4,6 +4,3 @@ TURBO = "tongyi-mai/z-image/turbo"
 TURBO_LORA = f"{TURBO}/lora"
 CONTROLNET = f"{TURBO}/controlnet"
 CONTROLNET_LORA = f"{TURBO}/controlnet/lora"
-
-DEFAULT_MODEL_ID = CONTROLNET_LORA
-"""The endpoint that takes everything."""

@@ -67,6 +67,15 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
     assert (made["seed"], made["request"]["prompt"]) == (4, "A lighthouse")
 
 
+def test_prompt_alone_is_drawn_by_the_text_model(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
+    ran = run("--prompt", "A red ball on grass", "--num-inference-steps", "1", "--out", "ball.png")
+    assert ran.exit_code == 0, ran.output
+    made = read_metadata((tmp_path / "ball.png").read_bytes())["zturbo"]
+    assert "image_url" not in made["request"]
+    assert made["model_id"] == "tongyi-mai/z-image/turbo/lora"
+
+
 def test_each_seed_makes_a_picture_by_the_same_engine(
     run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,9 +99,10 @@ def test_each_seed_makes_a_picture_by_the_same_engine(
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (("--image", "photo.png"), Exit.DATA, "prompt: is required"),
+        (("--image", "photo.png"), Exit.DATA, "--prompt: is required"),
         (("--prompt", "x", "--image", "none.png"), Exit.NO_INPUT, "none.png cannot be read"),
-        (("--prompt", "x", "--image", "words.txt"), Exit.DATA, "image_url: "),
+        (("--prompt", "x", "--image", "words.txt"), Exit.DATA, "--image: "),
+        (("--prompt", "x", "--preprocess", "canny"), Exit.DATA, "--image: is required"),
         (
             ("--prompt", "x", "--image", "photo.png", "--lora", "none.safetensors"),
             Exit.DATA,

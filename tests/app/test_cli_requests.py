@@ -1,7 +1,5 @@
 """`zturbo submit`, `status`, `result` and `cancel` against a real server."""
 
-import base64
-import io
 import json
 import os
 import re
@@ -16,13 +14,12 @@ import numpy as np
 import pytest
 import typer
 from click.testing import Result
-from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import inspect
 from app.cli import requests as commands
 from app.cli.exits import Exit
-from app.cli.options import build_bodies, image_url
+from app.cli.options import image_url
 from app.cli.progress import RequestProgress
 from app.client import Client
 from app.config import Settings
@@ -169,39 +166,27 @@ def _cli() -> typer.Typer:
     return cli
 
 
-def test_what_is_not_given_is_left_to_the_server() -> None:
-    [body] = build_bodies(image="https://example.com/a.png", prompt="x", seed=None)
-    assert body == {"prompt": "x", "image_url": "https://example.com/a.png", "loras": []}
-
-
 @pytest.mark.parametrize(
-    ("text", "entry"),
+    ("given", "model_id"),
     [
-        ("a.safetensors", {"path": "a.safetensors"}),
-        ("a.safetensors:2", {"path": "a.safetensors", "scale": 2.0}),
-        ("owner/repo:file.safetensors", {"path": "owner/repo:file.safetensors"}),
-        ("owner/repo:file.safetensors:.5", {"path": "owner/repo:file.safetensors", "scale": 0.5}),
-        ("https://example.com/a.safetensors", {"path": "https://example.com/a.safetensors"}),
-        ("https://example.com/a.safetensors:1", {"path": "https://example.com/a.safetensors", "scale": 1.0}),
+        ((), "tongyi-mai/z-image/turbo/lora"),
+        (("--image", "https://example.com/a.png"), "tongyi-mai/z-image/turbo/controlnet/lora"),
+        (("--model-id", "turbo"), "tongyi-mai/z-image/turbo"),
+        (
+            ("--model-id", "controlnet", "--image", "https://example.com/a.png"),
+            "tongyi-mai/z-image/turbo/controlnet",
+        ),
+        (("--model-id", "tongyi-mai/z-image/turbo"), "tongyi-mai/z-image/turbo"),
     ],
 )
-def test_lora_scale_is_the_number_after_the_last_colon(text: str, entry: dict[str, Any]) -> None:
-    [body] = build_bodies(lora=[text])
-    assert body["loras"] == [entry]
-
-
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp", "avif", "heif"])
-def test_image_file_is_sent_as_a_data_uri_whatever_it_is_called(tmp_path: Path, kind: str) -> None:
-    if kind == "heif":
-        data = b"\0\0\0\x18ftypheic" + bytes(12)
-    else:
-        encoded = io.BytesIO()
-        Image.new("RGB", (16, 16)).save(encoded, kind)
-        data = encoded.getvalue()
-    file = tmp_path / "photo.with.no.telling.name"
-    file.write_bytes(data)
-    said = kind.replace("heif", "heic")
-    assert image_url(str(file)) == f"data:image/{said};base64,{base64.b64encode(data).decode()}"
+def test_model_is_the_one_named_else_the_one_that_takes_what_is_given(
+    zturbo: Run, hands: WorkerHands, given: tuple[str, ...], model_id: str
+) -> None:
+    ran = zturbo("submit", "--detach", "--prompt", "A red ball on grass", *given)
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    record = hands.work_queue.get(ran.stdout.strip())
+    assert record is not None
+    assert record.model_id == model_id
 
 
 def test_image_and_input_are_read_from_standard_input(zturbo: Run, hands: WorkerHands) -> None:
@@ -240,7 +225,7 @@ def test_picture_is_not_sent_again_without_the_image(zturbo: Run, tmp_path: Path
     ran = zturbo("submit", "--detach", "--input", "-", stdin=inspected.stdout)
 
     assert ran.exit_code == Exit.DATA
-    assert ran.stderr.startswith("image_url: ")
+    assert ran.stderr.startswith("--image: ")
 
 
 def test_warnings_go_to_standard_error(zturbo: Run) -> None:
@@ -335,7 +320,7 @@ def test_exit_status_tells_whose_fault_it_is(zturbo: Run, hands: WorkerHands, tm
         "submit", "--prompt", "x", "--image", "https://example.com/a.png", "--num-inference-steps", "9"
     )
     assert refused.exit_code == Exit.DATA
-    assert refused.stderr.startswith("num_inference_steps: ")
+    assert refused.stderr.startswith("--num-inference-steps: ")
     assert zturbo("status", "nope").exit_code == Exit.DATA
     assert zturbo("status", "x", "--base-url", "http://127.0.0.1:9").exit_code == Exit.UNAVAILABLE
     assert zturbo("submit", "--image", str(tmp_path / "none.png")).exit_code == Exit.NO_INPUT

@@ -8,7 +8,7 @@ from typing import Any
 from models.errors import ControlNetError
 from models.job import Facts, Generated, Job, OnStep, Pixels, has_controlled_step
 from models.prompt.server import expand_by_server
-from models.schema.inputs import AnyInput, ControlNetLoraInput
+from models.schema.inputs import AnyInput
 from models.weights.resolve import resolve_controlnet
 from worker.config import WorkerSettings
 from worker.encoding.metadata import describe
@@ -91,7 +91,7 @@ def _go_on() -> None:
 
 
 def prepare(
-    request: AnyInput | ControlNetLoraInput,
+    request: AnyInput,
     settings: WorkerSettings,
     storage: Storage,
     keep_going: KeepGoing = _go_on,
