@@ -43,6 +43,8 @@ QUEUE = tuple(
         "fair_share",
         "io_share",
         "affinity",
+        "in_line",
+        "clock",
         "told",
         "share_of_disk",
     ]

@@ -61,3 +61,9 @@ def test_control_image_is_a_file_of_the_request_too() -> None:
 def test_files_that_a_worker_may_have_written_count_while_there_is_no_output() -> None:
     assert record().images == []
     assert record(generated={"file_ids": {"image": "id-of-one"}}).file_ids == ("id-of-one",)
+
+
+def test_attempts_to_send_the_webhook_are_told_in_their_order() -> None:
+    attempts = [{"at": at, "status": 500} for at in range(11)]
+    fields = {f"delivery:{number}": attempt for number, attempt in reversed(list(enumerate(attempts, 1)))}
+    assert record(**fields).deliveries == tuple(attempts)
