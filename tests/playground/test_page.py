@@ -142,6 +142,16 @@ def test_documents_are_one_press_away_and_lead_back(page: Page) -> None:
     wait_until_ready(page)
 
 
+@pytest.mark.parametrize("name", ["API", "Documents", "every field and route", "the documents"])
+def test_links_of_the_page_lead_somewhere(page: Page, name: str) -> None:
+    page.get_by_role("tab", name="Code").click()
+    link = page.get_by_role("link", name=name, exact=True)
+    expect(link).to_be_visible()
+    answer = page.request.get(link.evaluate("link => link.href"))
+    assert answer.ok
+    assert answer.headers["content-type"].startswith("text/html")
+
+
 def test_theme_is_chosen_and_kept(new_page: NewPage, url: str) -> None:
     page = new_page(url, color_scheme="light")
     wait_until_ready(page)
@@ -259,6 +269,7 @@ def test_key_is_asked_for_once_and_kept_in_this_tab(new_page: NewPage, settings:
     settings = settings.model_copy(update={"api_keys": "ann:secret-a"})
     with served(create_app(settings), settings) as url:
         page = new_page(url)
+        expect(page.get_by_role("heading", name="This server needs a key")).to_be_visible()
         key = page.get_by_label("Key", exact=True)
         key.fill("wrong")
         key.press("Enter")

@@ -24,9 +24,9 @@ export class CodeView {
     });
     const copy = copyButton(() => this.code[this.shown]);
     const bar = h("div", { class: "bar" }, list, copy);
-    const api = h("a", { href: "documents/api" }, "HTTP API");
-    const cli = h("a", { href: "documents/cli" }, "command line");
-    const more = h("p", { class: "note" }, "Documents: ", api, ", ", cli, ".");
+    const fields = h("a", { href: "docs" }, "every field and route");
+    const documents = h("a", { href: "documents/api" }, "the documents");
+    const more = h("p", { class: "note" }, "More: ", fields, ", ", documents, ".");
     this.element = h("div", { class: "code-view" }, bar, ...Object.values(panels), more);
   }
 
