@@ -107,7 +107,10 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
             "https://www.nvidia.com/drivers",
         )
     if not gpus:
-        yield Finding("note", "It has no GPU: the real model would take many minutes for a picture.")
+        yield Finding(
+            "note",
+            "It has no GPU: the real model takes a few gigabytes of memory, and many minutes for a picture.",
+        )
     missing = [name for name in GPU_PACKAGES if find_spec(name) is None]
     if missing:
         yield Finding(

@@ -93,6 +93,8 @@ def build_components(scale: Scale, dtype: torch.dtype, device: str, home: str | 
 class Held:
     """A transformer's weights in host memory, as a `models.inference.loading.tensors.Source`."""
 
+    mapped = False
+
     def __init__(self, transformer: Any) -> None:
         self._tensors: dict[str, Tensor] = {
             name: weight.detach().cpu() for name, weight in transformer.named_parameters()

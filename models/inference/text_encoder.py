@@ -35,11 +35,9 @@ def encode_prompt(text_encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerB
         asked, tokenize=False, add_generation_prompt=True, enable_thinking=True
     )
     tokens = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-    output = text_encoder(
-        input_ids=tokens["input_ids"].to(text_encoder.device),
-        output_hidden_states=True,
-        use_cache=False,
-        logits_to_keep=1,
+    # Without the language model head, which is for Magic Prompt.
+    output = text_encoder.base_model(
+        input_ids=tokens["input_ids"].to(text_encoder.device), output_hidden_states=True, use_cache=False
     )
     embedding: Tensor = output.hidden_states[-2][0]
     return embedding

@@ -55,13 +55,16 @@ def load_controlnet(
     layout: Layout | None = None,
     *,
     eight_bits: bool = False,
+    mapped: bool = False,
 ) -> tuple[ZImageControlNetModel, Layout]:
     """The control branch in `path` for a transformer of this configuration; `layout` overrides the detection.
+
+    With `mapped` its weights are views of the file.
 
     Raises `ControlNetError` when the file is of no known layout or was made for another transformer.
     """
     try:
-        weights = Weights([path])
+        weights = Weights([path], mapped=mapped)
         layout = layout or detect(weights, transformer_config, path.name)
         branch = fill_controlnet(
             weights, layout, transformer_config, dtype, device, path.name, eight_bits=eight_bits

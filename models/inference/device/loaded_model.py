@@ -23,7 +23,9 @@ from models.inference.denoise.compilation import compile_blocks, keep_code_in, w
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes
 from models.inference.device.offload import move_all_but, on_device, stream
+from models.inference.device.pages import give_up_first
 from models.inference.device.placement import ON_DEVICE, Placement, decide, smaller
+from models.inference.device.widening import Widening
 from models.inference.loading.components import Components, Files, load_components
 from models.inference.loading.footprint import footprint
 from models.weights.resolve import replaced_parts
@@ -63,6 +65,7 @@ class LoadedModel:
         self._vae = components.vae
         self._device = torch.device(placement.device)
         self._attention = attention
+        self._widening = Widening()
         if self._device.type == "cuda":
             # As cuDNN's convolutions in 16 bits want it; on a CPU it is slower. Not yet tried.
             self._vae.to(memory_format=torch.channels_last)
@@ -94,9 +97,12 @@ class LoadedModel:
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
         home = torch.device(device if placement.mode in ON_DEVICE else "cpu")
-        dtype = getattr(torch, placement.dtype)
+        mapped = placement.mode == "mapped"
+        dtype = torch.bfloat16 if mapped else getattr(torch, placement.dtype)
         components = load_components(
-            folder, dtype, home, settings.data_dir / "cache", files, eight_bits=placement.eight_bits
+            *(folder, dtype, home, settings.data_dir / "cache", files),
+            eight_bits=placement.eight_bits,
+            mapped=mapped,
         )
         keep_code_in(settings.data_dir / "cache" / "compiled")
         return cls(components, placement, controlnet, settings.compile, settings.attention)
@@ -108,8 +114,12 @@ class LoadedModel:
 
     @contextmanager
     def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
-        with self._on_device(self._text_encoder, "text-encoder-offload", "model-offload"):
-            yield self._text_encoder
+        try:
+            with self._on_device(self._text_encoder, "text-encoder-offload", "model-offload"):
+                yield self._text_encoder
+        finally:
+            if self.placement.mode == "mapped":
+                give_up_first(self._text_encoder)
 
     @contextmanager
     def denoiser(
@@ -219,12 +229,18 @@ class LoadedModel:
                 self._vae.to(self._device)
             case "text-encoder-offload":
                 self._vae.to(self._device)
+            case "mapped" if placement.dtype == "float32":
+                self._vae.float()
+                text_encoder: Any = self._text_encoder
+                words = text_encoder.model.embed_tokens
+                self._widening.widen(
+                    text_encoder, [*text_encoder.model.layers, text_encoder.lm_head], [words]
+                )
+                self._widening.widen(self.transformer, _blocks(self.transformer))
             case "block-offload":
                 self._vae.to(self._device)
                 self._stream(self._text_encoder, self._text_encoder.model.layers)
-                transformer: Any = self.transformer
-                layers = [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
-                self._stream(transformer, layers)
+                self._stream(self.transformer, _blocks(self.transformer))
 
     def _stream(self, module: nn.Module, blocks: Any) -> None:
         move_all_but(module, blocks, self._device)
@@ -240,19 +256,32 @@ class LoadedModel:
         return self._other.controlnet
 
     def _load_branch(self, path: Path) -> Branch:
-        mode, dtype = self.placement.mode, getattr(torch, self.placement.dtype)
+        mode, mapped = self.placement.mode, self.placement.mode == "mapped"
+        dtype = torch.bfloat16 if mapped else getattr(torch, self.placement.dtype)
         home = self._device if mode in ON_DEVICE else torch.device("cpu")
         stamp = _stamp(path)
         controlnet, _ = load_controlnet(
-            path, self.transformer.config, dtype, home, eight_bits=self.placement.eight_bits
+            *(path, self.transformer.config, dtype, home),
+            eight_bits=self.placement.eight_bits,
+            mapped=mapped,
         )
         self._compile(controlnet)
         if mode == "block-offload":
             self._stream_branch(controlnet)
+        if mapped and self.placement.dtype == "float32":
+            self._widening.widen(controlnet, _control_blocks(controlnet))
         return Branch(path, *stamp, controlnet)
 
     def _stream_branch(self, controlnet: ZImageControlNetModel) -> None:
-        self._stream(controlnet, [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())])
+        self._stream(controlnet, _control_blocks(controlnet))
+
+
+def _blocks(transformer: Any) -> list[nn.Module]:
+    return [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
+
+
+def _control_blocks(controlnet: Any) -> list[nn.Module]:
+    return [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -7,7 +7,7 @@ it out.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 from models.errors import OutOfMemory
 from models.inference.loading.footprint import Footprint
@@ -15,13 +15,17 @@ from models.inference.loading.footprint import Footprint
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Dtype | Literal["int8"]
 """As ZTURBO_DTYPE says it: `int8` has the large components' matrices in 8 bits and the rest in a `Dtype`."""
-Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload"]
+Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload", "mapped"]
 """The places of the weights between uses, from fastest to smallest. resident: everything stays on the device.
 text-encoder-offload: the text encoder is copied there for each prompt. model-offload: each component is
-copied there when it is needed. block-offload: so is each block of the large components."""
+copied there when it is needed. block-offload: so is each block of the large components. mapped, on a CPU:
+they stay in their files, of whose pages the system keeps in memory what it has room for."""
 
-ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload")
+ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload", "mapped")
 """The modes in which the transformer and the control branches never leave the device."""
+GPU_MODES: tuple[Mode, ...] = ("resident", "text-encoder-offload", "model-offload", "block-offload")
+SMALL_PARAMETERS = 2**28
+"""A smaller transformer is copied on a CPU, in float32: exact, and soon done."""
 
 QUANTIZED_BYTES = 1.04
 """Bytes a parameter where the blocks' matrices have 8 bits; the rest has 16, and each row a scale."""
@@ -66,10 +70,13 @@ def decide(
 ) -> Placement:
     """The fastest placement that fits in `free_bytes` of the device's memory, or the one asked for.
 
-    `rest` is the type of what is not in 8 bits. Off the GPU there is nowhere to move weights to, so all
-    is resident; on a CPU `auto` has 8 bits where float32 does not fit. Raises `OutOfMemory` with what
-    is needed, what is there and what to do.
+    `rest` is the type of what is not in 8 bits. Off the GPU there is nowhere to move weights to: on a CPU
+    large ones stay mapped, and `auto` has 8 bits where the pages of their files have no room; else all is
+    resident. Raises `OutOfMemory` with what is needed, what is there and what to do.
     """
+    large = footprint.transformer >= SMALL_PARAMETERS
+    if device == "cpu" and mode == "auto" and large and dtype != "float16" and dtype != "int8":
+        return _on_large_cpu(free_bytes, footprint, dtype, rest)
     on_gpu = device.startswith("cuda")
     precisions: tuple[Precision, ...] = (dtype,) if dtype != "auto" else ("bfloat16",)
     if dtype == "auto" and device == "cpu":
@@ -77,7 +84,7 @@ def decide(
     if mode != "auto":
         modes: tuple[Mode, ...] = (mode,)
     else:
-        modes = get_args(Mode) if on_gpu else ("resident",)
+        modes = GPU_MODES if on_gpu else ("resident",)
     for precision, candidate in product(precisions, modes):
         eight_bits = precision == "int8"
         own: Dtype = rest if precision == "int8" else precision
@@ -91,13 +98,34 @@ def decide(
     )
 
 
+def _on_large_cpu(
+    free_bytes: int, footprint: Footprint, dtype: Dtype | Literal["auto"], rest: Dtype
+) -> Placement:
+    """Mapped with room for the pages that every step reads, else in 8 bits, else mapped with less."""
+    own: Dtype = rest if dtype == "auto" else dtype
+    pages = (footprint.transformer + footprint.controlnet) * BYTES["bfloat16"]
+    eight_bits = peak_bytes(footprint, rest, "resident", tiled_vae=False, quantized=True)
+    for beside in (pages, 0):
+        for tiled in (False, True):
+            needed = peak_bytes(footprint, own, "mapped", tiled_vae=tiled)
+            if needed + beside <= free_bytes:
+                return Placement("cpu", own, "mapped", tiled)
+        if dtype == "auto" and eight_bits <= free_bytes:
+            return Placement("cpu", rest, "resident", eight_bits=True)
+    raise OutOfMemory(
+        f"The model needs {_gb(needed)} of memory on cpu in {own} (mapped), "
+        f"and {_gb(free_bytes)} are free: stop what else takes memory, or use ZTURBO_MODEL=demo."
+    )
+
+
 def smaller(placement: Placement) -> Placement | None:
     """The next one down that needs less memory, at a price in time; None below the last."""
     if not placement.tiled_vae:
         return replace(placement, tiled_vae=True)
-    modes = get_args(Mode)
-    below = modes[modes.index(placement.mode) + 1 :]
-    if not below or not placement.device.startswith("cuda"):
+    if not placement.device.startswith("cuda"):
+        return None
+    below = GPU_MODES[GPU_MODES.index(placement.mode) + 1 :]
+    if not below:
         return None
     return replace(placement, mode=below[0])
 
@@ -121,6 +149,10 @@ def peak_bytes(
             peak = denoiser + vae + max(text_encoder, denoising, decoding)
         case "model-offload":
             peak = max(text_encoder, denoiser + denoising, vae + decoding)
+        case "mapped":
+            # The buffer for a block, and what is in none.
+            wide = footprint.largest_block * size + denoiser // 16 if dtype == "float32" else 0
+            peak = wide + vae + max(denoising, decoding)
         case "block-offload":
             # What is in no block stays: embedders, and the text encoder's table of words, a tenth of it.
             stays = text_encoder // 8 + denoiser // 16 + vae

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qw
 from transformers.utils.logging import disable_progress_bar
 
 from models.errors import CheckpointError
+from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.int8 import round_matrices
 from models.inference.loading.gguf import SUFFIX as GGUF
@@ -53,6 +54,7 @@ def load_components(
     files: Files = NO_FILES,
     *,
     eight_bits: bool = False,
+    mapped: bool = False,
 ) -> Components:
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
 
@@ -67,10 +69,16 @@ def load_components(
         return Components(
             tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             text_encoder=load_text_encoder(
-                folder / "text_encoder", files.text_encoder, dtype, eight_bits=eight_bits
+                folder / "text_encoder", files.text_encoder, dtype, eight_bits=eight_bits, mapped=mapped
             ),
             transformer=load_transformer(
-                folder / "transformer", files.transformer, dtype, device, cache, eight_bits=eight_bits
+                folder / "transformer",
+                files.transformer,
+                dtype,
+                device,
+                cache,
+                eight_bits=eight_bits,
+                mapped=mapped,
             ),
             vae=load_vae(folder / "vae", files.vae, vae_dtype),
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
@@ -82,10 +90,13 @@ def load_components(
         raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from error
 
 
-def stored_transformer(folder: Path, file: Path | None, dtype: torch.dtype, cache: Path) -> Source:
+def stored_transformer(
+    folder: Path, file: Path | None, dtype: torch.dtype, cache: Path, *, mapped: bool = False
+) -> Source:
     """The transformer's weights by diffusers' names, from a folder or the file that replaces its own."""
     files = [file] if file else folder_files(folder)
-    return SingleFile(stored_in(files if files[0].suffix == GGUF else half_copy(files, dtype, cache)))
+    files = files if files[0].suffix == GGUF else half_copy(files, dtype, cache)
+    return SingleFile(stored_in(files, mapped=mapped))
 
 
 def load_transformer(
@@ -96,6 +107,7 @@ def load_transformer(
     cache: Path,
     *,
     eight_bits: bool = False,
+    mapped: bool = False,
 ) -> Any:
     """The transformer, cast tensor by tensor: the published one is 24.6 GB of float32."""
     config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
@@ -103,15 +115,16 @@ def load_transformer(
         model = use_own_blocks(ZImageTransformer2DModel.from_config(config))
     if eight_bits:
         round_blocks(model)
-    stored = stored_transformer(folder, file, dtype, cache)
-    return fill(model, stored, dtype, device, source=str(file or folder))
+    stored = stored_transformer(folder, file, dtype, cache, mapped=mapped)
+    model = fill(model, stored, dtype, device, source=str(file or folder))
+    return leave_weights_mapped(model) if mapped else model
 
 
 def load_text_encoder(
-    folder: Path, file: Path | None, dtype: torch.dtype, *, eight_bits: bool = False
+    folder: Path, file: Path | None, dtype: torch.dtype, *, eight_bits: bool = False, mapped: bool = False
 ) -> Any:
     """The text encoder with its language model head, which is its table of words."""
-    if file is None and not eight_bits:
+    if file is None and not (eight_bits or mapped):
         return Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     config = Qwen3Config.from_pretrained(folder, local_files_only=True)
     # The rotary frequencies are buffers that are in no file.
@@ -120,7 +133,7 @@ def load_text_encoder(
     if eight_bits:
         round_matrices(model.model)
     files = [file] if file else folder_files(folder)
-    stored = stored_in(files)
+    stored = stored_in(files, mapped=mapped)
     names = [name for name, _ in model.model.named_parameters()]
     theirs = qwen3_names(names, config.num_hidden_layers) if files[0].suffix == GGUF else None
     weights = SingleFile(stored, ["model."], theirs)

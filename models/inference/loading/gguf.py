@@ -19,6 +19,8 @@ SUFFIX = ".gguf"
 class GgufFile:
     """A GGUF file as a `Source` of tensors. Raises `CheckpointError` for a file that is not sound."""
 
+    mapped = False
+
     def __init__(self, path: Path) -> None:
         try:
             from gguf import GGUFReader, dequantize

@@ -43,6 +43,7 @@ class SingleFile:
         prefixes: Iterable[str] = COMFYUI_PREFIXES,
         names: Mapping[str, str] | None = None,
     ) -> None:
+        self.mapped = weights.mapped
         self._weights = weights
         self._stored = weights.shapes()
         self._fused: tuple[str, Tensor] | None = None
@@ -64,8 +65,9 @@ class SingleFile:
         # Read once for its three parts, which are asked for one after the other.
         if self._fused is None or self._fused[0] != stored:
             self._fused = stored, self._read(stored)
+        third = self._fused[1].chunk(len(PROJECTIONS))[part]
         # Copied: a view would keep all three parts in memory for each of them.
-        return self._fused[1].chunk(len(PROJECTIONS))[part].clone()
+        return third if self.mapped else third.clone()
 
     def _read(self, stored: str) -> Tensor:
         tensor = self._weights.read(stored)
@@ -88,9 +90,9 @@ class SingleFile:
         return None
 
 
-def stored_in(files: list[Path]) -> Source:
+def stored_in(files: list[Path], *, mapped: bool = False) -> Source:
     """The tensors of safetensors files, or of one GGUF file, by the names they are stored under."""
-    return GgufFile(files[0]) if files[0].suffix == GGUF else Weights(files)
+    return GgufFile(files[0]) if files[0].suffix == GGUF else Weights(files, mapped=mapped)
 
 
 def _without(prefixes: Iterable[str], stored: str) -> str:

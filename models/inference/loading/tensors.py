@@ -1,9 +1,13 @@
-"""Weights read from safetensors files into a model on the meta device, one tensor at a time.
+"""Weights from safetensors files for a model on the meta device, one tensor at a time.
 
-Shapes are compared before any weight is read, and each tensor is cast on its way. Files are read, not mapped:
-loading needs no more host memory than the model itself and one tensor.
+Shapes are compared before any weight is read, and each tensor is cast on its way: loading needs no more host
+memory than the model itself and one tensor. Mapped, a tensor is a view of its file, whose pages the system
+reads when they are used and drops when it needs the room: it takes no memory of the process's own.
 """
 
+import math
+import mmap
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -15,6 +19,8 @@ from models.errors import CheckpointError
 from models.inference.denoise.int8 import Int8Linear, round_rows
 from models.weights.header import TensorInfo, read_header
 
+MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+"""A flag of mmap that Python of this version has no name for."""
 NAMES_SHOWN = 3
 """Tensor names that an error message lists before it only counts."""
 
@@ -40,6 +46,9 @@ Model = TypeVar("Model", bound=nn.Module)
 class Source(Protocol):
     """Named tensors whose shapes are known before they are read."""
 
+    mapped: bool
+    """Whether what is read may be a view of a file."""
+
     def shapes(self) -> Shapes: ...
 
     def read(self, name: str) -> Tensor: ...
@@ -56,12 +65,15 @@ class Place(NamedTuple):
 class Weights:
     """The tensors of one or several safetensors files, as they are stored.
 
-    `prefix` selects the tensors whose names start with it, and is cut off. Raises `CheckpointError` for a
-    file whose header is not sound.
+    `prefix` selects the tensors whose names start with it, and is cut off. `mapped`: they are views of the
+    files, and what is written into one stays in this process. Raises `CheckpointError` for a file whose
+    header is not sound.
     """
 
-    def __init__(self, files: Iterable[Path], prefix: str = "") -> None:
+    def __init__(self, files: Iterable[Path], prefix: str = "", *, mapped: bool = False) -> None:
+        self.mapped = mapped
         self.places: dict[str, Place] = {}
+        self._mappings: dict[Path, mmap.mmap] = {}
         for path in files:
             for key, info in read_header(path).tensors.items():
                 if key.startswith(prefix):
@@ -71,16 +83,30 @@ class Weights:
         return {name: place.info.shape for name, place in self.places.items()}
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own."""
+        """One tensor: in memory of its own, or mapped."""
         path, key, info = self.places[name]
         if info.dtype not in DTYPES:
             raise CheckpointError(f"{path.name} stores {key} as {info.dtype}: not supported.")
-        tensor = torch.empty(info.shape, dtype=DTYPES[info.dtype])
+        dtype = DTYPES[info.dtype]
+        count: int = math.prod(info.shape)
+        # A file may be written without regard to where numbers of more than a byte should begin.
+        if self.mapped and count and not info.offset % dtype.itemsize:
+            numbers = torch.frombuffer(self._mapping(path), dtype=dtype, count=count, offset=info.offset)
+            return numbers.view(info.shape)
+        tensor = torch.empty(info.shape, dtype=dtype)
         if tensor.numel():
             with path.open("rb") as file:
                 file.seek(info.offset)
                 file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return tensor
+
+    def _mapping(self, path: Path) -> mmap.mmap:
+        if path not in self._mappings:
+            with path.open("rb") as file:
+                # Private, so that a write makes a copy of the page; not reserved, as hardly any is written.
+                flags, access = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+                self._mappings[path] = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
+        return self._mappings[path]
 
 
 def folder_files(folder: Path) -> list[Path]:

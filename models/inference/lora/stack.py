@@ -7,7 +7,7 @@ from those copies: nothing is ever subtracted.
 Most of a LoRA's changes are smaller than a step of 8 bits. Beside a weight in 8 bits its factors are
 multiplied on their own, so that no rounding takes anything from them and a set is changed in no time; a
 change without such factors (LoKr, LoHa, whole differences) is added to the weight as its file has it, and
-rounded with it.
+rounded with it. So it is with weights that are mapped, which take memory of their own then, if there is room.
 """
 
 from collections import defaultdict
@@ -20,7 +20,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from models.errors import LoraError
+from models.inference.denoise.beside import MappedLinear
 from models.inference.denoise.int8 import Int8Linear
+from models.inference.device.devices import host_free_bytes
 from models.inference.loading.tensors import Source
 from models.inference.lora.delta import Delta
 from models.inference.lora.merge import Tensors, add_delta, all_finite, first_bad_key, low_rank, open_lora
@@ -56,7 +58,7 @@ class LoraStack:
         self._rounded = {
             f"{name}.weight": layer
             for name, layer in transformer.named_modules()
-            if isinstance(layer, Int8Linear)
+            if isinstance(layer, Int8Linear | MappedLinear)
         }
         self._changed: set[str] = set()
         self._plans: dict[str, LoraPlan] = {}
@@ -102,6 +104,7 @@ class LoraStack:
                 changes[delta.parameter].append((sha256, scale, delta))
         rounded = {name: changes.pop(name) for name in self._rounded.keys() & changes.keys()}
         self._check_mergeable({name: weights[name] for name in changes})
+        self._check_room(weights[name] for name, deltas in rounded.items() if not _is_low_rank(deltas))
 
         self._merged = None  # until the end the weights are a mixture; an exception may come at any line
         try:
@@ -158,15 +161,18 @@ class LoraStack:
     def _change_rounded(self, name: str, deltas: Changes, files: Mapping[str, Tensors]) -> None:
         layer = self._rounded[name]
         self._changed.add(name)
-        if all(delta.kind == "lora" for _, _, delta in deltas):
+        if _is_low_rank(deltas):
             factors = [low_rank(delta, files[sha256], scale) for sha256, scale, delta in deltas]
             dtype, device = self._transformer.get_parameter("x_pad_token").dtype, layer.weight.device
             downs, ups = zip(*factors, strict=True)
             layer.put_beside(torch.cat(downs).to(device, dtype), torch.cat(ups, 1).to(device, dtype))
             return
-        if self._originals is None:
+        if isinstance(layer, MappedLinear):
+            total = layer.weight.to(torch.float32, copy=True)
+        elif self._originals is None:
             raise LoraError(f"LoRAs cannot be merged into {name}, whose file is not at hand.")
-        total = self._originals.read(name).to(torch.float32, copy=True)
+        else:
+            total = self._originals.read(name).to(torch.float32, copy=True)
         for sha256, scale, delta in deltas:
             add_delta(total, delta, files[sha256], scale)
         layer.replace(total)
@@ -175,6 +181,19 @@ class LoraStack:
         for name in self._changed:
             self._rounded[name].restore()
         self._changed.clear()
+
+    def _check_room(self, replaced: Iterable[Tensor]) -> None:
+        """Raise LoraError where weights in host memory cannot be had a second time."""
+        needed, free = sum(weight.nbytes for weight in replaced if not weight.is_cuda), host_free_bytes()
+        if needed > free:
+            raise LoraError(
+                f"LoRAs that are no low-rank products need weights of their own, {needed / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB of memory are free: use LoRAs that have lora_A and lora_B."
+            )
+
+
+def _is_low_rank(deltas: Changes) -> bool:
+    return all(delta.kind == "lora" for _, _, delta in deltas)
 
 
 def _blame(known: Iterable[tuple[LoraFile, LoraPlan]], opened: Mapping[str, safe_open]) -> str:

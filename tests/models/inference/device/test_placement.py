@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from models.errors import OutOfMemory
-from models.inference.device.placement import Placement, decide, peak_bytes
+from models.inference.device.placement import Dtype, Placement, decide, peak_bytes
 from models.inference.loading.footprint import Footprint
 
 PUBLISHED = Footprint(
@@ -65,10 +65,19 @@ def test_cpu_takes_float32_and_the_demo_model_fits_anywhere() -> None:
     assert decide("cpu", 2 * GIB, DEMO) == Placement("cpu", "float32", "resident")
 
 
-def test_cpu_takes_eight_bits_where_floats_do_not_fit() -> None:
-    for free, precision in ((80, "float32"), (23, "int8")):
-        assert decide("cpu", free * GIB, PUBLISHED).precision == precision
+def test_cpu_takes_eight_bits_where_the_pages_of_the_files_have_no_room() -> None:
+    for free, precision in ((80, "bfloat16"), (24, "bfloat16"), (21, "int8"), (8, "bfloat16")):
+        assert decide("cpu", free * GIB, UNION_2_1).precision == precision
     assert decide("cpu", 32 * GIB, PUBLISHED, rest="float32").dtype == "float32"
+
+
+@pytest.mark.parametrize(("rest", "whole", "tiled"), [("bfloat16", 8, 5), ("float32", 16, 10)])
+def test_large_model_on_a_cpu_stays_mapped_and_needs_a_few_gigabytes(
+    rest: Dtype, whole: int, tiled: int
+) -> None:
+    for free, in_tiles in ((whole, False), (tiled, True)):
+        assert decide("cpu", free * GIB, UNION_2_1, rest) == Placement("cpu", rest, "mapped", in_tiles)
+    assert decide("cpu", 128 * GIB, PUBLISHED, "float32", "resident").mode == "resident"
 
 
 def test_apple_gpu_takes_bfloat16_and_keeps_everything_resident() -> None:
@@ -83,8 +92,9 @@ def test_what_is_asked_for_is_done() -> None:
 @pytest.mark.parametrize(
     ("device", "free", "options", "advice"),
     [
-        ("cpu", 12 * GIB, {}, "use ZTURBO_MODEL=demo"),
-        ("cpu", 23 * GIB, {"dtype": "bfloat16"}, "leave ZTURBO_DTYPE at auto"),
+        ("cpu", 2 * GIB, {}, "use ZTURBO_MODEL=demo"),
+        ("cpu", 12 * GIB, {"dtype": "int8"}, "use ZTURBO_MODEL=demo"),
+        ("cpu", 23 * GIB, {"mode": "resident", "dtype": "float32"}, "leave ZTURBO_PLACEMENT"),
         ("cuda", 3 * GIB, {}, "stop what else runs on this GPU"),
         ("cuda", 16 * GIB, {"mode": "resident"}, "leave ZTURBO_PLACEMENT at auto"),
     ],

@@ -1,0 +1,57 @@
+"""Linear layers whose weights stay as their files have them, with LoRAs multiplied beside them."""
+
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class MappedLinear(nn.Linear):
+    """A linear layer whose weight is a view of its file.
+
+    `down` (rank, in) and `up` (out, rank), in the type of the tokens, are LoRAs, multiplied beside it.
+    """
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    _plain: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (…, in) to (…, out)."""
+        output = F.linear(x, self.weight, self.bias)
+        if self.down is None or self.up is None:
+            return output
+        inner = F.linear(x, self.down).flatten(0, -2)
+        output.view(-1, self.out_features).addmm_(inner, self.up.t())
+        return output
+
+    def put_beside(self, down: Tensor, up: Tensor) -> None:
+        """Multiply these factors beside the weight."""
+        self.down, self.up = down, up
+
+    def replace(self, weight: Tensor) -> None:
+        """Use another weight, in memory of its own, and keep the file's for `restore`."""
+        self._plain = self.weight.data if self._plain is None else self._plain
+        self.weight.data = weight.to(self._plain.dtype)
+
+    @property
+    def changed(self) -> list[Tensor]:
+        """What `replace` and `put_beside` have put here."""
+        beside = [part for part in (self.down, self.up) if part is not None]
+        return beside if self._plain is None else [*beside, self.weight.data]
+
+    def restore(self) -> None:
+        """Take out what `replace` and `put_beside` have put here."""
+        self.down = self.up = None
+        if self._plain is not None:
+            self.weight.data, self._plain = self._plain, None
+
+
+def leave_weights_mapped(model: Model) -> Model:
+    """Have LoRAs leave the weights of a model's linear layers as they are."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = MappedLinear
+    return model

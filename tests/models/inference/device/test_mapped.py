@@ -1,0 +1,141 @@
+"""A large model on a CPU: its weights stay in their files, and its pictures are those of copied ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ZImageTransformer2DModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.config import ModelSettings
+from models.errors import LoraError
+from models.inference.denoise.beside import MappedLinear, leave_weights_mapped
+from models.inference.engine import Engine
+from models.inference.loading.tensors import Weights
+from models.inference.lora import stack
+from models.inference.lora.stack import LoraStack
+from models.job import Generated, Job, LoraFile
+from tests.models.inference.lora.lora_files import (
+    known_change,
+    lora_tensors,
+    run,
+    tiny_transformer,
+    write,
+)
+from tests.models.inference.lora.lora_formats import COMFYUI, FORMATS
+from tests.models.inference.untrained import CONTROLNET
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def half_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model stored in bfloat16."""
+    folder = tmp_path_factory.mktemp("half") / "model"
+    for path in tiny_model.rglob("*"):
+        target = folder / path.relative_to(tiny_model)
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".safetensors":
+                weights = Weights([path])
+                tensors = {name: weights.read(name).bfloat16() for name in weights.shapes()}
+                save_file(tensors, target, {"format": "pt"})
+            else:
+                target.write_bytes(path.read_bytes())
+    return folder
+
+
+def load(model: Path, folder: Path, **options: str) -> Engine:
+    controlnet = str(model / CONTROLNET)
+    settings = ModelSettings(
+        data_dir=folder,
+        model=str(model),
+        controlnet=controlnet,
+        device="cpu",
+        _env_file=None,
+        **options,  # type: ignore[arg-type]
+    )
+    return Engine.load(settings)
+
+
+def generate(engine: Engine, model: Path, *loras: LoraFile) -> Generated:
+    job = Job(
+        prompt="a red ball", width=SIZE, height=SIZE, num_inference_steps=2, seed=1, loras=loras,
+        controlnet=model / CONTROLNET, controlnet_name="its own",
+    )  # fmt: skip
+    return engine.generate(job, np.full((SIZE, SIZE, 3), 90, np.uint8), lambda step: None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mapped_model_makes_the_picture_of_a_resident_one_bit_for_bit(
+    half_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    resident = generate(load(half_model, tmp_path, dtype=dtype), half_model)
+    monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
+    engine = load(half_model, tmp_path, dtype=dtype)
+    assert engine._model.placement.mode == "mapped"
+    made = generate(engine, half_model)
+    assert np.array_equal(made.images[0], resident.images[0])
+    again = generate(engine, half_model)
+    assert np.array_equal(again.images[0], made.images[0])
+
+
+def test_prompt_is_expanded_by_a_mapped_text_encoder(
+    half_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
+    for dtype in ("float32", "bfloat16"):
+        engine = load(half_model, tmp_path, dtype=dtype)
+        assert engine.expand("a cat", 1) == engine.expand("a cat", 1)
+
+
+def test_what_is_written_into_a_mapped_weight_stays_in_this_process(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.arange(6.0).reshape(2, 3)}, path)
+    before = path.read_bytes()
+    tensor = Weights([path], mapped=True).read("a")
+    tensor.zero_()
+    assert path.read_bytes() == before
+    assert torch.equal(Weights([path], mapped=True).read("a"), torch.arange(6.0).reshape(2, 3))
+
+
+def mapped_transformer() -> tuple[ZImageTransformer2DModel, LoraStack, dict[str, Tensor]]:
+    model = leave_weights_mapped(tiny_transformer())
+    return model, LoraStack(model), {name: weight.data for name, weight in model.named_parameters()}
+
+
+def test_loras_beside_mapped_weights_do_what_merged_ones_do_and_leave_nothing(tmp_path: Path) -> None:
+    usual = write(tmp_path / "usual.safetensors", lora_tensors(known_change(11).pairs, COMFYUI))
+    lokr = write(tmp_path / "lokr.safetensors", FORMATS["lokr-split-second"]().tensors)
+    model, loras, files = mapped_transformer()
+    plain = run(model)
+    for chosen in ([usual], [usual, lokr], [lokr]):
+        loras.apply(chosen)
+        other = tiny_transformer()
+        LoraStack(other).apply(chosen)
+        torch.testing.assert_close(run(model), run(other), atol=1e-4, rtol=1e-4)
+        loras.apply([])
+        assert torch.equal(run(model), plain)
+        assert all(weight.data_ptr() == files[name].data_ptr() for name, weight in model.named_parameters())
+
+
+def test_lora_of_the_usual_kind_takes_no_copy_of_a_mapped_weight(tmp_path: Path) -> None:
+    usual = write(tmp_path / "usual.safetensors", lora_tensors(known_change(11).pairs, COMFYUI))
+    model, loras, files = mapped_transformer()
+    loras.apply([usual])
+    assert all(weight.data_ptr() == files[name].data_ptr() for name, weight in model.named_parameters())
+    assert any(isinstance(layer, MappedLinear) and layer.up is not None for layer in model.modules())
+
+
+def test_lora_that_needs_more_memory_than_is_free_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lokr = write(tmp_path / "lokr.safetensors", FORMATS["lokr-split-second"]().tensors)
+    model, loras, _ = mapped_transformer()
+    plain = run(model)
+    monkeypatch.setattr(stack, "host_free_bytes", lambda: 0)
+    with pytest.raises(LoraError, match="GB of memory are free"):
+        loras.apply([lokr])
+    assert torch.equal(run(model), plain)
