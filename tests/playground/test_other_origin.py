@@ -17,7 +17,7 @@ from app.config import Settings
 from app.main import create_app
 from tests.playground.conftest import NewPage
 from tests.support.http_api import SUBMIT, WorkerHands, served
-from worker.storage.objects import open_objects
+from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
 FAL = "/fal-ai/z-image/turbo/controlnet/lora"
