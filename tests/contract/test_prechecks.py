@@ -115,6 +115,11 @@ async def test_operator_learns_which_rule_refused_and_the_line_that_allows_it(
     assert allowed.status_code == 200
 
 
+async def test_address_is_named_once(http: httpx.AsyncClient) -> None:
+    answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT | {"image_url": "http://192.168.1.5/x.png"})
+    assert answer.json()["message"].startswith("image_url: 192.168.1.5 is in 192.168.0.0/16, which")
+
+
 async def test_stranger_learns_nothing_of_this_network(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"api_keys": "ann:secret"}))
     async with in_process(app, token="secret") as http:

@@ -93,7 +93,8 @@ class AllowList:
             if not ours and not is_public(address):
                 network = private_network(address)
                 where = f"in {network}" if network else "no public address"
-                raise Refused(f"{host} is {address}, {where}", str(network or address))
+                named = "" if host == str(address) else f"{address}, "
+                raise Refused(f"{host} is {named}{where}", str(network or address))
         if port not in PUBLIC_PORTS:
             raise Refused(f"port {port} is neither 80 nor 443", host)
 
