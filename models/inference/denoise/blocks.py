@@ -13,7 +13,14 @@ from diffusers.models.transformers.transformer_z_image import ZImageTransformerB
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.inference.denoise.int8 import attend, feed_forward, in_integers, project, round_matrices
+from models.inference.denoise.int8 import (
+    attend,
+    attends_in_integers,
+    feed_forward,
+    in_integers,
+    project,
+    round_matrices,
+)
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -95,7 +102,7 @@ def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
         .transpose(1, 2)
         for norm, heads in ((attention.norm_q, query), (attention.norm_k, key))
     )
-    if x.device.type == "cpu" and in_integers(attention.to_q, x) and not torch.compiler.is_compiling():
+    if attends_in_integers(attention.to_q, x):
         mixed = attend(query, key, value.transpose(1, 2))
     else:
         mixed = F.scaled_dot_product_attention(query, key, value.transpose(1, 2)).transpose(1, 2).flatten(2)

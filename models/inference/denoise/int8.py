@@ -19,6 +19,8 @@ LARGEST = 127
 """The largest of the 8-bit numbers; -128 is not used, so that zero is the middle."""
 CHUNK = 256
 """Tokens at a time on a CPU. Fewer make the products slower; more leave the cache."""
+LONG = 2 * CHUNK
+"""Tokens from which attention in 8 bits is worth its many small operations."""
 WIDE = 16
 """Columns of the feed-forward's inner tensor that are not rounded: those with the largest values. A few are a
 thousand times the others, and with one scale for all of a token nothing would be left of the others."""
@@ -195,6 +197,12 @@ def in_integers(layer: nn.Module, x: Tensor) -> bool:
         return False
     # A compiler cannot see a clock; what it makes of integers is fast.
     return torch.compiler.is_compiling() or _has_fast_integers(x.device)
+
+
+def attends_in_integers(layer: nn.Module, x: Tensor) -> bool:
+    """True where `attend` is faster than PyTorch's attention for tokens (batch, tokens, width)."""
+    long = x.device.type == "cpu" and x.shape[1] >= LONG
+    return long and not torch.compiler.is_compiling() and in_integers(layer, x)
 
 
 def _low_rank(x: Tensor, down: Tensor, up: Tensor) -> Tensor:

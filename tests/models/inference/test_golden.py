@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.inference.control.controlnet import Layout, Refiner, fill_controlnet
-from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.pipeline import denoise, noise_levels
 from models.inference.denoise.transformer import Conditioning, Control, condition, control_tokens, predict
 from models.inference.loading.tensors import Weights, fill
@@ -26,6 +26,9 @@ FILES = sorted((Path(__file__).parents[2] / "golden").glob("*.safetensors"))
 TOLERANCE = 1e-4
 """Norm of the difference over the norm of the reference, float32."""
 
+EIGHT_BITS_TOLERANCE = 0.02
+"""The same with the blocks' matrices in 8 bits; tests/golden/README.md has what was measured."""
+
 
 class Case(NamedTuple):
     """One recorded input and what came of it here."""
@@ -34,12 +37,13 @@ class Case(NamedTuple):
     error: float
 
 
-def check_file(path: Path) -> Iterator[Case]:
+def check_file(path: Path, *, eight_bits: bool = False) -> Iterator[Case]:
     """Every case of one file, with its relative error."""
     with safe_open(path, framework="pt") as file:
         facts = {name: json.loads(text) for name, text in file.metadata().items() if text.startswith("{")}
         variant = file.metadata()["variant"]
-    transformer, controlnet = _load(path, facts["transformer_config"], _layout(variant, facts["control"]))
+    layout = _layout(variant, facts["control"])
+    transformer, controlnet = _load(path, facts["transformer_config"], layout, eight_bits=eight_bits)
     recorded = Weights([path])
     with torch.inference_mode():
         for name in sorted(fact for fact in facts if fact.startswith(("step.", "trajectory."))):
@@ -90,14 +94,17 @@ def _layout(variant: str, control: dict[str, Any]) -> Layout:
 
 
 def _load(
-    path: Path, config: dict[str, Any], layout: Layout
+    path: Path, config: dict[str, Any], layout: Layout, *, eight_bits: bool
 ) -> tuple[ZImageTransformer2DModel, ZImageControlNetModel]:
     with torch.device("meta"):
-        transformer = ZImageTransformer2DModel(**config)
+        transformer = use_own_blocks(ZImageTransformer2DModel(**config))
+    if eight_bits:
+        round_blocks(transformer)
     fill(transformer, Weights([path], "transformer."), torch.float32, "cpu", source=path.name)
-    use_own_blocks(transformer)
     weights = Weights([path], "controlnet.")
-    return transformer, fill_controlnet(weights, layout, config, torch.float32, "cpu", path.name)
+    return transformer, fill_controlnet(
+        weights, layout, config, torch.float32, "cpu", path.name, eight_bits=eight_bits
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -105,6 +112,12 @@ def test_every_case_equals_the_reference(path: Path) -> None:
     errors = {case.name: case.error for case in check_file(path)}
     assert len(errors) == 6
     assert max(errors.values()) < TOLERANCE
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_eight_bits_are_off_by_what_is_written_down(path: Path) -> None:
+    errors = {case.name: case.error for case in check_file(path, eight_bits=True)}
+    assert TOLERANCE < max(errors.values()) < EIGHT_BITS_TOLERANCE
 
 
 def test_wrong_number_is_noticed(tmp_path: Path) -> None:
