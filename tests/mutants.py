@@ -55,7 +55,7 @@ MODULES = {
     "worker/queue/record.py": (*QUEUE, *WEBHOOKS),
     "worker/queue/scripts.py": (*QUEUE, *WEBHOOKS),
     "worker/queue/work_queue.py": (*QUEUE, *WEBHOOKS),
-    "worker/queue/lua": (*QUEUE, *WEBHOOKS),
+    "worker/queue/lua": (*QUEUE, *WEBHOOKS, "tests/contract/test_idempotency.py"),
     "worker/runtime/consumer.py": CONSUMER,
     "worker/stages/picture.py": TASKS,
     "worker/stages/control_map.py": TASKS,
