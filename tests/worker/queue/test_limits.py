@@ -96,3 +96,14 @@ async def test_refused_submit_does_not_count_towards_the_rate(
     spent = client.get("zturbo:spent:ann")
     await refused(limited)
     assert client.get("zturbo:spent:ann") == spent
+
+
+async def test_owner_is_counted_by_what_waits_and_not_at_all_once_nothing_does(
+    requests: RequestStore, client: redis.Redis
+) -> None:
+    await submit(requests, "a")
+    await submit(requests, "b")
+    await requests.cancel("a")
+    assert client.hgetall("zturbo:queued") == {"ann": "1"}
+    await requests.cancel("b")
+    assert not client.exists("zturbo:queued")

@@ -215,3 +215,8 @@ async def test_end_of_a_run_of_redis_is_kept_for_a_day(work_queue: WorkQueue, cl
     assert (older, since) == ("1 2", seen)
     assert seconds * 1000 <= until < seconds * 1000 + 60_000
     assert str(client.get("zturbo:boot")).split()[0] != "abc"
+
+
+async def test_turn_is_forgotten_when_it_is_over(work_queue: WorkQueue, client: redis.Redis) -> None:
+    assert work_queue.has_turn("sweep", 60)
+    assert 60_000 - SLACK_MS < client.pttl("zturbo:turn:sweep") <= 60_000
