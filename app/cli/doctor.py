@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -26,7 +26,7 @@ GPU_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate
 WEIGHTS_GB = 40
 """Room that the real model, a ControlNet and the detectors take on disk, with some to spare."""
 SECRETS = ("api_keys", "redis_url", "prompt_llm_key")
-MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "missing": ("✗", "red")}
+MARKS: dict[str, tuple[str, str]] = {"ok": ("✓", "green"), "note": ("·", "yellow"), "missing": ("✗", "red")}
 
 
 class Finding(NamedTuple):
@@ -42,27 +42,43 @@ def register(cli: typer.Typer) -> None:
 
 def doctor(
     model: Model = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="List the settings at their default too: zturbo doctor --all")
+    ] = False,
 ) -> None:
     """Tell what this machine has and lacks.
 
-    With each thing that is missing comes the command that mends it; then every setting, and where it is from.
+    What is missing comes first, each with the command that mends it; then the settings that are not at their
+    default, and where each is from.
     """
     settings = read_settings(model=model)
     missing = 0
-    for title, look in CHECKS.items():
+    found = {title: list(look(settings)) for title, look in CHECKS.items()}
+    # Sorting is stable: those of one urgency stay in the order of CHECKS.
+    for title, findings in sorted(found.items(), key=lambda each: -max(map(_urgency, each[1]))):
         tell(title, bold=True)
-        for state, what, mend in look(settings):
+        for state, what, mend in sorted(findings, key=_urgency, reverse=True):
             mark, colour = MARKS[state]
             tell(f"  {mark} {what}", fg=colour if state != "ok" else None)
             if mend:
                 tell(f"      → {mend}")
             missing += state == "missing"
-    tell("Settings", bold=True)
-    for name, value, source in setting_rows(settings):
+    rows = [row for row in setting_rows(settings) if show_all or row[2] != "default"]
+    tell(
+        "Settings" if show_all else "Settings that differ from their default (--all for the rest)",
+        bold=True,
+    )
+    if not rows:
+        tell("  none")
+    for name, value, source in rows:
         tell(f"  ZTURBO_{name.upper():<23} {value:<40} {source}")
     if missing:
         fail(f"{missing} of these must be mended before `zturbo serve` can make pictures.", Exit.CONFIG)
     tell("Everything that `zturbo serve` needs is here.", fg="green")
+
+
+def _urgency(finding: Finding) -> int:
+    return list(MARKS).index(finding.state)
 
 
 def setting_rows(settings: "Settings") -> Iterator[tuple[str, str, str]]:

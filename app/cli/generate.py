@@ -1,5 +1,8 @@
 """`zturbo generate`: pictures made here; no server, no Redis and, given local files, no network."""
 
+import logging
+import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +16,7 @@ from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_s
 from app.terminal import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from app.config import Settings
     from models.inference.engine import Engine
@@ -30,6 +33,9 @@ EXIT_BY_CODE = {
     "weights_missing": Exit.CONFIG,
     "hub_error": Exit.UNAVAILABLE,
 }
+
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 
 
 def register(cli: typer.Typer) -> None:
@@ -50,15 +56,18 @@ def generate(
     data_dir: DataDir = None,
 ) -> None:
     """Make a picture for each seed here, without a server, guided by an image if there is one."""
+    with RequestProgress() as progress:
+        progress.show({"status": "checking"})
+        check_out(out, pictures_asked(bodies))
+        settings = read_settings(
+            model=model, controlnet=controlnet, lora_dir=lora_dir, device=device, data_dir=data_dir
+        )
+        requests = [_check(body) for body in bodies]
+        _check_machine(settings, requests)
     from models.errors import ModelError
     from models.weights.resolve import model_choice
     from worker.errors import WorkerError
 
-    check_out(out, pictures_asked(bodies))
-    settings = read_settings(
-        model=model, controlnet=controlnet, lora_dir=lora_dir, device=device, data_dir=data_dir
-    )
-    requests = [_check(body) for body in bodies]
     try:
         # Chosen once, so that the stages agree.
         settings = settings.model_copy(update={"model": model_choice(settings)})
@@ -108,6 +117,61 @@ def _check(body: dict[str, Any]) -> Request:
     return Request(model_id, whole, AnyInput.model_validate(whole))
 
 
+def _check_machine(settings: "Settings", requests: list[Request]) -> None:
+    """Ends the command, before torch is imported, for what this machine lacks, naming the flag."""
+    from models.errors import ControlNetError, WeightsMissing
+    from models.gpus import gpu_present
+    from models.weights.availability import PULL, missing_detectors
+    from models.weights.published import GB
+    from models.weights.resolve import resolve_controlnet, resolve_model
+
+    if not _DEVICE.fullmatch(settings.device):
+        fail(f"--device: {settings.device!r} is not auto, cpu, cuda, cuda:1 or mps.", Exit.USAGE)
+    if settings.device not in ("auto", "cpu") and not gpu_present():
+        fail(
+            f"--device: this machine has no GPU for {settings.device}; try --device cpu.",
+            Exit.CONFIG,
+        )
+    try:
+        resolve_model(settings)
+    except WeightsMissing as error:
+        fail(f"--model: {error}", Exit.CONFIG)
+    if not _is_hub_id(settings.controlnet):
+        try:
+            resolve_controlnet(settings.controlnet, settings)
+        except ControlNetError as error:
+            fail(f"--controlnet: {error}", Exit.DATA)
+    missing = missing_detectors(settings)
+    for request in requests:
+        if size := missing.get(request.input.preprocess):
+            fail(
+                f"--preprocess: {request.input.preprocess} maps need weights that are not on this machine; "
+                f"`{PULL}` fetches them ({size / GB:.1f} GB).",
+                Exit.CONFIG,
+            )
+
+
+def _is_hub_id(name: str) -> bool:
+    """A name whose file may have to be downloaded, which is left to the request that needs it."""
+    from models.weights.reference import HubReference, ReferenceFault, read_reference
+
+    try:
+        return isinstance(read_reference(name), HubReference)
+    except ReferenceFault:
+        return False
+
+
+@contextmanager
+def _libraries_quiet() -> "Iterator[None]":
+    """Without what other libraries log while they are imported: torchao's and torch's of each other."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _make(
     request: Request, settings: "Settings", engine: "Engine | None", progress: RequestProgress
 ) -> "tuple[Engine, Job, Generated]":
@@ -115,15 +179,16 @@ def _make(
 
     Raises WorkerError and ModelError.
     """
+    progress.show({"status": "preparing"})
     from worker.stages.picture import prepare
     from worker.storage.backend import open_objects
     from worker.storage.pictures import Storage
 
-    progress.show({"status": "preparing"})
     job, control = prepare(request.input, settings, Storage(open_objects(settings)))
     if engine is None:
         progress.show({"status": f"loading {settings.model}"})
-        from models.inference.engine import Engine
+        with _libraries_quiet():
+            from models.inference.engine import Engine
 
         engine = Engine.load(settings)
     loaded = engine

@@ -1,6 +1,7 @@
 """Pictures and answers as a command gives them to its user: saved, opened, printed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,9 +35,16 @@ def pictures_asked(bodies: list[dict[str, Any]]) -> int:
 
 
 def check_out(out: Path | None, pictures: int) -> None:
-    """Ends the command where several pictures would go into one file."""
+    """Ends the command where several pictures would go into one file, or no file can be written there."""
     if pictures > 1 and out is not None and _is_file(out):
         fail(f"--out: {pictures} pictures do not go into one file; name a folder.", Exit.USAGE)
+    if out is None:
+        return
+    folder = out.parent if _is_file(out) else next(each for each in (out, *out.parents) if each.exists())
+    if not folder.is_dir():
+        fail(f"--out: {folder} is no folder that is there.", Exit.CANNOT_CREATE)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        fail(f"--out: {folder} cannot be written by this user.", Exit.CANNOT_CREATE)
 
 
 def destination(out: Path, name: str) -> Path:

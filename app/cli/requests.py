@@ -185,13 +185,18 @@ def server(base_url: str, token: str | None, word: Callable[[str], str] = str) -
 
     `word` puts the sentence as the command's user would.
     """
+    import httpx
+
     from app.client import Client, ClientError
 
     try:
         with Client(base_url, token) as client:
             yield client
     except ClientError as error:
-        fail(word(str(error)), EXIT_BY_STATUS.get(error.status, Exit.SOFTWARE))
+        sentence = word(str(error))
+        if isinstance(error.__cause__, httpx.ConnectError):
+            sentence += ". `zturbo serve` starts a server here; --base-url names another."
+        fail(sentence, EXIT_BY_STATUS.get(error.status, Exit.SOFTWARE))
 
 
 def follow(client: "Client", request_id: str, timeout: float | None, label: str = "") -> dict[str, Any]:

@@ -322,7 +322,8 @@ def test_exit_status_tells_whose_fault_it_is(zturbo: Run, hands: WorkerHands, tm
     assert refused.exit_code == Exit.DATA
     assert refused.stderr.startswith("--num-inference-steps: ")
     assert zturbo("status", "nope").exit_code == Exit.DATA
-    assert zturbo("status", "x", "--base-url", "http://127.0.0.1:9").exit_code == Exit.UNAVAILABLE
+    away = zturbo("status", "x", "--base-url", "http://127.0.0.1:9")
+    assert (away.exit_code, "`zturbo serve` starts" in away.stderr) == (Exit.UNAVAILABLE, True)
     assert zturbo("submit", "--image", str(tmp_path / "none.png")).exit_code == Exit.NO_INPUT
     assert zturbo("submit", "--input", "-", stdin="{").exit_code == Exit.DATA
     assert zturbo("submit", "--input", "-", stdin="[]").exit_code == Exit.DATA
