@@ -70,10 +70,10 @@ class TurboInput(InputModel):
 
 
 class TurboLoraInput(InputModel):
-    """Input of `tongyi-mai/z-image/turbo/lora`."""
+    """Input of `tongyi-mai/z-image/turbo/lora`, whose documented example is a prompt alone."""
 
     prompt: Prompt
-    loras: Loras
+    loras: Loras = Field(default_factory=list)
     image_size: PresetField = DEFAULT_SIZE
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED

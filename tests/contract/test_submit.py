@@ -47,6 +47,17 @@ async def test_input_is_recorded_with_its_defaults(http: httpx.AsyncClient, requ
     }
 
 
+async def test_documented_example_of_the_text_model_with_loras_is_a_prompt_alone(
+    http: httpx.AsyncClient, requests: RequestStore
+) -> None:
+    answer = await http.post("/v1/models/tongyi-mai/z-image/turbo/lora", json={"prompt": "A lighthouse"})
+
+    assert answer.status_code == 200
+    record = await requests.get(answer.json()["request_id"])
+    assert record is not None
+    assert record.input["loras"] == []
+
+
 async def test_no_two_requests_share_an_id(http: httpx.AsyncClient) -> None:
     ids = {(await http.post(SUBMIT, json=DOCUMENTED_INPUT)).json()["request_id"] for _ in range(5)}
     assert len(ids) == 5
