@@ -57,7 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", help="ZTURBO_DTYPE of the server")
     parser.add_argument("--lora", action="store_true", help="with a LoRA of rank 32")
     parser.add_argument(
-        "--memory-limit", type=_bytes, default=16 * GB, metavar="16G", help="of all processes"
+        "--memory-limit", type=_bytes, default=16 * 2**30, metavar="16G", help="of all processes"
     )
     return parser.parse_args()
 
@@ -65,8 +65,8 @@ def _options() -> argparse.Namespace:
 def _bytes(text: str) -> int:
     found = re.fullmatch(r"(\d+)G", text)
     if found is None:
-        raise argparse.ArgumentTypeError("a number of gigabytes: 16G")
-    return int(found[1]) * GB
+        raise argparse.ArgumentTypeError("a number of GiB: 16G")
+    return int(found[1]) * 2**30
 
 
 def _write(folder: Path, union: str) -> None:

@@ -111,4 +111,5 @@ def memory_of(pid: int) -> Memory:
         )
         if name.startswith("Rss")
     }
-    return Memory(fields["RssAnon"], fields["RssFile"] + fields["RssShmem"])
+    # A process that has ended and is waited for has none.
+    return Memory(fields.get("RssAnon", 0), fields.get("RssFile", 0) + fields.get("RssShmem", 0))

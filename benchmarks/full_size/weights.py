@@ -138,8 +138,8 @@ def _write_indexes(folder: Path, files: dict[str, Shapes]) -> None:
     """Beside the shards of a component, the file that says which holds what."""
     maps: dict[str, dict[str, str]] = {}
     for path, shapes in files.items():
-        stem, _, number = path.rpartition("-of-")
-        if number:
+        stem, shard, _ = path.rpartition("-of-")
+        if shard:
             index = f"{stem.rpartition('-')[0]}.safetensors.index.json"
             maps.setdefault(index, {}).update(dict.fromkeys(shapes, Path(path).name))
     for index, names in maps.items():

@@ -14,6 +14,7 @@ from models.config import ModelSettings
 from models.errors import DiskFull
 from models.inference.engine import Engine
 from models.job import Job
+from tests.support.processes import wait_for
 
 SMALL_TEXT_ENCODER = {
     "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -37,6 +38,7 @@ def test_what_is_written_is_a_model_that_makes_a_picture(union: str, tmp_path: P
     told: list[tuple[int, int]] = []
     weights.write_all(tmp_path, union, lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "loras"}
     branch = tmp_path / "loras" / weights.UNION
     settings = ModelSettings(
         data_dir=tmp_path / "data", model=str(tmp_path / "model"), controlnet=str(branch), device="cpu",
@@ -82,6 +84,11 @@ def test_memory_of_its_own_is_told_from_a_file_s_pages(tmp_path: Path) -> None:
         process.kill()
     assert 50_000_000 < memory.private < 70_000_000
     assert 20_000_000 < memory.mapped < 50_000_000
+
+
+def test_process_that_has_ended_has_no_memory() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        wait_for(lambda: memory_of(process.pid) == (0, 0))
 
 
 def test_process_beyond_the_limit_is_ended(tmp_path: Path) -> None:
