@@ -132,7 +132,7 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
         yield Finding(
             "note",
             f"It lacks {', '.join(missing)}, so it can serve, but make no pictures.",
-            "pip install 'zturbo[gpu]'",
+            "pip install '.[gpu]' in a checkout of zturbo",
         )
     else:
         yield Finding(

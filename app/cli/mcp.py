@@ -26,7 +26,10 @@ def mcp(out: Folder = None, base_url: BaseUrl = "http://127.0.0.1:8000", token: 
     try:
         from app.mcp_server import create_mcp_server
     except ModuleNotFoundError as missing:
-        fail(f"There is no package {missing.name} here: pip install 'zturbo[mcp]'", Exit.CONFIG)
+        fail(
+            f"There is no package {missing.name} here: run pip install '.[mcp]' in a checkout of zturbo.",
+            Exit.CONFIG,
+        )
     from app.client import ClientError
 
     try:

@@ -175,4 +175,4 @@ def test_missing_package_is_named_with_the_command_that_brings_it(monkeypatch: p
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
     ran = CliRunner().invoke(cli, ["mcp"])
     assert ran.exit_code == Exit.CONFIG
-    assert "pip install 'zturbo[mcp]'" in ran.stderr
+    assert "pip install '.[mcp]'" in ran.stderr

@@ -23,7 +23,8 @@ try:
     from obstore.store import S3Store
 except ModuleNotFoundError as missing:
     raise SetupError(
-        "ZTURBO_STORAGE names an S3 store, which needs one more package: pip install 'zturbo[s3]'."
+        "ZTURBO_STORAGE names an S3 store, which needs one more package: "
+        "run pip install '.[s3]' in a checkout of zturbo."
     ) from missing
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ def import_annotators() -> None:
     except (ImportError, AttributeError) as fault:
         raise PreprocessError(
             f"controlnet-aux cannot be imported here ({fault}). It does not work beside mediapipe 1.x: "
-            "uninstall that, or install zturbo[gpu] into an environment of its own."
+            "uninstall that, or install zturbo into an environment of its own."
         ) from fault
 
 

@@ -27,7 +27,7 @@ class GgufFile:
         except ImportError:
             raise CheckpointError(
                 f"{path.name} is a GGUF file, and reading it takes one more package: "
-                "pip install 'zturbo[gguf]'."
+                "run pip install '.[gguf]' in a checkout of zturbo."
             ) from None
         self._path = path
         self._dequantize = dequantize

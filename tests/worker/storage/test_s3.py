@@ -141,7 +141,7 @@ def test_missing_package_is_told_with_the_line_that_mends_it() -> None:
         "except SetupError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "pip install 'zturbo[s3]'" in done.stdout
+    assert "pip install '.[s3]'" in done.stdout
 
 
 def test_settings_without_s3_need_no_package(tmp_path: Path) -> None:
