@@ -77,7 +77,7 @@ def test_one_key_has_half_of_the_bound_and_others_are_served(base: str) -> None:
 def test_bound_holds_over_all_keys_and_for_bodies_of_no_declared_length(base: str) -> None:
     size = BOUND // 2 - 1000
     with half_sent(base, "ann", size), half_sent(base, "bob", size):
-        wait_for(lambda: is_refused(submit(base, "cyd", 3_000)))
+        wait_for(lambda: is_refused(submit(base, "cyd", 3_000)), 60)
 
         def chunks() -> Iterator[bytes]:
             yield json.dumps(DOCUMENTED_INPUT).encode()

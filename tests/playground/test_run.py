@@ -110,7 +110,7 @@ def test_what_is_refused_leaves_the_picture_on_the_stage(page: Page) -> None:
     picture = page.locator("zt-compare .under").get_attribute("src")
     edit(page, num_inference_steps=99)
     run_button(page).click()
-    expect(page.locator("#field-num_inference_steps-fault")).to_contain_text("less than or equal to 8")
+    expect(page.locator("#field-num_inference_steps-fault")).to_contain_text("must be at most 8")
     expect(page.locator("#field-num_inference_steps")).to_be_focused()
     stage_is(page, "done")
     expect(page.locator("zt-compare .under")).to_have_attribute("src", picture or "")

@@ -4,6 +4,7 @@ import base64
 import os
 import signal
 import time
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -242,7 +243,9 @@ async def test_picture_that_does_not_end_in_time_is_handed_back(crew: Crew, sign
     send(gpu, signal.SIGTERM)
     if signals == 2:
         await anyio.sleep(1.1)
-        send(gpu, signal.SIGTERM)
+        # One that had only just taken it hands it back at the first.
+        with suppress(ProcessLookupError):
+            send(gpu, signal.SIGTERM)
     assert await ended(gpu) == 0
     record = await crew.get("a")
     assert (record.state, record.position, record.attempt) == ("in_queue", 0, 0)
