@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage
 from PIL import Image
 
 from models.canny import canny, fit
@@ -14,7 +13,11 @@ from models.schema.inputs import PreprocessInput
 from worker.config import WorkerSettings
 from worker.stages.control_map import control_source, looks_like_photograph, map_warnings
 
-DATA = Path(skimage.__file__).parent / "data"
+
+def photograph(name: str) -> Image.Image:
+    """One that comes with scikit-image."""
+    skimage = pytest.importorskip("skimage", reason="scikit-image, whose photographs these are, is not here")
+    return Image.open(Path(skimage.__file__).parent / "data" / name)
 
 
 def png(image: Image.Image) -> bytes:
@@ -52,7 +55,7 @@ def test_alpha_that_hides_nothing_is_not_told_of() -> None:
 
 @pytest.mark.parametrize("name", ["astronaut.png", "coffee.png", "chelsea.png"])
 def test_photograph_is_told_of_with_the_ways_to_make_a_map(name: str) -> None:
-    image = Image.open(DATA / name).convert("RGB")
+    image = photograph(name).convert("RGB")
     (warning,) = told(image)
     assert "looks like a photograph" in warning
     assert warning.endswith("canny, depth, pose.")
@@ -60,7 +63,7 @@ def test_photograph_is_told_of_with_the_ways_to_make_a_map(name: str) -> None:
 
 
 def test_maps_are_no_photographs() -> None:
-    pixels = np.asarray(Image.open(DATA / "astronaut.png").convert("RGB"))
+    pixels = np.asarray(photograph("astronaut.png").convert("RGB"))
     depth = np.repeat(np.linspace(0, 255, 512, dtype=np.uint8)[None, :, None], 512, 0).repeat(3, 2)
     for each in (canny(pixels, 512, 512), 255 - canny(pixels, 512, 512), depth, np.asarray(skeleton())):
         assert not looks_like_photograph(fit(each, 512, 512))
