@@ -1,4 +1,4 @@
-"""Which control maps can be made now, as the GPU workers tell: they alone know their machines' weights."""
+"""The control maps that can be made now, as the GPU workers tell: only they know the weights they have."""
 
 from typing import Any, get_args
 

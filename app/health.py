@@ -39,7 +39,7 @@ def api_fault(url: str) -> str | None:
 
 
 def own_url(host: str, port: int, tls: bool) -> str:
-    """Where a program on this machine reaches the server that listens on `host`, perhaps everywhere."""
+    """The URL of the server that listens on `host`, perhaps everywhere, for programs on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -85,7 +85,7 @@ def _lora_faults(loras: list[LoraInput], settings: Settings) -> Iterator[dict[st
 
 
 def _knows_loras(settings: Settings) -> bool:
-    """Whether the io workers, which read LoRAs, have the same folder: those of other machines may not."""
+    """True where the io workers, which read LoRAs, have the LoRA folder that this process sees."""
     return not settings.storage and (settings.lora_dir is None or settings.lora_dir.is_dir())
 
 

@@ -55,7 +55,7 @@ def doctor(
     missing = 0
     found = {title: list(look(settings)) for title, look in CHECKS.items()}
     # Sorting is stable: those of one urgency stay in the order of CHECKS.
-    for title, findings in sorted(found.items(), key=lambda each: -max(map(_urgency, each[1]))):
+    for title, findings in sorted(found.items(), key=lambda each: -max(map(_urgency, each[1]), default=0)):
         tell(title, bold=True)
         for state, what, mend in sorted(findings, key=_urgency, reverse=True):
             mark, colour = MARKS[state]

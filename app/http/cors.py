@@ -73,7 +73,7 @@ class Cors:
 
 
 def _preflight(headers: Headers) -> Response:
-    """Of whatever path: the call that follows is judged by itself."""
+    """The answer to a preflight. It is the same for every path: the call that follows is judged by itself."""
     return Response(
         status_code=204,
         headers={

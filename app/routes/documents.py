@@ -13,7 +13,7 @@ from app.errors import NothingHere
 from app.routes.playground import HEADERS, VERSION
 
 PACKED = Path(__file__).parents[1] / "documents"
-"""Where the wheel puts docs/."""
+"""The folder in which the wheel has docs/; a checkout has none."""
 
 FOLDER = PACKED if PACKED.is_dir() else Path(__file__).parents[2] / "docs"
 

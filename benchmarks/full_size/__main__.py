@@ -30,7 +30,6 @@ from benchmarks.run import option_parser, write_row
 from models.schema.model_ids import CONTROLNET_LORA
 
 GB = 10**9
-START_SECONDS = 1800.0
 EXAMPLE = Path(__file__).parents[2] / "app" / "playground" / "example.jpg"
 PROMPT = "A lighthouse on a cliff at dusk, waves below, warm light in its lantern"
 

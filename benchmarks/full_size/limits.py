@@ -37,11 +37,11 @@ def memory_group(limit: int) -> Iterator[Path | None]:
     """The file that puts a process under the limit by its id; None where no group may be made."""
     for folder, name in GROUPS:
         group = folder / f"zturbo-full-size-{os.getpid()}"
-        if not (folder / name).exists() and folder == GROUPS[0][0]:
-            continue
         try:
             group.mkdir()
-            (group / name).write_text(str(limit))
+            # "r+" makes no file: a folder that is no control group has none of this name.
+            with (group / name).open("r+") as file:
+                file.write(str(limit))
         except OSError:
             with suppress(OSError):
                 group.rmdir()

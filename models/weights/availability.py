@@ -1,4 +1,4 @@
-"""Which control maps this machine cannot make yet, since their detectors' weights are not on it."""
+"""The control maps that this machine cannot make yet, since their detectors' weights are not on it."""
 
 from collections.abc import Iterator
 

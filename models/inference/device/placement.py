@@ -14,7 +14,7 @@ from models.inference.loading.footprint import Footprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Dtype | Literal["int8"]
-"""As ZTURBO_DTYPE says it: `int8` has the large components' matrices in 8 bits and the rest in a `Dtype`."""
+"""A value of ZTURBO_DTYPE. `int8`: the large components' matrices are in 8 bits, the rest is in a `Dtype`."""
 Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload", "mapped"]
 """The places of the weights between uses, from fastest to smallest. resident: everything stays on the device.
 text-encoder-offload: the text encoder is copied there for each prompt. model-offload: each component is

@@ -47,7 +47,7 @@ class Source(Protocol):
     """Named tensors whose shapes are known before they are read."""
 
     mapped: bool
-    """Whether what is read may be a view of a file."""
+    """True where a tensor that is read may be a view of its file."""
 
     def shapes(self) -> Shapes: ...
 
