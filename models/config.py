@@ -50,7 +50,7 @@ class ModelSettings(BaseSettings):
         "auto",
         description=(
             "Precision of the weights. `int8`: matrices in 8 bits, multiplied in 8 bits, and the rest in 16: "
-            "half the memory of bfloat16, and about half its time on a CPU. auto: bfloat16 on a GPU; on a "
+            "half the memory of bfloat16, and about 0.6 of its time on a CPU. auto: bfloat16 on a GPU; on a "
             "CPU float32 for small models, for large ones what it multiplies faster of float32 and bfloat16, "
             "or int8 where there is no room for the pages of their files."
         ),
