@@ -66,7 +66,8 @@ def proxied(redis_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
     )
     certificate, port = make_certificate(tmp_path, "127.0.0.1"), free_port()
     with served(create_app(settings), settings) as url:
-        server = block("nginx").replace("http://127.0.0.1:8000", url).replace("443", f"127.0.0.1:{port}")
+        server = block("nginx").replace("listen 443 ", f"listen 127.0.0.1:{port} ")
+        server = server.replace("http://127.0.0.1:8000", url)
         server = server.replace("/etc/ssl/pictures.crt", str(certificate))
         server = server.replace("/etc/ssl/pictures.key", str(certificate.with_suffix(".key")))
         configuration = tmp_path / "nginx.conf"
