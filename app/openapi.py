@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, with the bodies that the routes read by themselves."""
+"""The OpenAPI document: FastAPI's own, with the bodies and parameters that the routes read by themselves."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.submission import IDEMPOTENCY_KEY, PREFER, WAIT, WEBHOOK
 from models.schema.catalog import ENDPOINTS
 from models.schema.inputs import ExpandInput, PreprocessInput
 
@@ -37,6 +38,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _correct_errors(document)
         for path, models in bodies.items():
             document["paths"][path]["post"]["requestBody"] = _json_body(models)
+            parameters = [WAIT, PREFER] + ([WEBHOOK, IDEMPOTENCY_KEY] if len(models) > 1 else [])
+            documented = [parameter.documented() for parameter in parameters]
+            document["paths"][path]["post"].setdefault("parameters", []).extend(documented)
         for operation in document["paths"]["/v1/models/{model_id}"].values():
             (model_id,) = (each for each in operation["parameters"] if each["name"] == "model_id")
             model_id["schema"]["enum"] = list(ENDPOINTS)

@@ -2,9 +2,10 @@
 
 import base64
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +14,7 @@ from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep, find_own
 from app.fal import bodies
 from app.links import Links
-from app.submission import MAX_WAIT_SECONDS, SubmissionDep, WebhookQuery
+from app.submission import MAX_WAIT_SECONDS, WEBHOOK, Submission
 from models.schema.model_ids import CONTROLNET_LORA
 from worker.queue.follow import follow
 from worker.queue.record import FINAL_STATES, Record
@@ -22,6 +23,7 @@ from worker.storage.pictures import Storage
 EARLY = {"detail": "Request is still in progress"}
 LATE = "The picture was not done in time, and is not made any more; use the queue instead."
 ID_HEADER = "x-fal-request-id"
+FAL_WEBHOOK = replace(WEBHOOK, name="fal_webhook")
 
 PatienceHeader = Annotated[float, Header(alias="x-fal-request-timeout", ge=0)]
 
@@ -33,13 +35,15 @@ run_router = APIRouter(
 
 
 @router.post(f"/{bodies.MODEL_PATH}")
-async def submit(
-    submission: SubmissionDep,
-    fal_webhook: WebhookQuery = None,
-) -> JSONResponse:
+async def submit(call: Request) -> JSONResponse:
     """Queue one request."""
+    submission = Submission(call)
     taken, _ = await submission.submit(
-        bodies.FalInput, CONTROLNET_LORA, fal_webhook, bodies.DIALECT, bodies.FalInput.ours
+        bodies.FalInput,
+        CONTROLNET_LORA,
+        submission.webhook(FAL_WEBHOOK),
+        bodies.DIALECT,
+        bodies.FalInput.ours,
     )
     body = {"request_id": taken.request_id, **bodies.request_links(taken.request_id, submission.links)}
     return _answer(body | {"status": "IN_QUEUE", "queue_position": taken.position}, 200, taken.request_id)
@@ -47,12 +51,13 @@ async def submit(
 
 @run_router.post(f"/{bodies.MODEL_PATH}")
 async def run(
-    submission: SubmissionDep,
+    call: Request,
     requests: RequestsDep,
     storage: StorageDep,
     patience: PatienceHeader = MAX_WAIT_SECONDS,
 ) -> JSONResponse:
     """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
+    submission = Submission(call)
     taken, _ = await submission.submit(
         bodies.FalInput, CONTROLNET_LORA, None, bodies.DIALECT, bodies.FalInput.ours
     )

@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.answers import result_body
 from app.availability import missing_detectors, with_availability
 from app.deps import RequestsDep
 from app.errors import UnknownModel
 from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, WaitedBody, errors_answered
-from app.submission import SubmissionDep, WebhookQuery
+from app.submission import Submission
 from models.schema.catalog import ENDPOINTS, Endpoint, categories, search
 
 MAX_PAGE = 1000
@@ -18,18 +18,16 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.post(
-    "/{model_id:path}", response_model_exclude_none=True, responses=errors_answered(408, 413, 415, 429, 507)
+    "/{model_id:path}",
+    response_model=SubmitBody | WaitedBody,
+    response_model_exclude_none=True,
+    responses=errors_answered(408, 413, 415, 429, 507),
 )
-async def submit(
-    model_id: str,
-    response: Response,
-    submission: SubmissionDep,
-    webhook: WebhookQuery = None,
-) -> SubmitBody | WaitedBody:
+async def submit(model_id: str, call: Request, response: Response) -> Response | WaitedBody:
     """Queue one request. The URLs tell how it fares; unknown fields are ignored and named in `warnings`."""
-    endpoint = find_endpoint(model_id)
+    submission, endpoint = Submission(call), find_endpoint(model_id)
     taken, warnings = await submission.submit(
-        endpoint.input_model, endpoint.model_id, webhook, dialect="hosted"
+        endpoint.input_model, endpoint.model_id, submission.webhook(), dialect="hosted"
     )
     request_id, links = taken.request_id, submission.links
     urls = {f"{leaf}_url": links.request(request_id, leaf) for leaf in ("status", "result", "cancel")}
@@ -38,7 +36,9 @@ async def submit(
         record = await submission.outcome(request_id, submission.wait)
         if record is not None:
             return WaitedBody(**result_body(record, links, include_cost=False).wire(), **urls)
-    return SubmitBody(request_id=request_id, **urls, warnings=warnings or None)
+    # Sent as it is: FastAPI would choose between two bodies and check them again, a twentieth of a submit.
+    body = SubmitBody(request_id=request_id, **urls, warnings=warnings or None)
+    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 @router.head("", include_in_schema=False)

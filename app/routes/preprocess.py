@@ -3,14 +3,14 @@
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from app.answers import file_url
 from app.config import Settings
 from app.deps import SettingsDep, StorageDep
 from app.errors import bad_field
 from app.schemas import LoraBody, LorasBody, MapBody, errors_answered
-from app.submission import SubmissionDep
+from app.submission import Submission
 from models.errors import SizeError
 from models.schema.inputs import PreprocessInput
 from models.weights.installed_loras import find_loras
@@ -26,11 +26,12 @@ router = APIRouter(prefix="/v1", tags=["preprocess"])
 
 
 @router.post("/preprocess", responses=errors_answered(408, 413, 415, 429, 507))
-async def make_control_map(submission: SubmissionDep, settings: SettingsDep, storage: StorageDep) -> MapBody:
+async def make_control_map(call: Request, settings: SettingsDep, storage: StorageDep) -> MapBody:
     """The map that a request with this image, `preprocess` and `image_size` would be guided by.
 
     Depth and pose wait in line for a GPU worker, for `wait` seconds at most, 60 unless said.
     """
+    submission = Submission(call)
     asked, _ = await submission.read(PreprocessInput)
     if asked.preprocess in ("depth", "pose"):
         made = (await submission.run(CONTROL_MAP, asked))["control_image"]

@@ -36,6 +36,15 @@ async def test_submit_names_the_input_of_the_model_and_every_refusal(app: FastAP
     }
 
 
+async def test_submit_names_what_may_stand_beside_the_body(app: FastAPI) -> None:
+    parameters = app.openapi()["paths"]["/v1/models/{model_id}"]["post"]["parameters"]
+
+    assert {(each["in"], each["name"]) for each in parameters} == {
+        *(("path", "model_id"), ("query", "wait"), ("query", "webhook")),
+        *(("header", "Prefer"), ("header", "Idempotency-Key")),
+    }
+
+
 async def test_every_reference_leads_somewhere(app: FastAPI) -> None:
     document = describe(app)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import redis
 import redis.asyncio
@@ -283,9 +283,12 @@ def _sent(value: Any) -> Iterator[Sent]:
             yield value
 
 
-def _read_submit(said: list[Any]) -> Queued | NotQueued:
-    outcome, *more = said
-    return Queued(*more) if outcome in ("queued", "already") else NotQueued(outcome, *more)
+def _read_submit(said: str) -> Queued | NotQueued:
+    outcome, *more = said.split()
+    if outcome in ("queued", "already"):
+        request_id, ahead, bells_missing = more
+        return Queued(request_id, int(ahead), int(bells_missing))
+    return NotQueued(cast(Any, outcome), *map(int, more))
 
 
 def _read_reap(said: list[int]) -> Reaped | None:

@@ -1,5 +1,6 @@
--- Returns {'queued' | 'already', id, requests ahead, bells missing}, {'line_full' | 'share_full' | 'too_fast',
--- seconds until it is likely to be taken}, {'no_room'} or {'key_reused'}.
+-- Returns `queued` or `already`, id, requests ahead, bells missing; or `line_full`, `share_full` or `too_fast` and
+-- the seconds until it is likely to be taken; or `no_room` or `key_reused`. One text, as redis-py takes a
+-- twentieth of a submit to read a list.
 local at = now()
 
 local kept = key ~= '' and redis.call('GET', IDEMPOTENCY .. key)
@@ -7,13 +8,17 @@ if kept then
     local kept_id, kept_digest = string.match(kept, '^(%S+) (%S+)$')
     -- The key of a request that was deleted is free.
     if redis.call('EXISTS', REQUEST .. kept_id) == 1 then
-        if kept_digest ~= digest then return {'key_reused'} end
+        if kept_digest ~= digest then return 'key_reused' end
         id = kept_id
     end
 end
 
+local function told(outcome)
+    return table.concat({outcome, id, redis.call('ZRANK', LINE, id) or 0, bells_missing('io', at)}, ' ')
+end
+
 if redis.call('EXISTS', REQUEST .. id) == 1 then
-    return {'already', id, redis.call('ZRANK', LINE, id) or 0, bells_missing('io', at)}
+    return told('already')
 end
 
 -- By the measured pace a place in the line comes free so often; an owner's own, as often as its turn comes.
@@ -24,7 +29,7 @@ end
 
 local function refused(why, seconds)
     count(1, 'submits', why)
-    return {why, seconds}
+    return seconds and why .. ' ' .. seconds or why
 end
 
 -- An owner with nothing in line is let in whoever has filled it.
@@ -51,4 +56,4 @@ redis.call('ZADD', OWNER .. owner, sequence, id)
 if size > 0 then redis.call('HSET', SENT .. owner, id, size) end
 join_line(id, owner, place)
 wait(id, 'prepare', place)
-return {'queued', id, redis.call('ZRANK', LINE, id), bells_missing('io', at)}
+return told('queued')
