@@ -27,7 +27,7 @@ from benchmarks.run import option_parser, write_row
 from models.inference.control.controlnet import Layout
 from models.inference.denoise.blocks import use_own_blocks
 from models.inference.denoise.compilation import compile_blocks
-from models.inference.denoise.pipeline import denoise, draw_noise, encode_control, noise_levels
+from models.inference.denoise.pipeline import denoise, draw_noise, encode_picture, noise_levels
 from models.inference.denoise.transformer import Control, condition, control_tokens
 
 SIZE = 512
@@ -98,7 +98,7 @@ def our_side(models: Models, window: tuple[float, float], *, compiled: bool) -> 
 
     @torch.no_grad()
     def draw() -> Tensor:
-        latents = encode_control(models.vae, models.picture)
+        latents = encode_picture(models.vae, models.picture)
         control = Control(controlnet, control_tokens(transformer, controlnet, latents), SCALE)
         conditioning = condition(transformer, models.prompt_embeds, SIZE // 8, SIZE // 8)
         sigmas = noise_levels(models.scheduler, STEPS)

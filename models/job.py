@@ -20,6 +20,8 @@ Preprocess = Literal["none", "canny", "depth", "pose"]
 OutputFormat = Literal["jpeg", "png", "webp"]
 Pixels = NDArray[np.uint8]
 """An RGB picture, shape (height, width, 3), values 0 to 255."""
+Mask = NDArray[np.bool_]
+"""Shape (height, width), true where a picture is drawn anew."""
 
 
 def is_controlled(step: int, steps: int, control_start: float, control_end: float) -> bool:
@@ -32,6 +34,14 @@ def is_controlled(step: int, steps: int, control_start: float, control_end: floa
 
 def has_controlled_step(steps: int, control_start: float, control_end: float) -> bool:
     return any(is_controlled(step, steps, control_start, control_end) for step in range(steps))
+
+
+def first_step(steps: int, strength: float) -> int:
+    """The step of `steps`, counted from 0, with which image to image begins: all of them at strength 1.
+
+    As diffusers' `ZImageImg2ImgPipeline` has it. At strength 0 it is `steps`, and none is done.
+    """
+    return int(max(steps - min(steps * strength, steps), 0))
 
 
 class LoraFile(BaseModel):
@@ -61,6 +71,8 @@ class Job(BaseModel):
     num_images: int = 1
     preprocess: Preprocess = "none"
     """What the engine still has to run on the control pixels (`canny` is done in the prepare stage)."""
+    strength: float | None = None
+    """How far the picture goes from the image that it starts from, 0 to 1; None when it starts from none."""
     control_scale: float = 0.0
     control_start: float = 0.0
     control_end: float = 1.0
@@ -75,6 +87,8 @@ class Job(BaseModel):
     """What the caller should know of how the request was understood."""
     image_sha256: str | None = None
     """Digest of the input image's file, in hex; None without one, and in a job of an older version."""
+    mask_sha256: str | None = None
+    """Digest of the mask's file, in hex; None without one."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -82,10 +96,23 @@ class Job(BaseModel):
         return tuple((self.seed + place) % (MAX_SEED + 1) for place in range(self.num_images))
 
     @property
+    def first_step(self) -> int:
+        """The steps that are left out at the beginning, for what the picture starts from stands for them."""
+        return 0 if self.strength is None else first_step(self.num_inference_steps, self.strength)
+
+    @property
     def is_controlled(self) -> bool:
-        """True when any step runs with a control branch."""
-        window = self.num_inference_steps, self.control_start, self.control_end
+        """True when any step runs with a control branch; the window is a share of the steps that are done."""
+        window = self.num_inference_steps - self.first_step, self.control_start, self.control_end
         return self.controlnet is not None and self.control_scale > 0 and has_controlled_step(*window)
+
+
+class Start(NamedTuple):
+    """What a picture starts from, of its size."""
+
+    image: Pixels
+    mask: Mask | None = None
+    """None: all of the image may change."""
 
 
 class Step(NamedTuple):
@@ -125,11 +152,13 @@ class Facts(BaseModel):
     """One for each picture."""
     prompt: str
     expanded_prompt: str | None = None
+    strength: float | None = None
+    """As asked for; None when the picture starts from no image."""
     controlnet: str | None = None
     """Name of the control branch; None when none ran."""
     loras: tuple[AppliedLora, ...] = ()
     timings: dict[str, float] = {}
-    """Seconds by stage: encode, preprocess, control, denoise, decode."""
+    """Seconds by stage: encode, image, preprocess, control, denoise, decode."""
     warnings: tuple[str, ...] = ()
 
     @model_validator(mode="before")

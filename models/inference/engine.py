@@ -10,15 +10,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
 from models.inference.control.detectors import Detectors
-from models.inference.denoise.pipeline import decode, denoise, draw_noise, encode_control, noise_levels
+from models.inference.denoise.pipeline import (
+    Kept,
+    decode,
+    denoise,
+    draw_noise,
+    encode_inpainting,
+    encode_picture,
+    latent_mask,
+    mix,
+    noise_levels,
+)
 from models.inference.denoise.preview import preview
 from models.inference.denoise.transformer import Control, condition, control_tokens
 from models.inference.device.loaded_model import LoadedModel
@@ -26,7 +37,7 @@ from models.inference.device.out_of_memory import device_errors, fit, fit_batch
 from models.inference.lora.stack import LoraStack
 from models.inference.lru import LruCache
 from models.inference.text_encoder import encode_prompt, expand_prompt
-from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, Mask, OnStep, Pixels, Preprocess, Start, Step
 from models.prompt.expansion import Expansion
 from models.weights.resolve import REAL, model_choice, resolve_controlnet, resolve_model
 
@@ -35,6 +46,16 @@ WARM_UP_SIDE = 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class _Inputs(NamedTuple):
+    """What pictures are denoised from, on the device."""
+
+    embeds: Tensor
+    control_latents: Tensor | None
+    start: Tensor | None
+    """Latents of the image that they start from."""
+    mask: Mask | None
 
 
 class Engine:
@@ -79,13 +100,16 @@ class Engine:
         job = Job(prompt="warm-up", width=WARM_UP_SIDE, height=WARM_UP_SIDE, num_inference_steps=1)
         self.generate(job, None, lambda step: None)
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
+    def generate(
+        self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None = None
+    ) -> Generated:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
 
+        `start` goes with `job.strength`: what the pictures start from. Outside its mask they stay as it is.
         Raises `ModelError`. What `on_step` raises passes through, and leaves the engine ready for the next.
         """
         with torch.no_grad(), device_errors():
-            return self._generate(job, control, on_step)
+            return self._generate(job, control, on_step, start)
 
     def expand(self, prompt: str, seed: int) -> Expansion:
         """The prompt as the text encoder rewrites it. Raises `ModelError`."""
@@ -105,7 +129,7 @@ class Engine:
         with torch.no_grad(), device_errors():
             return self._fit(job, self._control_map, job, source)
 
-    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
+    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None) -> Generated:
         timings, warnings = dict[str, float](), list(job.warnings)
         placement = self._model.placement
         loras = self._fit(job, self._loras.apply, job.loras)
@@ -121,12 +145,22 @@ class Engine:
             if job.preprocess == "pose" and not control_image.any():
                 warnings.append("No person was found in the image, so the pose guides nothing.")
             with self._timed("control", timings):
-                control_latents = self._fit(job, self._encode_control, control_image)
+                control_latents = self._fit(job, self._encode_picture, control_image)
 
+        start_latents = None
+        if start is not None:
+            with self._timed("image", timings):
+                start_latents = self._fit(job, self._encode_picture, start.image)
+                if start.mask is not None and job.is_controlled:
+                    control_latents = self._fit(job, self._encode_picture, start.image, start.mask)
+
+        mask = start.mask if start else None
         with self._timed("denoise", timings):
-            latents = self._denoise(job, embeds, control_latents, on_step)
+            latents = self._denoise(job, _Inputs(embeds, control_latents, start_latents, mask), on_step)
         with self._timed("decode", timings):
             images = self._fit(job, self._decode, latents)
+        if start is not None:
+            images = _unmasked_kept(images, start, job)
         if self._model.placement != placement:
             warnings.append(
                 f"The memory of {self.device} ran out; from now on this server works slower, with less: "
@@ -138,7 +172,8 @@ class Engine:
             seeds=job.seeds,
             prompt=job.prompt,
             expanded_prompt=expanded,
-            controlnet=job.controlnet_name if control_image is not None else None,
+            strength=job.strength,
+            controlnet=job.controlnet_name if control_latents is not None else None,
             loras=loras,
             timings=timings,
             warnings=tuple(warnings),
@@ -173,12 +208,15 @@ class Engine:
         embeds = self._cache.get("prompt", prompt, embed)
         return embeds.to(self.device), job.expanded_prompt, None
 
-    def _encode_control(self, image: Pixels) -> Tensor:
+    def _encode_picture(self, image: Pixels, mask: Mask | None = None) -> Tensor:
+        """Latents of a picture or, with a mask, what tells the control branch of inpainting there."""
+
         def encode() -> Tensor:
             with self._model.autoencoder() as vae:
-                return encode_control(vae, image).cpu()
+                latents = encode_picture(vae, image) if mask is None else encode_inpainting(vae, image, mask)
+                return latents.cpu()
 
-        key = (_digest(image), self._model.placement.tiled_vae)
+        key = (_digest(image), None if mask is None else _digest(mask), self._model.placement.tiled_vae)
         return self._cache.get("control", key, encode).to(self.device)
 
     def _decode(self, latents: Tensor) -> list[Pixels]:
@@ -197,19 +235,18 @@ class Engine:
         key = (_digest(control), job.preprocess, job.width, job.height)
         return self._cache.get("map", key, lambda: detect(control, job.width, job.height))
 
-    def _denoise(self, job: Job, embeds: Tensor, control_latents: Tensor | None, on_step: OnStep) -> Tensor:
+    def _denoise(self, job: Job, inputs: _Inputs, on_step: OnStep) -> Tensor:
         """Latents of all pictures, as many at a time as the memory takes."""
         return fit_batch(
             self._model,
             self._refusal(job),
             job.num_images,
-            lambda at_once: self._denoise_by(at_once, job, embeds, control_latents, on_step),
+            lambda at_once: self._denoise_by(at_once, job, inputs, on_step),
         )
 
-    def _denoise_by(
-        self, at_once: int, job: Job, embeds: Tensor, control_latents: Tensor | None, on_step: OnStep
-    ) -> Tensor:
+    def _denoise_by(self, at_once: int, job: Job, inputs: _Inputs, on_step: OnStep) -> Tensor:
         model = self._model
+        embeds, control_latents, start, mask = inputs
         height, width = job.height // model.pixels_per_latent, job.width // model.pixels_per_latent
         batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
 
@@ -224,20 +261,27 @@ class Engine:
                 tokens = control_tokens(transformer, controlnet, control_latents)
                 branch = Control(controlnet, tokens, job.control_scale)
             conditioning = condition(transformer, embeds, height, width)
-            sigmas = noise_levels(model.scheduler, job.num_inference_steps)
+            sigmas = noise_levels(model.scheduler, job.num_inference_steps)[job.first_step :]
             made = []
             for batch, seeds in enumerate(batches):
-                noise = [draw_noise(seed, transformer.in_channels, height, width) for seed in seeds]
+                drawn = [draw_noise(seed, transformer.in_channels, height, width) for seed in seeds]
+                noise = torch.cat(drawn).to(embeds.device)
+                latents = noise if start is None else mix(start, noise, sigmas[0].item())
+                kept = None
+                if start is not None and mask is not None:
+                    hole = latent_mask(mask, model.pixels_per_latent).to(embeds.device)
+                    kept = Kept(start, noise, hole)
                 made.append(
                     denoise(
                         transformer,
                         conditioning,
-                        torch.cat(noise).to(embeds.device),
+                        latents,
                         sigmas,
                         partial(report, batch),
                         branch,
                         job.control_start,
                         job.control_end,
+                        kept,
                     )
                 )
             return torch.cat(made)
@@ -250,7 +294,16 @@ class Engine:
         timings[stage] = time.perf_counter() - started
 
 
-def _digest(pixels: Pixels) -> tuple[tuple[int, ...], bytes]:
+def _unmasked_kept(images: list[Pixels], start: Start, job: Job) -> list[Pixels]:
+    """The pictures with all that no step could change as it was, to the pixel."""
+    if job.first_step == job.num_inference_steps:
+        return [start.image for _ in images]
+    if start.mask is None:
+        return images
+    return [np.where(start.mask[:, :, None], image, start.image) for image in images]
+
+
+def _digest(pixels: Pixels | Mask) -> tuple[tuple[int, ...], bytes]:
     return pixels.shape, hashlib.sha256(pixels.tobytes()).digest()
 
 

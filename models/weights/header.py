@@ -26,6 +26,12 @@ BITS = {
 }  # fmt: skip
 """Bits of one element, by the format's own names of data types."""
 
+INPAINT_CHANNELS = 33
+"""The channels that ControlNet-Union 2.x takes: 16 of the control map, 1 mask, 16 of a picture to be redrawn;
+1.0 takes the first 16 alone."""
+PATCH = 4
+"""Latents that make one token."""
+
 Kind = Literal["controlnet", "lora", "transformer", "unknown"]
 
 _LORA_KEY = re.compile(
@@ -97,6 +103,12 @@ def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
     # The tensors begin at a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def knows_masks(header: Header) -> bool:
+    """Whether a control checkpoint takes a mask beside the control map, and a picture to be redrawn in it."""
+    embedder = header.tensors.get("control_all_x_embedder.2-1.weight")
+    return embedder is not None and embedder.shape[1:] == (PATCH * INPAINT_CHANNELS,)
 
 
 def kind(header: Header) -> Kind:

@@ -15,12 +15,10 @@ from diffusers import ZImageControlNetModel
 from models.errors import CheckpointError, ControlNetError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.loading.tensors import Weights, fill
+from models.weights.header import INPAINT_CHANNELS
 
 PUBLISHED_LAYERS = 30
 """Layers of the transformer that the published control checkpoints were made for."""
-
-INPAINT_CHANNELS = 33
-"""The channels that 2.x files take: 16 of the control map, 1 mask, 16 of a picture to be inpainted."""
 
 Refiner = Literal["control_layers", "control_noise_refiner"] | None
 """What makes hints for the noise refiner, in diffusers' words: nothing (1.0), the control layers themselves

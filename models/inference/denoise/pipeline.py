@@ -5,6 +5,7 @@ stay between uses.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,13 +16,30 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.errors import BadOutput
 from models.inference.denoise.transformer import Conditioning, Control, predict
-from models.job import Pixels, is_controlled
+from models.job import Mask, Pixels, is_controlled
 
 TRAIN_TIMESTEPS = 1000
 """The number of timesteps in training, from the published scheduler configuration."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run that redraws a part of a picture leaves as it is."""
+
+    latents: Tensor
+    """Those of the picture, (1, channels, height, width)."""
+    noise: Tensor
+    """What the run begins with, (batch, channels, height, width)."""
+    hole: Tensor
+    """True where it is redrawn, (1, 1, height, width)."""
+
+    def set_back(self, latents: Tensor, sigma: float) -> Tensor:
+        """The latents with all but the hole as the picture has it at this noise level."""
+        return torch.where(self.hole, latents, mix(self.latents, self.noise, sigma))
 
 
 def draw_noise(seed: int, channels: int, height: int, width: int) -> Tensor:
@@ -37,10 +55,44 @@ def noise_levels(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tens
     return sigmas
 
 
-def encode_control(vae: AutoencoderKL, pixels: Pixels) -> Tensor:
-    """Control latents (1, channels, height / 8, width / 8) of an RGB picture of the output's size."""
-    picture = torch.from_numpy(pixels).to(vae.device).permute(2, 0, 1)[None]
-    latents: Tensor = vae.encode((picture / 127.5 - 1).to(vae.dtype)).latent_dist.mode()
+def mix(latents: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """A picture's latents at a noise level, float32; diffusers' `scale_noise`."""
+    return sigma * noise + (1.0 - sigma) * latents.float()
+
+
+def encode_picture(vae: AutoencoderKL, pixels: Pixels) -> Tensor:
+    """Latents (1, channels, height / 8, width / 8) of an RGB picture of the output's size."""
+    return _encode(vae, _levels(vae, pixels))
+
+
+def encode_inpainting(vae: AutoencoderKL, pixels: Pixels, mask: Mask) -> Tensor:
+    """The control latents (1, 33, height / 8, width / 8) of a picture that is to be redrawn within a mask.
+
+    As VideoX-Fun's `ZImageControlPipeline` makes them without a control picture: 16 channels of zeros, 1 that
+    is one where the picture stays, and 16 of the picture with its hole at 0, which is grey.
+    """
+    keep = torch.from_numpy(~mask).to(vae.device)[None, None]
+    latents = _encode(vae, _levels(vae, pixels) * keep)
+    stays = F.interpolate(keep.to(latents.dtype), size=latents.shape[-2:], mode="nearest")
+    return torch.cat([torch.zeros_like(latents), stays, latents], dim=1)
+
+
+def latent_mask(mask: Mask, pixels_per_latent: int) -> Tensor:
+    """The mask (1, 1, height / 8, width / 8): true where a latent stands for any pixel that is redrawn.
+
+    diffusers looks at the first pixel alone, and so loses what is thinner than a latent.
+    """
+    pixels = torch.from_numpy(mask).float()[None, None]
+    return F.max_pool2d(pixels, pixels_per_latent) > 0
+
+
+def _levels(vae: AutoencoderKL, pixels: Pixels) -> Tensor:
+    """A picture as the autoencoder takes it, (1, 3, height, width), -1 to 1."""
+    return torch.from_numpy(pixels).to(vae.device).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def _encode(vae: AutoencoderKL, levels: Tensor) -> Tensor:
+    latents: Tensor = vae.encode(levels.to(vae.dtype)).latent_dist.mode()
     shift: float = vae.config.shift_factor
     scale: float = vae.config.scaling_factor
     return (latents - shift) * scale
@@ -55,11 +107,13 @@ def denoise(
     control: Control | None = None,
     control_start: float = 0.0,
     control_end: float = 1.0,
+    kept: Kept | None = None,
 ) -> Tensor:
     """Euler's method from noise to a picture's latents, in float32; `on_step(step, steps, guess)` after each.
 
     `guess()` gives the latents that come out if the rest of the way is straight. `sigmas` are one more than
-    the steps. A step outside the control window runs without the control branch.
+    the steps. A step outside the control window runs without the control branch. What is `kept` is told to
+    the model by the control branch; after a step without it, it is set back.
     """
     steps = len(sigmas) - 1
     # 1 - sigma, rounded as diffusers rounds it: the time embedding makes a thousandfold of any difference.
@@ -70,6 +124,8 @@ def denoise(
         # The transformer predicts from noise to picture; the schedule runs the other way.
         velocity = -predict(transformer, conditioning, latents, timesteps[step], active)
         latents = latents + deltas[step] * velocity
+        if kept is not None and active is None:
+            latents = kept.set_back(latents, sigmas[step + 1].item())
         on_step(step + 1, steps, partial(_straight_on, latents, velocity, sigmas[step + 1].item()))
     return latents
 

@@ -55,7 +55,7 @@ def condition(
 def control_tokens(
     transformer: ZImageTransformer2DModel, controlnet: ZImageControlNetModel, control_latents: Tensor
 ) -> Tensor:
-    """Embed control latents (1, 16, height, width); channels for inpainting, if there are any, stay zero."""
+    """Embed control latents (1, channels, height, width); of 33, those for inpainting may be left out."""
     patch, embedder = _patch(transformer)
     missing = controlnet.control_in_dim - control_latents.shape[1]
     latents = nn.functional.pad(control_latents.to(transformer.x_pad_token.dtype), (0, 0, 0, 0, 0, missing))

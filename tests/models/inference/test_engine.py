@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from models.config import ModelSettings
 from models.errors import Cancelled, CheckpointError, ControlNetError, OutOfMemory
+from models.inference.control.controlnet import Layout, empty_controlnet
 from models.inference.engine import Engine
-from models.job import Generated, Job, LoraFile, Pixels, Step
+from models.job import Generated, Job, LoraFile, Pixels, Start, Step
 from models.prompt.expansion import Expansion
+from models.weights.header import INPAINT_CHANNELS
 
 SIZE = 128
 
@@ -150,6 +152,46 @@ def test_no_branch_runs_where_there_is_nothing_to_control(
     assert "control" not in picture.facts.timings
     uncontrolled = generate(engine, job.model_copy(update={"control_scale": 0.0}))
     assert np.array_equal(picture.images[0], uncontrolled.images[0])
+
+
+def test_strength_says_how_many_steps_are_done_from_the_image(
+    engine: Engine, job: Job, control: Pixels
+) -> None:
+    steps: list[Step] = []
+    start = Start(control)
+    made = engine.generate(job.model_copy(update={"strength": 0.5}), None, steps.append, start)
+    assert [step[:2] for step in steps] == [(1, 2), (2, 2)]
+    assert (made.facts.strength, made.facts.controlnet, made.control_image) == (0.5, None, None)
+    assert "image" in made.facts.timings
+    back = engine.generate(job.model_copy(update={"strength": 0.0}), None, lambda step: None, start)
+    assert np.array_equal(back.images[0], control)
+
+
+def test_outside_the_mask_each_picture_stays_to_the_pixel_with_and_without_a_branch(
+    engine: Engine, job: Job, control: Pixels, tmp_path: Path
+) -> None:
+    """The branch is one with channels for inpainting, of random weights that heed the mask."""
+    torch.manual_seed(2)
+    config = engine._model.transformer.config
+    layout = Layout("2.1", (0, 2), INPAINT_CHANNELS, "control_noise_refiner")
+    branch = empty_controlnet(layout, config).to_empty(device="cpu")
+    weights = {name: torch.randn(tensor.shape) * 0.1 for name, tensor in branch.state_dict().items()}
+    save_file(weights, tmp_path / "inpainting.safetensors")
+    mask = np.zeros((SIZE, SIZE), np.bool_)
+    mask[13:70, 30:101] = True
+    asked = job.model_copy(update={"strength": 1.0, "controlnet": tmp_path / "inpainting.safetensors"})
+    made = []
+    for change in ({"num_images": 2}, {"num_images": 2, "control_scale": 0.0}):
+        both = engine.generate(asked.model_copy(update=change), None, lambda step: None, Start(control, mask))
+        assert (both.facts.controlnet is None) == ("control_scale" in change)
+        for image in both.images:
+            assert np.array_equal(image[~mask], control[~mask])
+        made.append(both)
+        other = engine.generate(
+            asked.model_copy(update=change), None, lambda step: None, Start(control, np.roll(mask, 8, 0))
+        )
+        assert not np.array_equal(other.images[0][40:60, 40:90], both.images[0][40:60, 40:90])
+    assert difference(*made) > 1
 
 
 def test_steps_are_reported_and_a_cancelled_one_is_the_last(

@@ -21,7 +21,9 @@ from models.inference.denoise.pipeline import denoise, noise_levels
 from models.inference.denoise.transformer import Conditioning, Control, condition, control_tokens, predict
 from models.inference.loading.tensors import Weights, fill
 
-FILES = sorted((Path(__file__).parents[2] / "golden").glob("*.safetensors"))
+GOLDEN = Path(__file__).parents[2] / "golden"
+FILES = sorted(GOLDEN.glob("union-*.safetensors"))
+INPAINTING = GOLDEN / "inpainting.safetensors"
 
 TOLERANCE = 1e-4
 """Norm of the difference over the norm of the reference, float32."""
@@ -118,6 +120,23 @@ def test_every_case_equals_the_reference(path: Path) -> None:
 def test_eight_bits_are_off_by_what_is_written_down(path: Path) -> None:
     errors = {case.name: case.error for case in check_file(path, eight_bits=True)}
     assert TOLERANCE < max(errors.values()) < EIGHT_BITS_TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ["union-2.0", "union-2.1", "union-2.1-lite"])
+def test_step_with_a_mask_equals_the_reference(variant: str) -> None:
+    path, recorded = GOLDEN / f"{variant}.safetensors", Weights([INPAINTING], f"{variant}.")
+    with safe_open(path, framework="pt") as file, safe_open(INPAINTING, framework="pt") as inpainting:
+        config, control = (json.loads(file.metadata()[fact]) for fact in ("transformer_config", "control"))
+        facts = json.loads(inpainting.metadata()[variant])
+    transformer, controlnet = _load(path, config, _layout(variant, control), eight_bits=False)
+    latents = recorded.read("latents")[None]
+    with torch.inference_mode():
+        conditioning = condition(transformer, recorded.read("prompt_embeds"), *latents.shape[-2:])
+        tokens = control_tokens(transformer, controlnet, recorded.read("control_latents")[None])
+        branch = Control(controlnet, tokens, facts["conditioning_scale"])
+        output = _step(transformer, conditioning, latents, branch, facts)[0]
+    reference = recorded.read("output")
+    assert ((output - reference).norm() / reference.norm()).item() < TOLERANCE
 
 
 def test_wrong_number_is_noticed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.errors import BadOutput
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.blocks import use_own_blocks
-from models.inference.denoise.pipeline import decode, denoise, draw_noise, encode_control, noise_levels
+from models.inference.denoise.pipeline import decode, denoise, draw_noise, encode_picture, noise_levels
 from models.inference.denoise.transformer import Control, condition, control_tokens
 from models.inference.text_encoder import encode_prompt
 from models.job import Pixels, is_controlled
@@ -82,7 +82,7 @@ def own_control(parts: Any, tiny_model: Path, picture: Pixels, scale: float) -> 
         tiny_model / "controlnet.safetensors", parts.transformer.config, torch.float32, "cpu"
     )
     with torch.inference_mode():
-        tokens = control_tokens(parts.transformer, controlnet, encode_control(parts.vae, picture))
+        tokens = control_tokens(parts.transformer, controlnet, encode_picture(parts.vae, picture))
     return Control(controlnet, tokens, scale)
 
 
