@@ -129,8 +129,8 @@ class Bench:
         }
 
     def _fill(self, depth: int) -> None:
-        fields: dict[str, str | int] = {
-            "version": RECORD_VERSION,
+        fields = {
+            "version": str(RECORD_VERSION),
             "model_id": CONTROLNET_LORA,
             "input": json.dumps(BODY),
             "warnings": "[]",
@@ -165,7 +165,7 @@ class Bench:
             sha = self._client.script_load(scripts.script_source(batch[0].script))
             with self._client.pipeline(transaction=False) as pipe:
                 for call in batch:
-                    pipe.evalsha(sha, 0, *call.sent)
+                    pipe.evalsha(sha, 0, call.sent)
                 answers += [call.read(said) for call, said in zip(batch, pipe.execute(), strict=True)]
         return answers
 

@@ -1,19 +1,20 @@
 """The Lua scripts of `lua/`, which are the only writers of records: one function for each.
 
 A function makes a `Call`, which `Scripts` or `AsyncScripts` sends. Its parameters are the script's arguments:
-the script finds each as a local of the same name, so their order is written down nowhere else. A mapping is
-always the last, and a list of fields and values there.
+the script finds each as a local of the same name. A mapping is a list of fields and values there.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import redis
 import redis.asyncio
+from pydantic_core import to_json
 from redis.commands.core import AsyncScript, Script
 
 from worker.queue.doorbell import BELL_LISTS
@@ -23,7 +24,6 @@ from worker.queue.record import State, pairs
 _LUA = Path(__file__).parent / "lua"
 
 T = TypeVar("T")
-Sent = str | int
 
 Standing = Literal["held", "repeated", "gone", "cancelled", "fenced"]
 """What a token may do with a request, as `standing` of lua/lib.lua tells it."""
@@ -74,9 +74,15 @@ class Call(Generic[T]):
     read: Callable[[Any], T] = lambda said: said
 
     @property
-    def sent(self) -> list[Sent]:
-        """The arguments as Redis takes them."""
-        return [each for value in self.arguments.values() for each in _sent(value)]
+    def sent(self) -> bytes:
+        """The arguments as Redis takes them: one text, as each by itself costs redis-py 3 µs."""
+        return to_json(
+            {
+                name: [*chain.from_iterable(value.items())] if isinstance(value, Mapping) else value
+                for name, value in self.arguments.items()
+                if value is not None
+            }
+        )
 
 
 def submit(
@@ -91,7 +97,7 @@ def submit(
     most_in_minute: int = 0,
     size: int = 0,
     spare: int | None = None,
-    fields: Mapping[str, Sent],
+    fields: Mapping[str, str],
 ) -> Call[Queued | NotQueued]:
     """Puts a request in line, unless one with this id is there or `key` stands for one.
 
@@ -228,7 +234,7 @@ class Scripts:
         if script is None:
             script = self._client.register_script(script_source(call.script))
             self._registered[call.script] = script
-        return call.read(script(args=call.sent))
+        return call.read(script(args=[call.sent]))
 
 
 class AsyncScripts:
@@ -243,7 +249,7 @@ class AsyncScripts:
         if script is None:
             script = self._client.register_script(script_source(call.script))
             self._registered[call.script] = script
-        return call.read(await script(args=call.sent))
+        return call.read(await script(args=[call.sent]))
 
 
 @cache
@@ -252,35 +258,15 @@ def script_source(name: str) -> str:
     bells = ", ".join(f"{queue} = '{bell_list}'" for queue, bell_list in BELL_LISTS.items())
     header = lua_header() + f"local BELLS = {{{bells}}}\n"
     texts = [(_LUA / f"{part}.lua").read_text() for part in ("lib", name)]
-    return header + texts[0] + "".join(_locals(FUNCTIONS[name])) + texts[1]
+    return header + texts[0] + _locals(FUNCTIONS[name]) + texts[1]
 
 
-def _locals(function: Callable[..., Call[Any]]) -> Iterator[str]:
-    """A line of Lua for each argument."""
-    for place, parameter in enumerate(inspect.signature(function).parameters.values(), 1):
-        sent, kind = f"ARGV[{place}]", parameter.annotation
-        if kind is bool:
-            value = f"{sent} == '1'"
-        elif kind in (int, int | None):
-            value = f"tonumber({sent})"  # nil for the empty string, which stands for None
-        elif kind in (Mapping[str, str], Mapping[str, Sent]):
-            value = f"{{unpack(ARGV, {place})}}"
-        else:
-            value = sent
-        yield f"local {parameter.name} = {value}\n"
-
-
-def _sent(value: Any) -> Iterator[Sent]:
-    match value:
-        case bool():
-            yield int(value)
-        case None:
-            yield ""
-        case Mapping():
-            for field, said in value.items():
-                yield from (field, said)
-        case _:
-            yield value
+def _locals(function: Callable[..., Call[Any]]) -> str:
+    """A local for each argument; nil for None."""
+    names = inspect.signature(function).parameters
+    return "local arguments = cjson.decode(ARGV[1])\n" + "".join(
+        f"local {name} = arguments.{name}\n" for name in names
+    )
 
 
 def _read_submit(said: str) -> Queued | NotQueued:
