@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from models.job import Preprocess
-from models.weights.availability import PULL, detector_fault
+from models.weights.availability import detector_fault, pull_command
 from worker.errors import StoreUnavailable
 from worker.queue.requests import RequestStore
 
@@ -44,4 +44,4 @@ def _told(preprocess: str, size: int | None) -> dict[str, Any]:
     if size is None:
         return {"available": True}
     reason = detector_fault(preprocess, size).partition(": ")[2]
-    return {"available": False, "reason": reason, "command": PULL, "size": size}
+    return {"available": False, "reason": reason, "command": pull_command(), "size": size}

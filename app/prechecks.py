@@ -14,6 +14,7 @@ from app.availability import NEED_WEIGHTS, missing_detectors
 from app.config import Settings
 from app.errors import BadInput
 from app.http.multipart import DECODING
+from models.command import zturbo
 from models.errors import LoraError
 from models.schema.fields import LoraInput
 from models.weights.availability import detector_fault
@@ -113,7 +114,7 @@ def _host_fault(place: tuple[str | int, ...], host: str, port: int, allow_hosts:
         entries = ",".join(filter(None, (allow_hosts, refused.entry)))
         return (
             f"{_written(place)}: {refused}, which this server does not fetch from unless it is told to: "
-            f"ZTURBO_ALLOW_HOSTS={entries} zturbo serve"
+            f"ZTURBO_ALLOW_HOSTS={entries} {zturbo()} serve"
         )
     except OSError:
         # A name that nobody has: the fetch will tell.

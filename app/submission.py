@@ -20,6 +20,7 @@ from app.http.body import read_json
 from app.http.in_flight import share_of
 from app.links import links_of
 from app.prechecks import check_now
+from models.command import zturbo
 from models.errors import SizeError, WeightsMissing
 from models.schema.inputs import Input, read_input
 from worker import logs
@@ -37,8 +38,6 @@ MAX_URL_CHARACTERS = 2048
 MAX_WAIT_SECONDS = 300.0
 PREFERRED_WAIT_SECONDS = 60.0
 """What a bare `Prefer: wait` asks for."""
-
-BUSY = "No gpu worker came to this within {seconds:g} s; `zturbo top` shows how busy they are."
 
 BAD_IMAGE = (FetchError.code, ImageError.code, SizeError.code)
 """Errors of a record that are the caller's to mend; each names the field before a colon."""
@@ -187,7 +186,10 @@ class Submission:
             if error and error["type"] == WeightsMissing.code:
                 # To send it again in two seconds brings no weights.
                 raise bad_field("preprocess", error["message"])
-            raise Unavailable(error["message"] if error else BUSY.format(seconds=seconds))
+            busy = (
+                f"No gpu worker came to this within {seconds:g} s; `{zturbo()} top` shows how busy they are."
+            )
+            raise Unavailable(error["message"] if error else busy)
         return record.output or {}
 
     async def outcome(self, request_id: str, seconds: float) -> Record | None:

@@ -15,6 +15,7 @@ import typer
 from app.cli.exits import Exit, fail
 from app.cli.settings import Model, read_settings
 from app.terminal import tell
+from models.command import install, zturbo
 from models.disk import spare_bytes
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def doctor(
     for name, value, source in rows:
         tell(f"  ZTURBO_{name.upper():<23} {value:<40} {source}")
     if missing:
-        fail(f"{missing} of these must be mended before `zturbo serve` can make pictures.", Exit.CONFIG)
-    tell("Everything that `zturbo serve` needs is here.", fg="green")
+        fail(f"{missing} of these must be mended before `{zturbo()} serve` can make pictures.", Exit.CONFIG)
+    tell(f"Everything that `{zturbo()} serve` needs is here.", fg="green")
 
 
 def _urgency(finding: Finding) -> int:
@@ -132,7 +133,7 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
         yield Finding(
             "note",
             f"It lacks {', '.join(missing)}, so it can serve, but make no pictures.",
-            "pip install '.[gpu]' in a checkout of zturbo",
+            install("gpu"),
         )
     else:
         yield Finding(
@@ -196,13 +197,15 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
     chosen = model_choice(settings)
     if chosen == DEMO:
         yield Finding(
-            "note", "The model is the small demo model, which knows a few simple things only.", "zturbo pull"
+            "note",
+            "The model is the small demo model, which knows a few simple things only.",
+            f"{zturbo()} pull",
         )
     else:
         try:
             yield Finding("ok", f"The model is {chosen}, in {resolve_model(settings)}.")
         except ModelError as error:
-            yield Finding("missing", str(error), "zturbo pull")
+            yield Finding("missing", str(error), f"{zturbo()} pull")
     yield _room("hub cache", constants.HF_HUB_CACHE, 0 if chosen == DEMO else WEIGHTS_GB)
 
 

@@ -121,7 +121,7 @@ def _check_machine(settings: "Settings", requests: list[Request]) -> None:
     """Ends the command, before torch is imported, for what this machine lacks, naming the flag."""
     from models.errors import ControlNetError, WeightsMissing
     from models.gpus import gpu_present
-    from models.weights.availability import PULL, missing_detectors
+    from models.weights.availability import missing_detectors, pull_command
     from models.weights.published import GB
     from models.weights.resolve import resolve_controlnet, resolve_model
 
@@ -146,7 +146,7 @@ def _check_machine(settings: "Settings", requests: list[Request]) -> None:
         if size := missing.get(request.input.preprocess):
             fail(
                 f"--preprocess: {request.input.preprocess} maps need weights that are not on this machine; "
-                f"`{PULL}` fetches them ({size / GB:.1f} GB).",
+                f"`{pull_command()}` fetches them ({size / GB:.1f} GB).",
                 Exit.CONFIG,
             )
 

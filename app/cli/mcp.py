@@ -7,6 +7,7 @@ import typer
 
 from app.cli.exits import Exit, fail
 from app.cli.requests import BaseUrl, Token
+from models.command import install
 
 Folder = Annotated[
     Path | None,
@@ -27,7 +28,7 @@ def mcp(out: Folder = None, base_url: BaseUrl = "http://127.0.0.1:8000", token: 
         from app.mcp_server import create_mcp_server
     except ModuleNotFoundError as missing:
         fail(
-            f"There is no package {missing.name} here: run pip install '.[mcp]' in a checkout of zturbo.",
+            f"There is no package {missing.name} here: `{install('mcp')}` brings it.",
             Exit.CONFIG,
         )
     from app.client import ClientError

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.terminal import tell
+from models.command import zturbo
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -79,7 +80,7 @@ def choose_model(settings: "Settings") -> str:
     chosen = model_choice(settings)
     asked = settings.model != "auto"
     if chosen == DEMO:
-        why = "as asked" if asked else "no GPU and no weights here; `zturbo pull` brings the real ones"
+        why = "as asked" if asked else f"no GPU and no weights here; `{zturbo()} pull` brings the real ones"
         say(
             settings,
             f"model: demo, which draws small pictures of a few simple things ({why})",

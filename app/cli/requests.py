@@ -12,6 +12,7 @@ from app.cli.options import addressed, flags_named, takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress, describe
 from app.terminal import tell
+from models.command import zturbo
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -195,7 +196,7 @@ def server(base_url: str, token: str | None, word: Callable[[str], str] = str) -
     except ClientError as error:
         sentence = word(str(error))
         if isinstance(error.__cause__, httpx.ConnectError):
-            sentence += ". `zturbo serve` starts a server here; --base-url names another."
+            sentence += f". `{zturbo()} serve` starts a server here; --base-url names another."
         fail(sentence, EXIT_BY_STATUS.get(error.status, Exit.SOFTWARE))
 
 

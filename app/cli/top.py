@@ -10,6 +10,7 @@ import typer
 from app.cli.output import AsJson, print_answer
 from app.cli.requests import BaseUrl, Token, server
 from app.terminal import printable
+from models.command import zturbo
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -116,7 +117,8 @@ def render(stats: dict[str, Any], base_url: str) -> "RenderableType":
         if "detail" in worker
     ]
     if not stats["workers"]:
-        advice = "No worker is running; `zturbo worker io` and `zturbo worker gpu` start one each."
+        io, gpu = (f"`{zturbo()} worker {kind}`" for kind in ("io", "gpu"))
+        advice = f"No worker is running; {io} and {gpu} start one each."
         faults.append(_text(advice, "red"))
     return Group(facts, "", workers, *faults)
 

@@ -7,6 +7,7 @@ import typer
 from app.cli.exits import Exit, fail
 from app.cli.settings import Model, read_settings
 from app.terminal import printable, tell
+from models.command import zturbo
 
 if TYPE_CHECKING:
     from models.config import ModelSettings
@@ -57,7 +58,7 @@ def pull(
     except ModelError as error:
         fail(str(error), Exit.UNAVAILABLE)
     except KeyboardInterrupt:
-        tell("Stopped; the next `zturbo pull` goes on from here.", err=True)
+        tell(f"Stopped; the next `{zturbo()} pull` goes on from here.", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
@@ -116,6 +117,6 @@ def _check(planned: "Plan") -> None:
     if faulty:
         fail(
             f"{faulty} of {len(planned.files)} files are missing or were damaged (those are removed now); "
-            "`zturbo pull` brings them.",
+            f"`{zturbo()} pull` brings them.",
             Exit.FAILED,
         )

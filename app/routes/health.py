@@ -15,6 +15,7 @@ from app.deps import RequestsDep, StorageDep
 from app.errors import Unavailable
 from app.metrics import CONTENT_TYPE, exposition
 from app.schemas import HealthBody, ReadyBody, WorkerBody
+from models.command import zturbo
 from worker.errors import StorageError, StoreUnavailable
 from worker.queue.keys import QUEUES, Queue
 from worker.queue.registry import WorkerInfo
@@ -96,4 +97,4 @@ def missing(kind: Queue, workers: list[WorkerInfo]) -> str | None:
     details = [worker.detail for worker in workers if worker.kind == kind and worker.detail]
     if details:
         return f"No {kind} worker could be set up: {details[0]}"
-    return f"No {kind} worker is running; `zturbo worker {kind}` starts one."
+    return f"No {kind} worker is running; `{zturbo()} worker {kind}` starts one."

@@ -7,6 +7,7 @@ never mixes old and new ones: after an update the page names another folder.
 import gzip
 import hashlib
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from app.errors import NothingHere
 from app.routes.page_script import linked
+from models.command import zturbo
 
 FOLDER = Path(__file__).parent.parent / "playground"
 
@@ -78,7 +80,11 @@ def read_assets() -> tuple[str, dict[str, Asset]]:
     modules = {name: data.decode() for name, data in files.items() if name.endswith(".js")}
     files["js/page.js"] = linked(modules, "js/main.js").encode()
     version = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
-    files["index.html"] = files["index.html"].replace(b'"playground/', f'"playground/{version}/'.encode())
+    files["index.html"] = (
+        files["index.html"]
+        .replace(b'"playground/', f'"playground/{version}/'.encode())
+        .replace(b'data-zturbo="zturbo"', f'data-zturbo="{escape(zturbo())}"'.encode())
+    )
     return version, {
         name: Asset(data, CONTENT_TYPES["." + name.rpartition(".")[2]]) for name, data in files.items()
     }

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 
+from models.command import zturbo
 from models.config import ModelSettings
 from models.weights.hub import cached_file
 from models.weights.published import BODY_POSE_FILE, DEPTH_ANYTHING, DETECTORS, GB, MIDAS_FILE, Published
 
-PULL = "zturbo pull detectors"
-"""The command that fetches what is missing."""
+
+def pull_command() -> str:
+    """The command that fetches what is missing."""
+    return f"{zturbo()} pull detectors"
 
 
 def missing_detectors(settings: ModelSettings) -> dict[str, int]:
-    """By `preprocess` that needs weights which are not here: the bytes that `PULL` downloads, about.
+    """By `preprocess` that needs weights which are not here: the bytes that `pull_command` downloads, about.
 
     Nothing is loaded, and the hub is not asked. Raises OSError for a cache that cannot be read.
     """
@@ -30,7 +33,7 @@ def detector_fault(preprocess: str, size: int) -> str:
     """The sentence for who asks for a map that cannot be made yet; `size` as `missing_detectors` has it."""
     return (
         f"preprocess: this server cannot make {preprocess} maps yet: it lacks the detector's weights. "
-        f"`{PULL}` on it fetches them ({size / GB:.1f} GB); none and canny need no weights."
+        f"`{pull_command()}` on it fetches them ({size / GB:.1f} GB); none and canny need no weights."
     )
 
 

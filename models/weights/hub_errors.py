@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from models.command import zturbo
 from models.errors import HubError
 
 
@@ -43,7 +44,7 @@ def _sentence(error: BaseException, repo_id: str, what: str) -> str:
         case OfflineModeIsEnabled() | LocalEntryNotFoundError():
             return (
                 f"{what} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it: "
-                f"run `zturbo pull {what}` with a network."
+                f"run `{zturbo()} pull {what}` with a network."
             )
         case EntryNotFoundError():
             return f"The hub has no file {what}."

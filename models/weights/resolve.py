@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import gpus
+from models.command import zturbo
 from models.config import ModelSettings
 from models.errors import ControlNetError, LoraError, WeightsMissing
 from models.weights import demo
@@ -82,7 +83,7 @@ def resolve_model(settings: ModelSettings) -> Path:
     if folder_of_commit := _complete_snapshot(repo_id, replaced):
         return folder_of_commit
     raise WeightsMissing(
-        f"The weights of {repo_id} are not, or not all, on this machine; run `zturbo pull model`"
+        f"The weights of {repo_id} are not, or not all, on this machine; run `{zturbo()} pull model`"
         + ("." if choice == REAL else f" with ZTURBO_MODEL={repo_id}.")
     )
 
@@ -194,7 +195,7 @@ def _detector(row: Published, filename: str) -> Path:
     if found := cached_file(row.repo_id, filename):
         return found.path
     raise WeightsMissing(
-        f"The detector weights {filename} are not on this machine; run `zturbo pull detectors`."
+        f"The detector weights {filename} are not on this machine; run `{zturbo()} pull detectors`."
     )
 
 

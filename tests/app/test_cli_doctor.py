@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from app.cli.doctor import MARKS
 from app.config import Settings
+from models.command import zturbo
 from tests.support.s3_server import S3Server
 
 
@@ -56,7 +57,7 @@ def test_what_is_missing_ends_it_with_a_status_and_a_way_out(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     done = runner.invoke(cli, ["doctor", "--model", "z-image-turbo"])
     assert done.exit_code == 78
-    assert "zturbo pull" in done.output
+    assert f"      → {zturbo()} pull" in done.output.splitlines()
     assert done.output.splitlines()[:2][1].startswith("  ✗")
 
 
@@ -71,7 +72,7 @@ def test_machine_with_all_it_needs_is_well(runner: CliRunner) -> None:
     done = runner.invoke(cli, ["doctor"])
     assert done.exit_code == 0, done.output
     assert "The model is the small demo model" in done.output
-    assert done.output.splitlines()[-1] == "Everything that `zturbo serve` needs is here."
+    assert done.output.splitlines()[-1] == f"Everything that `{zturbo()} serve` needs is here."
 
 
 def test_findings_are_sentences(runner: CliRunner) -> None:

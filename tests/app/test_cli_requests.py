@@ -24,6 +24,7 @@ from app.cli.progress import RequestProgress
 from app.client import Client
 from app.config import Settings
 from app.main import create_app
+from models import command
 from models.job import Facts, Job
 from models.schema.inputs import ControlNetLoraInput
 from tests.contract.test_preprocess import write_lora
@@ -323,7 +324,7 @@ def test_exit_status_tells_whose_fault_it_is(zturbo: Run, hands: WorkerHands, tm
     assert refused.stderr.startswith("--num-inference-steps: ")
     assert zturbo("status", "nope").exit_code == Exit.DATA
     away = zturbo("status", "x", "--base-url", "http://127.0.0.1:9")
-    assert (away.exit_code, "`zturbo serve` starts" in away.stderr) == (Exit.UNAVAILABLE, True)
+    assert (away.exit_code, f"`{command.zturbo()} serve` starts" in away.stderr) == (Exit.UNAVAILABLE, True)
     assert zturbo("submit", "--image", str(tmp_path / "none.png")).exit_code == Exit.NO_INPUT
     assert zturbo("submit", "--input", "-", stdin="{").exit_code == Exit.DATA
     assert zturbo("submit", "--input", "-", stdin="[]").exit_code == Exit.DATA

@@ -25,6 +25,7 @@ from app.cli import cli
 from app.cli.exits import Exit
 from app.config import Settings
 from app.main import create_app
+from models.command import install
 from tests.support.http_api import WorkerHands, served
 from tests.support.processes import wait_for
 from worker.storage.backend import open_objects
@@ -175,4 +176,4 @@ def test_missing_package_is_named_with_the_command_that_brings_it(monkeypatch: p
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
     ran = CliRunner().invoke(cli, ["mcp"])
     assert ran.exit_code == Exit.CONFIG
-    assert "pip install '.[mcp]'" in ran.stderr
+    assert f"`{install('mcp')}` brings it" in ran.stderr

@@ -7,6 +7,7 @@ import pytest
 
 from app.config import Settings
 from app.main import create_app
+from models.command import zturbo
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
 from worker.queue.registry import WorkerInfo
 
@@ -33,11 +34,11 @@ async def test_schema_says_which_maps_can_be_made_and_what_brings_the_others(
     reason = availability["depth"].pop("reason")
     assert availability["depth"] == {
         "available": False,
-        "command": "zturbo pull detectors",
+        "command": f"{zturbo()} pull detectors",
         "size": 1_100_000_000,
     }
     assert "depth" in reason
-    assert "`zturbo pull detectors`" in reason
+    assert f"`{zturbo()} pull detectors`" in reason
 
 
 async def test_one_worker_that_has_the_weights_is_enough(http: httpx.AsyncClient, hands: WorkerHands) -> None:
@@ -58,7 +59,7 @@ async def test_map_that_cannot_be_made_is_refused_at_the_submit(
     answer = await http.post(path, json=DOCUMENTED_INPUT | {"preprocess": "pose"})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["body", "preprocess"]
-    assert "`zturbo pull detectors` on it fetches them (1.1 GB)" in answer.json()["error_message"]
+    assert f"`{zturbo()} pull detectors` on it fetches them (1.1 GB)" in answer.json()["error_message"]
     assert hands.client.zcard("zturbo:line") == 0
 
 

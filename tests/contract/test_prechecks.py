@@ -11,6 +11,7 @@ from PIL import Image
 
 from app.config import Settings
 from app.main import create_app
+from models.command import zturbo
 from tests.contract.test_preprocess import write_lora
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process, picture_uri
 from worker.queue.registry import WorkerInfo
@@ -110,7 +111,7 @@ async def test_operator_learns_which_rule_refused_and_the_line_that_allows_it(
     assert answer.status_code == 422
     assert [fault["loc"][1] for fault in answer.json()["detail"]] == ["image_url", "loras"]
     for fault in answer.json()["detail"]:
-        assert fault["msg"].endswith(f": ZTURBO_ALLOW_HOSTS=nas.lan,{entry} zturbo serve")
+        assert fault["msg"].endswith(f": ZTURBO_ALLOW_HOSTS=nas.lan,{entry} {zturbo()} serve")
     allowed = await submit_to(settings, body, allow_hosts=f"nas.lan,{entry}")
     assert allowed.status_code == 200
 

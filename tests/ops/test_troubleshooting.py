@@ -30,11 +30,16 @@ def said() -> str:
 def strings(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(
-                str(part.value) if isinstance(part, ast.Constant) else VARYING for part in node.values
-            )
+            yield "".join(map(part_of_a_sentence, node.values))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield PLACEHOLDER.sub(VARYING, node.value)
+
+
+def part_of_a_sentence(part: ast.expr) -> str:
+    """A part of an f-string, without how `zturbo` is called on each machine."""
+    if isinstance(part, ast.FormattedValue):
+        return "zturbo" if ast.unparse(part.value) == "zturbo()" else VARYING
+    return str(ast.literal_eval(part))
 
 
 def test_there_are_sentences() -> None:

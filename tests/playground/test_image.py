@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
+from models.command import zturbo
 from tests.playground.conftest import (
     DESKTOP,
     PHONE,
@@ -134,7 +135,7 @@ def test_map_that_the_server_cannot_make_says_so_before_the_run(page: Page) -> N
     for name in ("Depth", "Pose"):
         page.get_by_role("radio", name=name).check()
         expect(notice).to_contain_text(f"{name} needs a detector that this server does not have yet.")
-        expect(notice.locator("code")).to_have_text("zturbo pull detectors")
+        expect(notice.locator("code")).to_have_text(f"{zturbo()} pull detectors")
         expect(notice).to_contain_text("(1.1 GB)")
         expect(page.locator(".well.map")).to_have_text("This server cannot make that map yet")
     run_button(page).click()

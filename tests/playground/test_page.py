@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from app.config import Settings
 from app.main import create_app
+from models.command import zturbo
 from tests.playground.conftest import (
     DESKTOP,
     PHONE,
@@ -293,7 +294,7 @@ def test_banner_says_what_is_missing_and_what_mends_it(
         wait_until_ready(page)
         banner = page.locator("zt-banner")
         expect(banner).to_contain_text("No gpu worker is running")
-        expect(banner.locator("code")).to_have_text(["zturbo worker io", "zturbo worker gpu"])
+        expect(banner.locator("code")).to_have_text([f"{zturbo()} worker io", f"{zturbo()} worker gpu"])
         assert violations(page) == []
         hands.register(
             WorkerInfo("io-1", "io", "ready"),
@@ -310,7 +311,7 @@ def test_server_that_goes_away_is_told_of_and_found_again(page: Page) -> None:
     page.context.set_offline(True)
     fill_without_upload(page)
     run_button(page).click()
-    expect(page.locator("zt-banner")).to_contain_text("zturbo serve")
+    expect(page.locator("zt-banner")).to_contain_text(f"{zturbo()} serve")
     expect(page.locator("zt-runner").get_by_role("alert")).to_contain_text("does not answer")
     page.context.set_offline(False)
     expect(page.locator("zt-health")).to_contain_text("Ready")
@@ -324,7 +325,7 @@ def fill_without_upload(page: Page) -> None:
 
 def test_demo_model_is_named_as_such_until_dismissed(page: Page) -> None:
     notice = page.locator("zt-banner")
-    expect(notice).to_contain_text(re.compile("demo model.*zturbo pull", re.DOTALL))
+    expect(notice).to_contain_text(re.compile(f"demo model.*{zturbo()} pull", re.DOTALL))
     page.get_by_role("button", name="Got it").click()
     page.reload()
     wait_until_ready(page)

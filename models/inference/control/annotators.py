@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from models.command import zturbo
 from models.errors import CheckpointError, PreprocessError
 from models.job import Pixels
 from models.weights.resolve import detector_file
@@ -45,7 +46,7 @@ def read_weights(filename: str) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as fault:
         raise CheckpointError(
             f"The detector weights {filename} are damaged or hold more than tensors; "
-            "delete the file and run `zturbo pull detectors`."
+            f"delete the file and run `{zturbo()} pull detectors`."
         ) from fault
     if not isinstance(weights, dict):
         raise CheckpointError(f"The detector weights {filename} are no named tensors.")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.command import install
 from models.errors import CheckpointError
 from models.inference.loading.tensors import Shapes
 
@@ -27,7 +28,7 @@ class GgufFile:
         except ImportError:
             raise CheckpointError(
                 f"{path.name} is a GGUF file, and reading it takes one more package: "
-                "run pip install '.[gguf]' in a checkout of zturbo."
+                f"`{install('gguf')}` brings it."
             ) from None
         self._path = path
         self._dequantize = dequantize

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, snapshot_download
 
+from models.command import zturbo
 from models.errors import DiskFull, HubError, ModelError
 from models.weights import download
 from models.weights.hub import HubFile, Progress, cached_file, choose_file, list_files, repo_file
@@ -166,7 +167,7 @@ def test_offline_the_cache_answers_and_nothing_is_asked(
     assert repo_file("owner/style", "style.safetensors") == found
     assert sentence(lambda: repo_file("owner/other")) == (
         "owner/other is not on this machine, and HF_HUB_OFFLINE forbids to fetch it: "
-        "run `zturbo pull owner/other` with a network."
+        f"run `{zturbo()} pull owner/other` with a network."
     )
     assert len(hub.requests) == asked
 

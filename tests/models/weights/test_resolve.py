@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import constants
 
 from models import gpus
+from models.command import zturbo
 from models.config import DEFAULT_CONTROLNET, DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError, LoraError, WeightsMissing
 from models.weights import demo
@@ -102,7 +103,7 @@ def test_the_demo_is_in_the_package_and_whole(settings: ModelSettings) -> None:
 def test_missing_weights_are_an_error_with_the_line_that_brings_them(
     hub: HubStub, settings: ModelSettings
 ) -> None:
-    with pytest.raises(WeightsMissing, match=f"{DEFAULT_MODEL} .* run `zturbo pull model`"):
+    with pytest.raises(WeightsMissing, match=f"{DEFAULT_MODEL} .* run `{zturbo()} pull model`"):
         resolve_model(settings)
     with pytest.raises(WeightsMissing, match="ZTURBO_MODEL=owner/model"):
         resolve_model(with_model(settings, "owner/model"))
@@ -155,7 +156,7 @@ def test_of_a_part_that_a_file_replaces_only_the_configuration_is_needed(
     assert model_choice(with_model(replaced, "auto")) == "z-image-turbo"
     assert (folder / part / "config.json").is_file()
     assert not list((folder / part).glob("*.safetensors*"))
-    with pytest.raises(WeightsMissing, match="run `zturbo pull model`"):
+    with pytest.raises(WeightsMissing, match=f"run `{zturbo()} pull model`"):
         resolve_model(settings)
     (folder / part / "config.json").unlink()
     with pytest.raises(WeightsMissing, match=rf"lacks {part}/config\.json"):
@@ -279,7 +280,7 @@ def test_detectors_come_from_the_cache_only(hub: HubStub, settings: ModelSetting
     hub.add_repo("lllyasviel/Annotators", annotators)
     anything = {"config.json": b"{}", "preprocessor_config.json": b"{}", "model.safetensors": b"d"}
     hub.add_repo("depth-anything/Depth-Anything-V2-Small-hf", anything)
-    with pytest.raises(WeightsMissing, match="run `zturbo pull detectors`"):
+    with pytest.raises(WeightsMissing, match=f"run `{zturbo()} pull detectors`"):
         detector_file("body_pose_model.pth")
     assert hub.requests == []
     pull(plan(settings, ["detectors"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from models.command import install
 from tests.support.processes import wait_for
 from tests.support.s3_server import S3Server
 from worker.config import WorkerSettings
@@ -141,7 +142,7 @@ def test_missing_package_is_told_with_the_line_that_mends_it() -> None:
         "except SetupError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "pip install '.[s3]'" in done.stdout
+    assert f"`{install('s3')}` brings it" in done.stdout
 
 
 def test_settings_without_s3_need_no_package(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ const ILL_MS = 2_500;
 /** A server that has not answered by then is as good as away. */
 const PATIENCE_MS = 6_000;
 const DEMO_SEEN = "zturbo.demo-seen";
+/** How `zturbo` is started on the server's machine. */
+const ZTURBO = document.body.dataset.zturbo;
 const WORDS = { ready: "Ready", starting: "Starting", down: "Not ready", gone: "No answer" };
 
 /**
@@ -23,7 +25,7 @@ async function ask(api) {
     answer = await (window.zturbo.early.readyz ??
       fetch(api.url("readyz"), { signal: AbortSignal.timeout(PATIENCE_MS) }));
   } catch {
-    return { state: "gone", reasons: ["The server does not answer. `zturbo serve` starts it."] };
+    return { state: "gone", reasons: [`The server does not answer. \`${ZTURBO} serve\` starts it.`] };
   } finally {
     delete window.zturbo.early.readyz;
   }
@@ -40,7 +42,7 @@ async function ask(api) {
  * Each reason names a command that mends it.
  * @param {string} reason
  */
-const withCommand = (reason) => (reason.includes("`") ? reason : `${reason} \`zturbo doctor\` tells more.`);
+const withCommand = (reason) => (reason.includes("`") ? reason : `${reason} \`${ZTURBO} doctor\` tells more.`);
 
 /** The dot in the header. */
 export class Health extends HTMLElement {
@@ -111,7 +113,7 @@ export class Banner extends HTMLElement {
   demoLine() {
     const text =
       "This is the small demo model: it draws balls, boxes, stars and the like, such as “a red ball on grass”, " +
-      "128 pixels wide. `zturbo pull` fetches the real one.";
+      `128 pixels wide. \`${ZTURBO} pull\` fetches the real one.`;
     const close = () => {
       sessionStorage.setItem(DEMO_SEEN, "yes");
       this.replaceChildren();

@@ -160,5 +160,5 @@ def test_without_the_package_the_error_names_the_extra(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(CheckpointError, match=r"pip install '\.\[gguf\]'"):
+    with pytest.raises(CheckpointError, match=r"`.* pip install .*gguf"):
         load(tmp_path / "z_image.gguf", tiny_model)
