@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What runs and draws, as in the worker's image; and with what tests, lints and measures.
+RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 # A third of the tests' time is waiting: for servers to start, leases to run out.
 PYTEST_ARGS ?= -n 3
@@ -35,14 +37,22 @@ help:
 	@echo "make documents write openapi.json, .env.example and the commands of docs/cli.md anew"
 	@echo "make bench     time the server on this machine"
 
-install: $(INSTALLED)
+install: $(RUNTIME)
 
-$(INSTALLED): requirements/dev.txt pyproject.toml | $(BIN)/python
-	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv
-	@echo "Installing into $(VENV); the first time this downloads several GB (torch) …"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --quiet --require-hashes --compile-bytecode requirements/dev.txt
+define SYNC
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --quiet --require-hashes --compile-bytecode $(filter requirements/%,$^)
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+endef
+
+$(RUNTIME): requirements/worker.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	@$(UV) --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv
+	@echo "Installing into $(VENV); the first time this downloads several GB (torch) …"
+	$(SYNC)
+
+$(INSTALLED): requirements/dev.txt $(RUNTIME)
+	@echo "Installing what tests and lints …"
+	$(SYNC)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -53,10 +63,10 @@ $(BIN)/python:
 			|| { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }; \
 	fi
 
-demo: $(INSTALLED)
+demo: $(RUNTIME)
 	@$(BIN)/python examples/demo.py
 
-run: $(INSTALLED)
+run: $(RUNTIME)
 	@$(BIN)/zturbo serve $(SERVE_ARGS)
 
 test: $(INSTALLED)
@@ -85,9 +95,9 @@ bench: $(INSTALLED)
 
 # After a change of the dependencies in pyproject.toml; UPGRADE=--upgrade takes the newest versions of all.
 requirements: | $(BIN)/python
-	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf --extra int8 --extra mcp --group dev -o requirements/dev.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf --extra mcp --group dev -o requirements/dev.txt
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra s3 -o requirements/api.txt
-	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf -o requirements/worker.txt
+	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --extra gpu --extra gguf --extra mcp -o requirements/worker.txt
 	echo 'hatchling>=1.27' | $(UV) $(COMPILE) - -c requirements/dev.txt -o requirements/build.txt
 	$(UV) $(COMPILE) pyproject.toml $(UPGRADE) --extra local --extra s3 --group test --override requirements/oldest-rq.txt \
 		-o requirements/light.txt
