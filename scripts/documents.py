@@ -27,7 +27,7 @@ TYPERS_OWN = ("help", "install_completion", "show_completion")
 
 ENV_HEAD = """\
 # Copy to .env: `zturbo`, from the folder where it is started, and docker compose read it.
-# Every line is a default; `zturbo doctor` tells which value holds and where it comes from.
+# Every line is a default; `zturbo doctor --all` tells which value holds and where it comes from.
 
 # For docker compose alone: gpu, gpus or workers; where Redis is reached; the folder of LoRA files.
 # COMPOSE_PROFILES=gpu

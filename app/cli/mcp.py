@@ -11,7 +11,9 @@ from models.command import install
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="DIR", help="Save each picture in a folder too: --out ~/Pictures"),
+    typer.Option(
+        "--out", "-o", metavar="DIR", help="Save each picture in a folder too, else not: --out ~/Pictures"
+    ),
 ]
 
 

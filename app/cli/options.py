@@ -56,8 +56,8 @@ INPUT_OPTIONS: dict[str, Any] = {
             "--image-size",
             metavar="SIZE",
             autocompletion=_choices("image_size"),
-            help="auto (the image's own shape), square_hd, square, portrait_4_3, portrait_16_9, "
-            "landscape_4_3 or landscape_16_9: --image-size square",
+            help="square_hd, square, portrait_4_3, portrait_16_9, landscape_4_3 or landscape_16_9, "
+            "else auto, which is the image's own shape, or square_hd without one: --image-size square",
         ),
     ],
     "control_scale": Annotated[
@@ -65,7 +65,7 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--control-scale",
             metavar="NUMBER",
-            help="How strongly the image guides, 0 to 1: --control-scale 0.6",
+            help="How strongly the image guides, 0 to 1, else 0.9: --control-scale 0.6",
         ),
     ],
     "control_start": Annotated[
@@ -73,7 +73,7 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--control-start",
             metavar="NUMBER",
-            help="Fraction of the steps before control begins: --control-start 0.1",
+            help="Fraction of the steps before control begins, else 0: --control-start 0.1",
         ),
     ],
     "control_end": Annotated[
@@ -81,7 +81,7 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--control-end",
             metavar="NUMBER",
-            help="Fraction of the steps after which control ends: --control-end 0.8",
+            help="Fraction of the steps after which control ends, else 0.4: --control-end 0.8",
         ),
     ],
     "preprocess": Annotated[
@@ -90,14 +90,16 @@ INPUT_OPTIONS: dict[str, Any] = {
             "--preprocess",
             metavar="HOW",
             autocompletion=_choices("preprocess"),
-            help="How the control map is made from the image, by none, canny, depth or pose: "
+            help="How the control map is made from the image, by canny, depth or pose, else none: "
             "--preprocess canny",
         ),
     ],
     "num_inference_steps": Annotated[
         int | None,
         typer.Option(
-            "--num-inference-steps", metavar="N", help="Denoising steps, 1 to 8: --num-inference-steps 4"
+            "--num-inference-steps",
+            metavar="N",
+            help="Denoising steps, 1 to 8, else 8: --num-inference-steps 4",
         ),
     ],
     "seed": Annotated[
@@ -105,7 +107,8 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--seed",
             metavar="N[,N…]",
-            help="The same seed gives the same picture, -1 draws one, several make as many: --seed 1,2,3",
+            help="The same seed gives the same picture, -1 draws one, several make as many, else 0: "
+            "--seed 1,2,3",
         ),
     ],
     "num_images": Annotated[
@@ -113,14 +116,14 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--num-images",
             metavar="N",
-            help="Pictures made at once, 1 to 4, with the seeds that follow --seed: --num-images 4",
+            help="Pictures made at once, 1 to 4, with the seeds that follow --seed, else 1: --num-images 4",
         ),
     ],
     "enable_prompt_expansion": Annotated[
         bool | None,
         typer.Option(
             "--enable-prompt-expansion/--no-prompt-expansion",
-            help="Let the model write a more detailed prompt first: --enable-prompt-expansion",
+            help="Let the model write a more detailed prompt first, else not: --enable-prompt-expansion",
         ),
     ],
     "output_format": Annotated[
@@ -129,7 +132,7 @@ INPUT_OPTIONS: dict[str, Any] = {
             "--output-format",
             metavar="FORMAT",
             autocompletion=_choices("output_format"),
-            help="png, jpeg or webp: --output-format webp",
+            help="jpeg or webp, else png: --output-format webp",
         ),
     ],
     "input": Annotated[

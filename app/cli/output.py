@@ -19,7 +19,8 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="DIR|FILE",
-        help="Where pictures are saved, a folder unless it ends as a picture's file does: --out pictures",
+        help="Where pictures are saved, a folder unless it ends as a picture's file does, else here: "
+        "--out pictures",
     ),
 ]
 Open = Annotated[

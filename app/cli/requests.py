@@ -39,12 +39,12 @@ Token = Annotated[
         "--token",
         metavar="KEY",
         envvar="ZTURBO_TOKEN",
-        help='A key of that server: --token "$(cat key.txt)"',
+        help='A key of that server, else none: --token "$(cat key.txt)"',
     ),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="SECONDS", help="Wait for each at most so long: --timeout 60"),
+    typer.Option("--timeout", metavar="SECONDS", help="Wait for each at most so long, else until it is done: --timeout 60"),
 ]
 ModelId = Annotated[
     str | None,
@@ -140,7 +140,15 @@ def result(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the request is done: zturbo result 0f3c… --wait")
     ] = False,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR|FILE",
+            help="Where its pictures are saved, as by submit, else they are not: --out pictures",
+        ),
+    ] = None,
     open_it: Open = False,
     as_json: AsJson = False,
     base_url: BaseUrl = "http://127.0.0.1:8000",

@@ -22,26 +22,40 @@ Port = Annotated[
 ]
 TlsCert = Annotated[
     Path | None,
-    typer.Option("--tls-cert", metavar="PEM", help="Certificate, for HTTPS alone: --tls-cert server.crt"),
+    typer.Option(
+        "--tls-cert", metavar="PEM", help="Certificate, for HTTPS alone, else HTTP: --tls-cert server.crt"
+    ),
 ]
 TlsKey = Annotated[
     Path | None,
-    typer.Option("--tls-key", metavar="PEM", help="The certificate's key: --tls-key server.key"),
+    typer.Option(
+        "--tls-key", metavar="PEM", help="The certificate's key, else in its file: --tls-key server.key"
+    ),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", metavar="DIR", help="Where all that is written is kept: --data-dir /srv/zturbo"
+        "--data-dir",
+        metavar="DIR",
+        help="Where all that is written is kept, else ~/.local/share/zturbo: --data-dir /srv/zturbo",
     ),
 ]
 RedisUrl = Annotated[
     str | None,
-    typer.Option("--redis-url", metavar="URL", help="A Redis that is there: --redis-url redis://box:6379/0"),
+    typer.Option(
+        "--redis-url",
+        metavar="URL",
+        help="A Redis that is there, else one of serve's own, or redis://127.0.0.1:6379/0: "
+        "--redis-url redis://box:6379/0",
+    ),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="MODEL", help="auto, z-image-turbo, demo, a hub id, or a folder: --model demo"
+        "--model",
+        metavar="MODEL",
+        help="z-image-turbo, demo, a hub id, or a folder, else auto, which is z-image-turbo where its "
+        "weights or a GPU are: --model demo",
     ),
 ]
 ControlNet = Annotated[
@@ -49,16 +63,21 @@ ControlNet = Annotated[
     typer.Option(
         "--controlnet",
         metavar="PATH",
-        help="ControlNet of requests that name none: --controlnet union-2.1.safetensors",
+        help="ControlNet of requests that name none, else alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union: "
+        "--controlnet union-2.1.safetensors",
     ),
 ]
 LoraDir = Annotated[
     Path | None,
-    typer.Option("--lora-dir", metavar="DIR", help="Folder of LoRA files: --lora-dir ~/loras"),
+    typer.Option(
+        "--lora-dir",
+        metavar="DIR",
+        help="Folder of LoRA files, else loras in the data folder: --lora-dir ~/loras",
+    ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps: --device cuda:1"),
+    typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 or mps, else auto: --device cuda:1"),
 ]
 
 

@@ -123,6 +123,27 @@ def test_help_of_every_flag_ends_with_the_flag_in_use(command: str) -> None:
         assert any(name in example for name in flag.opts) or (is_argument and example), flag.help
 
 
+def test_help_of_every_flag_tells_its_default() -> None:
+    """By typer where the command itself has one, else in words: the settings or the server have it."""
+    known = {
+        name: field.get_default(call_default_factory=True)
+        for fields in (ControlNetLoraInput.model_fields, Settings.model_fields)
+        for name, field in fields.items()
+        if name != "data_dir" and not field.is_required()
+    }
+    for flag in (flag for command in COMMANDS.values() for flag in flags(command)):
+        if (
+            flag.required
+            or flag.default is not None
+            or flag.name in ("prompt", "image", "lora", "input", "what")
+        ):
+            continue
+        default = known.get(flag.name)
+        told = f"{default:g}" if isinstance(default, float) else default
+        expected = " else " if default is None or default is False else rf" else {told}(?![\w.])"
+        assert re.search(expected, explained(flag)[0]), flag.help
+
+
 def test_every_exit_status_is_explained() -> None:
     told = CLI_PAGE.read_text().partition("## Exit status")[2].partition("\n## ")[0]
     assert [status for status in Exit if f"| {status.value} |" not in told] == []
