@@ -1,5 +1,6 @@
 """`zturbo submit`, `status`, `result` and `cancel`: requests on a running server, whoever's it is."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,11 @@ Token = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="SECONDS", help="Wait for each at most so long, else until it is done: --timeout 60"),
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        help="Wait for each at most so long, else until it is done: --timeout 60",
+    ),
 ]
 ModelId = Annotated[
     str | None,
@@ -100,8 +105,9 @@ def submit(
     with server(base_url, token, flags_named) as client:
         try:
             for body in bodies:
-                submitted = client.submit(*addressed(body, model_id))
-                unfinished.append(submitted["request_id"])
+                with _answered_first():
+                    submitted = client.submit(*addressed(body, model_id))
+                    unfinished.append(submitted["request_id"])
                 for warning in submitted.get("warnings") or []:
                     tell(warning, err=True, fg="yellow")
                 if detach:
@@ -186,6 +192,33 @@ def cancel(
         print_answer(body, as_json, f"{body['outcome'].replace('_', ' ')} ({describe(body)})")
         if body["outcome"] != "cancelled":
             raise typer.Exit(Exit.FAILED)
+
+
+@contextmanager
+def _answered_first() -> Iterator[None]:
+    """Within, Ctrl-C waits for the end: only the answer tells what there is to cancel. A second one does not.
+
+    Raises KeyboardInterrupt.
+    """
+    interrupted = False
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            tell("The server has not answered, so it may make this picture.", err=True)
+            raise KeyboardInterrupt
+        interrupted = True
+        tell(
+            "Waiting for the server's answer, to cancel what it took; Ctrl-C again does not wait …", err=True
+        )
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -6,10 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import numpy as np
 import pytest
 import typer
@@ -32,6 +34,7 @@ from tests.support.http_api import DOCUMENTED_INPUT, PNG, WorkerHands, served
 from tests.support.processes import wait_for
 from worker.encoding.encode import encode
 from worker.encoding.metadata import describe as describe_picture
+from worker.queue.requests import RequestStore
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
 
@@ -350,14 +353,8 @@ def test_wrong_key_is_a_permission_fault(settings: Settings) -> None:
 def test_interrupt_asks_the_server_to_cancel(
     base_url: str, hands: WorkerHands, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # A test run in the background is started with SIGINT ignored, which children inherit.
-    script = (
-        "import signal, typer; from app.cli import requests; cli = typer.Typer(); requests.register(cli); "
-        "signal.signal(signal.SIGINT, signal.default_int_handler); cli()"
-    )
-    command = [sys.executable, "-c", script, "submit", *MINIMAL, "--base-url", base_url]
     caplog.set_level("INFO", "zturbo")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with submitting(base_url) as process:
         wait_for(lambda: hands.client.zcard("zturbo:line"), seconds=30)
         [request_id] = hands.client.zrange("zturbo:line", 0, -1)
         with Client(base_url) as client:
@@ -369,3 +366,42 @@ def test_interrupt_asks_the_server_to_cancel(
             assert client.result(str(request_id))["status"] == "cancelled"
     assert process.returncode == Exit.INTERRUPTED
     assert "cancelled" in told
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupt_before_the_answer_waits_for_it_unless_it_comes_twice(
+    times: int, base_url: str, hands: WorkerHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, answer = RequestStore.submit, threading.Event()
+
+    async def submit_and_answer_late(*arguments: Any) -> Any:
+        taken = await submit(*arguments)
+        await anyio.to_thread.run_sync(answer.wait)
+        return taken
+
+    monkeypatch.setattr(RequestStore, "submit", submit_and_answer_late)
+    with submitting(base_url) as process:
+        assert process.stderr
+        wait_for(lambda: hands.client.zcard("zturbo:line"), seconds=30)
+        process.send_signal(signal.SIGINT)
+        assert "Waiting for the server's answer" in process.stderr.readline()
+        if times == 1:
+            answer.set()
+        else:
+            process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+        answer.set()
+    assert process.returncode == Exit.INTERRUPTED
+    assert ("cancelled" in told, "may make this picture" in told) == (times == 1, times == 2)
+    assert hands.client.zcard("zturbo:line") == times - 1
+
+
+def submitting(base_url: str) -> "subprocess.Popen[str]":
+    """`zturbo submit` as a process that hears SIGINT."""
+    # A test run in the background is started with SIGINT ignored, which children inherit.
+    script = (
+        "import signal, typer; from app.cli import requests; cli = typer.Typer(); requests.register(cli); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); cli()"
+    )
+    command = [sys.executable, "-c", script, "submit", *MINIMAL, "--base-url", base_url]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
