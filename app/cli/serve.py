@@ -184,7 +184,7 @@ def find_store(settings: "Settings") -> "Iterator[Store]":
     binary = find_server()
     with held(folder) as lock_fd:
         server = EmbeddedRedis(binary, folder, lock_fd, settings.appendfsync)
-        yield Store(server.url, str(binary), server.program, server.ready)
+        yield Store(server.url, f"{binary}, which logs to {server.log}", server.program, server.ready)
 
 
 def listen(settings: "Settings") -> socket.socket:

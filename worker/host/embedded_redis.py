@@ -35,6 +35,8 @@ OLDEST_VERSION = (6, 2)
 """rq moves a job between two lists with BLMOVE, which came with Redis 6.2."""
 LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""
+LOG = "redis.log"
+"""In the server's folder; that of the run before is kept beside it."""
 VERSION_SECONDS = 10.0
 LOCK_SECONDS = 5.0
 """How long a server that is just ending may take to let go of the folder."""
@@ -117,6 +119,8 @@ def held(folder: Path) -> Iterator[int]:
                 f"Another `zturbo serve` (process {lock.read().strip() or 'unknown'}) uses {folder.parent}; "
                 "stop it, or give this one a folder of its own by --data-dir."
             )
+        with suppress(FileNotFoundError):
+            (folder / LOG).replace(folder / f"{LOG}.old")
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -149,6 +153,10 @@ class EmbeddedRedis:
         return socket_path(self.folder)
 
     @property
+    def log(self) -> Path:
+        return self.folder / LOG
+
+    @property
     def url(self) -> str:
         return f"unix://{self.socket}"
 
@@ -170,6 +178,7 @@ class EmbeddedRedis:
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             "loglevel": "warning",
+            "logfile": str(self.log),
         }
         command = [str(self.binary.path)]
         for name, value in options.items():
@@ -185,7 +194,12 @@ class EmbeddedRedis:
         )
 
     def _explain(self, line: str) -> str:
-        """The server names a tool for a damaged file that not every machine has; it is that tool itself."""
+        """What it printed last, or else wrote into its log.
+
+        It names a tool for a damaged file that not every machine has; it is that tool itself.
+        """
+        if not line and self.log.exists():
+            line = self.log.read_text(errors="replace").rstrip().rpartition("\n")[2]
         if "Bad file format reading the append only file" not in line:
             return line
         found = [*self.folder.rglob("appendonly.aof.manifest"), self.folder / "appendonly.aof"][0]
