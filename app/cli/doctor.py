@@ -247,7 +247,7 @@ def _keys(settings: "Settings") -> Iterator[Finding]:
         yield Finding(
             "note",
             "There is no key, so any token is taken, but from this machine only.",
-            "ZTURBO_API_KEYS=me:$(openssl rand -hex 24)",
+            "echo ZTURBO_API_KEYS=me:$(openssl rand -hex 24) >> .env",
         )
     else:
         yield Finding("ok", f"There {'is 1 key' if len(keys) == 1 else f'are {len(keys)} keys'}.")
