@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from app.cli import generate
 from app.cli.exits import Exit
-from models.command import zturbo
 from worker.encoding.metadata import read_metadata
 
 Run = Callable[..., Result]
@@ -132,7 +131,7 @@ def test_each_seed_makes_a_picture_by_the_same_engine(
         (
             ("--prompt", "x", "--image", "photo.png", "--preprocess", "pose"),
             Exit.CONFIG,
-            f"`{zturbo()} pull detectors` fetches them (",
+            "zturbo pull detectors` fetches them (",
         ),
         (("--prompt", "x", "--image", "none.png"), Exit.NO_INPUT, "none.png cannot be read"),
         (("--prompt", "x", "--image", "words.txt"), Exit.DATA, "--image: "),

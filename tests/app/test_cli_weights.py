@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import cli
+from app.cli.weights import MARKS
 from models.config import DEFAULT_CONTROLNET, DEFAULT_MODEL, ModelSettings
 from models.weights.hub import cached_file
 from models.weights.pull import plan
@@ -40,7 +41,7 @@ def test_check_tells_what_is_missing_and_what_is_damaged(runner: CliRunner) -> N
     here.path.resolve().write_bytes(SHARD[:-1] + b"\0")
     checked = runner.invoke(cli, ["pull", "--check", "model", "controlnet"])
     assert checked.exit_code == 1
-    lines = sorted(line.split()[0] for line in checked.output.splitlines() if "/" in line)
+    lines = sorted(line.split()[0] for line in checked.output.splitlines() if line.startswith(tuple(MARKS)))
     assert lines[:3] == ["damaged", "missing", "ok"]
     assert runner.invoke(cli, ["pull", "model", "controlnet"]).exit_code == 0
     assert runner.invoke(cli, ["pull", "--check", "model", "controlnet"]).exit_code == 0
