@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from app.cli import generate
 from app.cli.exits import Exit
+from models.weights import demo
 from worker.encoding.metadata import read_metadata
 
 Run = Callable[..., Result]
@@ -62,14 +63,17 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
     assert told["saved"] == ["zturbo-3.webp", "zturbo-4.webp"]
     assert (told["seed"], told["seeds"]) == (3, [3, 4])
     assert told["model"] == "demo"
-    assert "128x128" in told["warnings"][0]
+    side = demo.native_size(512, 512)[0]
+    assert f"{side}x{side}" in told["warnings"][0]
     assert ran.stderr.endswith(told["warnings"][0] + "\n")
     assert "" not in ran.stderr.splitlines()
     assert "Loading weights" not in ran.stderr, "the libraries' own bars"
     assert told["controlnet"]
     data = (tmp_path / told["saved"][1]).read_bytes()
     picture = Image.open(io.BytesIO(data))
-    assert (picture.format, picture.size) == ("WEBP", (told["width"], told["height"])) == ("WEBP", (128, 128))
+    assert (
+        (picture.format, picture.size) == ("WEBP", (told["width"], told["height"])) == ("WEBP", (side, side))
+    )
     made = read_metadata(data)["zturbo"]
     assert (made["seed"], made["request"]["prompt"]) == (4, "A lighthouse")
 
@@ -88,7 +92,8 @@ def test_prompt_alone_is_drawn_by_the_text_model_without_a_line_of_other_librari
         text=True,
         check=True,
     )
-    assert ran.stderr == "The demo model draws at a small size of its own: 128x128 this time.\n"
+    size = "{}x{}".format(*demo.native_size(1024, 1024))
+    assert ran.stderr == f"The demo model draws at a small size of its own: {size} this time.\n"
     made = read_metadata((tmp_path / "ball.png").read_bytes())["zturbo"]
     assert "image_url" not in made["request"]
     assert made["model_id"] == "tongyi-mai/z-image/turbo/lora"

@@ -30,7 +30,7 @@ def example() -> dict[str, object]:
 def test_documented_example_runs_as_it_stands(url: str) -> None:
     made = run(url, example())
     assert made.content_type == "image/png"
-    assert made.image.size == (128, 128), "the demo model's own size"
+    assert made.image.size == demo.native_size(1024, 1024), "the demo model's own size"
     assert made.result["controlnet"] == CONTROLNET
     assert made.statuses[-1] == made.statuses[-1] | {"status": "completed", "progress": 1.0, "step": 8}
 

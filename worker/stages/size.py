@@ -7,12 +7,14 @@ from models.weights.resolve import DEMO, model_choice
 
 
 def drawn_size(image_size: str, image_wh: tuple[int, int], settings: ModelSettings) -> tuple[int, int]:
-    """Width and height in pixels, multiples of 16; the demo model's in the shape that is asked for.
+    """Width and height in pixels, multiples of 16; the demo model's in the aspect ratio that is asked for.
 
     `image_wh` is the input image's size, for `auto`. Raises SizeError.
     """
     size = output_size(image_size, image_wh)
-    return demo.native_size(*size) if model_choice(settings) == DEMO else size
+    if model_choice(settings) != DEMO:
+        return size
+    return demo.native_size(*(image_wh if image_size == "auto" else size))
 
 
 def size_warning(width: int, height: int, settings: ModelSettings) -> str | None:

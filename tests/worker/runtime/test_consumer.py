@@ -13,6 +13,7 @@ from PIL import Image
 
 from models.errors import OutOfMemory
 from models.job import Generated, Job, OnStep, Pixels
+from models.weights import demo
 from tests.support.prompt_server import PromptServer, completion
 from tests.worker.runtime.crew import IMAGE
 from tests.worker.runtime.solo import BODY, GreyEngine, files
@@ -111,7 +112,7 @@ def test_control_map_is_made_on_the_gpu_and_kept_without_a_picture(
     made = record.output["control_image"]
     assert (made["file_id"], made["name"]) == kept.parts[-2:]
     with Image.open(kept) as image:
-        assert (image.size, image.getpixel((0, 0))) == ((128, 128), (255, 127, 127))
+        assert (image.size, image.getpixel((0, 0))) == (demo.native_size(512, 512), (255, 127, 127))
     assert record.file_ids == (made["file_id"],)
 
 
@@ -168,7 +169,7 @@ def test_image_of_the_request_reaches_the_device_and_its_map_the_record(
     made = record.output["control_image"]
     (kept,) = (file for file in files(settings) if file.name == made["name"])
     with Image.open(kept) as image:
-        assert (image.size, image.getpixel((0, 0))) == ((128, 128), (255, 127, 127))
+        assert (image.size, image.getpixel((0, 0))) == (demo.native_size(512, 512), (255, 127, 127))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import redis
 from PIL import Image
 
+from models.weights import demo
 from tests.support.processes import wait_for
 from tests.support.redis_server import RedisServer
 from tests.worker.runtime.crew import Crew
@@ -44,10 +45,17 @@ async def test_request_becomes_a_stored_picture(crew: Crew) -> None:
     assert record.output is not None
     (path,) = crew.outputs()
     with Image.open(path) as image:
-        assert (image.size, image.getpixel((0, 0)), image.format) == ((112, 144), (200, 200, 200), "PNG")
+        assert (image.size, image.getpixel((0, 0)), image.format) == (
+            demo.native_size(768, 1024),
+            (200, 200, 200),
+            "PNG",
+        )
     facts = record.output["image"]
     assert path.parts[-2:] == (facts["file_id"], facts["name"])
-    assert (facts["width"], facts["height"], facts["size"]) == (112, 144, path.stat().st_size)
+    assert (facts["width"], facts["height"], facts["size"]) == (
+        *demo.native_size(768, 1024),
+        path.stat().st_size,
+    )
     assert record.output["seed"] == 200
     assert set(record.spent) == {"prepare", "generate", "finish"}
     # Eight steps of 20 ms.
@@ -101,8 +109,8 @@ async def test_control_map_is_kept_beside_the_pictures(crew: Crew) -> None:
     assert path.parts[-2:] == (control["file_id"], control["name"])
     assert control["file_id"] != record.output["image"]["file_id"]
     with Image.open(path) as image:
-        assert (image.size, image.getpixel((0, 0))) == ((128, 128), (0, 128, 128))
-    assert (control["width"], control["height"]) == (128, 128)
+        assert (image.size, image.getpixel((0, 0))) == (demo.native_size(512, 512), (0, 128, 128))
+    assert (control["width"], control["height"]) == demo.native_size(512, 512)
 
 
 async def test_prompt_alone_becomes_a_picture(crew: Crew) -> None:
@@ -115,7 +123,10 @@ async def test_prompt_alone_becomes_a_picture(crew: Crew) -> None:
     await crew.requests.submit("a", "tongyi-mai/z-image/turbo", body, "local", [])
     record = await crew.until("a")
     assert record.output is not None, record.error
-    assert (record.output["image"]["width"], "control_image" in record.output) == (128, False)
+    assert (record.output["image"]["width"], "control_image" in record.output) == (
+        demo.native_size(512, 512)[0],
+        False,
+    )
     (path,) = crew.outputs()
     assert read_metadata(path.read_bytes())["zturbo"]["request"] == body
 

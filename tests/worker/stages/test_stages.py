@@ -26,6 +26,7 @@ from worker.storage.pictures import Storage
 
 MODEL = "tongyi-mai/z-image/turbo/controlnet/lora"
 FILE_IDS = {"image": "a" * 32, "control_image": "b" * 32}
+WIDTH, HEIGHT = demo.native_size(640, 512)
 
 
 def picture_uri(width: int = 640, height: int = 512) -> str:
@@ -69,9 +70,9 @@ def test_everything_asked_for_is_in_the_job(settings: WorkerSettings, storage: S
         DEFAULT_CONTROLNET,
         demo.CONTROLNET,
     )
-    assert (job.width, job.height) == (144, 112)
-    assert (control.shape, control.dtype) == ((112, 144, 3), np.uint8)
-    assert job.warnings == ("The demo model draws at a small size of its own: 144x112 this time.",)
+    assert (job.width, job.height) == (WIDTH, HEIGHT)
+    assert (control.shape, control.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
+    assert job.warnings == (f"The demo model draws at a small size of its own: {WIDTH}x{HEIGHT} this time.",)
 
 
 @pytest.mark.parametrize("preprocess", ["none", "canny", "depth", "pose"])
@@ -79,8 +80,8 @@ def test_control_pixels_have_the_outputs_size(
     settings: WorkerSettings, storage: Storage, preprocess: str
 ) -> None:
     job, control = prepare(asked(image_size="portrait_16_9", preprocess=preprocess), settings, storage)
-    assert (job.width, job.height) == (96, 176)
-    assert control.shape == (176, 96, 3)
+    assert (job.width, job.height) == demo.native_size(576, 1024)
+    assert control.shape == (job.height, job.width, 3)
 
 
 def test_canny_is_done_here_and_the_other_detectors_are_not(
@@ -88,7 +89,7 @@ def test_canny_is_done_here_and_the_other_detectors_are_not(
 ) -> None:
     plain_job, plain = prepare(asked(), settings, storage)
     job, control = prepare(asked(preprocess="canny"), settings, storage)
-    np.testing.assert_array_equal(control, canny(plain, 144, 112))
+    np.testing.assert_array_equal(control, canny(plain, WIDTH, HEIGHT))
     assert control.any()
     assert (plain_job.preprocess, job.preprocess) == ("none", "none")
     assert prepare(asked(preprocess="depth"), settings, storage)[0].preprocess == "depth"
@@ -197,9 +198,9 @@ def test_finished_picture_is_kept_in_the_format_asked_for(
     data = storage.read(facts["file_id"], facts["name"])
     assert data is not None
     assert (facts["size"], facts["content_type"]) == (len(data), f"image/{output_format}")
-    assert (facts["width"], facts["height"]) == (144, 112)
+    assert (facts["width"], facts["height"]) == (WIDTH, HEIGHT)
     with Image.open(io.BytesIO(data)) as kept:
-        assert (kept.format, kept.size) == (pillow_format, (144, 112))
+        assert (kept.format, kept.size) == (pillow_format, (WIDTH, HEIGHT))
     assert (output["seed"], output["timings"], output["model"]) == (5, {"denoise": 0.5}, "demo")
     assert not {"images", "seeds", "control_image"} & set(output)
     made = read_metadata(data)["zturbo"]
