@@ -6,6 +6,7 @@ the picture follows the outlines of the playground's example, and has the colour
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.client import Client, ClientError, picture_names, picture_urls
 from app.terminal import printable
+from examples.terminal_picture import device_attributes, drawn, graphics
 
 MODEL_ID = "tongyi-mai/z-image/turbo/controlnet/lora"
 IMAGE = Path("app/playground/example.jpg")
@@ -47,8 +50,18 @@ def main() -> int:
     except (ClientError, RuntimeError) as error:
         console.print(printable(error), style="red", markup=False)
         return 1
+    show_in_terminal(saved)
     console.print(f"The picture is [bold]{saved}[/bold], guided by {IMAGE}.")
+    console.print("Next: [bold]make run[/bold], then open the playground at http://127.0.0.1:8000")
     return 0
+
+
+def show_in_terminal(saved: Path) -> None:
+    """Prints the picture where a terminal with colours reads it."""
+    if console.is_terminal and not console.no_color:
+        with Image.open(saved) as picture:
+            by = graphics(os.environ, device_attributes())
+            sys.stdout.write(drawn(picture, by, console.width))
 
 
 def example_body() -> dict[str, object]:
