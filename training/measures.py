@@ -27,6 +27,23 @@ def edge_agreement(picture: NDArray[np.uint8], canny: NDArray[np.uint8]) -> floa
     return float(2 * precision * recall / max(precision + recall, 1e-6))
 
 
+def outline_gradient(picture: NDArray[np.uint8], outline: NDArray[np.float32]) -> float:
+    """How steep the picture (H, W, 3) is at the outline that the judge finds in it (logits, 32x32): the mean
+    along it of the largest change of colour from a pixel to the next within one cell of it, 0 to 1.
+    """
+    height, width = picture.shape[:2]
+    inside = np.asarray(cv2.resize(outline, (width, height), interpolation=cv2.INTER_LINEAR)) > 0
+    edge = cv2.morphologyEx(inside.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
+    if not edge.any():
+        return 0.0
+    values = picture.astype(np.float32) / 255
+    change = np.zeros((height, width), np.float32)
+    change[:, 1:] = np.linalg.norm(np.diff(values, axis=1), axis=2)
+    change[1:] = np.maximum(change[1:], np.linalg.norm(np.diff(values, axis=0), axis=2))
+    reach = 2 * (height // MAP) + 1
+    return float(np.asarray(cv2.dilate(change, np.ones((reach, reach), np.uint8)))[edge].mean())
+
+
 def depth_agreement(maps: NDArray[np.float32], depth: NDArray[np.uint8]) -> float:
     """Correlation of the judged depth (maps (20, 32, 32)) with the control map (H, W, 3), 0 at the least.
 
