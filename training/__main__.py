@@ -4,11 +4,12 @@ goes on.
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from training.presets import preset
+from training.presets import PRESETS
 from training.runtime import Runtime
 from training.stages import STAGES, Stages
 
@@ -23,7 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--size", type=int, choices=(128, 256), default=128, help="side of the pictures, pixels"
+        "--start", type=Path, help="bundle of the demo model whose weights to go on from; default: none"
     )
     parser.add_argument(
         "--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="rendering processes"
@@ -37,13 +38,19 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("artifacts/demo-bundle"), help="where the bundle goes"
     )
+    parser.add_argument(
+        "--minutes", nargs="*", default=[], metavar="STAGE=MINUTES", help="train a stage longer or shorter"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):
         parser.error(f"no such stage: {', '.join(sorted(unknown))}")
     torch.set_float32_matmul_precision("high")
     bfloat16 = arguments.device == "cuda" if arguments.bfloat16 is None else arguments.bfloat16
     runtime = Runtime(arguments.device, arguments.workers, arguments.compile, bfloat16)
-    stages = Stages(preset(arguments.size), arguments.folder, arguments.out, runtime)
+    minutes = {stage: float(number) for stage, _, number in (m.partition("=") for m in arguments.minutes)}
+    preset = PRESETS[arguments.device]
+    preset = replace(preset, minutes=preset.minutes | minutes)
+    stages = Stages(preset, arguments.folder, arguments.out, runtime, arguments.start)
     for stage in arguments.stages or STAGES:
         stages.run(stage)
 

@@ -36,8 +36,7 @@ no picture, text or weight of anyone else's is in it. Eight combinations of colo
 seed from 1,000,000,000 on, were kept out of training for measuring.
 
 ## Training
-`python -m training --size {size}{device}` makes it again, stage by stage; a killed run goes on where it
-was. This one:
+`python -m training{options}` makes it again, stage by stage; a killed run goes on where it was. This one:
 
 | stage | minutes | steps | last logged losses |
 |---|---|---|---|
@@ -59,9 +58,9 @@ Apache-2.0, as the code that made it.
 """
 
 
-def write_card(preset: Preset, folder: Path, bundle: Path, device: str) -> None:
+def write_card(preset: Preset, folder: Path, bundle: Path, device: str, started: bool) -> None:
     """Writes README.md into the bundle from the training log in `folder`, and from figures.json where there
-    is one.
+    is one. `started`: whether the weights of an earlier bundle were gone on from.
     """
     logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     last: dict[str, dict[str, Any]] = {}
@@ -78,14 +77,15 @@ def write_card(preset: Preset, folder: Path, bundle: Path, device: str) -> None:
             colours=", ".join(COLOURS),
             size=preset.size,
             shapes=" and ".join(f"{width} x {height}" for width, height in sorted(shapes)),
-            device=" --device cuda" if gpu else "",
+            options=f"{' --device cuda' if gpu else ''}{' --start models/demo_weights' if started else ''}",
             stages="\n".join(_stage_row(line) for line in last.values()),
-            where="On a GPU." if gpu else "On one processor core.",
+            where=("On a GPU." if gpu else "On two processor cores, shared with other work.")
+            + (" It went on from the weights of an earlier bundle." if started else ""),
             figures=_figure_table(figures) if figures.exists() else "Not measured yet.",
             limits=""
             if gpu
-            else "It was trained for minutes on a processor; `python -m training --device cuda\n"
-            "--size 256` trains a larger one.",
+            else "It was trained for minutes on a processor; `python -m training --device cuda`\n"
+            "trains a larger one.",
         )
     )
 

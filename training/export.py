@@ -30,7 +30,7 @@ MODEL_INDEX: Final = {
 
 
 def export(
-    preset: Preset, folder: Path, out: Path, device: str,
+    preset: Preset, folder: Path, out: Path, device: str, started: bool,
     vae: AutoencoderKL, text: tuple[Any, Any], transformer: Any,
 ) -> int:  # fmt: skip
     """Writes the bundle to `out`, replacing what is there; returns its bytes. Raises ValueError when too
@@ -54,7 +54,7 @@ def export(
             draft / "loras" / f"{style}.safetensors",
             torch.bfloat16,
         )
-    write_card(preset, folder, draft, device)
+    write_card(preset, folder, draft, device, started)
     for path in draft.rglob("*.safetensors"):
         path.chmod(0o644)
     total = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())

@@ -148,12 +148,13 @@ def sample(
     controlnet: ZImageControlNetModel | None = None,
     control_latents: Tensor | None = None,
     control_scale: float = 1.0,
+    done: int = 0,
 ) -> Tensor:
     """Euler steps from noise (B, 16, h, w) to latents, controlled throughout where there is a control
-    branch.
+    branch. With steps `done`, `noise` is latents with what noise is left after them.
     """
     latents = noise
-    sigmas = step_sigmas(steps).to(noise.device)
+    sigmas = step_sigmas(steps).to(noise.device)[done:]
     for now, then in pairwise(sigmas):
         answer = velocity(
             transformer,

@@ -2,6 +2,7 @@
 outline, depth and joints. It measures the demo model; it is no part of it.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from training.progress import Progress, learning_rate
 from training.render import render
 from training.runtime import Runtime
 from training.scenes import sample_scene
+from training.styles import STYLES, stylize
 from training.vocabulary import OBJECTS, colour_array
 
 JOINTS: Final = 18
@@ -63,11 +65,13 @@ class Verdict(nn.Module):
         return self.kind(F.adaptive_avg_pool2d(coarse, 4)), self.merge(torch.cat([wide, fine], 1))
 
 
-def _truth(seed: int) -> tuple[NDArray[np.uint8], int, NDArray[np.float32]]:
-    """A render, its first thing's kind, and the maps that the judge should answer."""
+def _truth(seed: int, size: int) -> tuple[NDArray[np.uint8], int, NDArray[np.float32]]:
+    """A render at `size` pixels, one in three in a style, its first thing's kind, and the maps that the judge
+    should answer.
+    """
     scene = sample_scene(seed, pairs=0.15, figures=0.35)
-    rendering = render(scene, SIDE, SIDE)
-    factor = SIDE // MAP
+    rendering = render(scene, size, size)
+    factor = size // MAP
     outline = rendering.masks.any(0).reshape(MAP, factor, MAP, factor).mean((1, 3))
     depth = rendering.depth.reshape(MAP, factor, MAP, factor).mean((1, 3)) / 255
     heat = np.zeros((JOINTS, MAP, MAP), np.float32)
@@ -76,7 +80,9 @@ def _truth(seed: int) -> tuple[NDArray[np.uint8], int, NDArray[np.float32]]:
         at = np.arange(MAP) + 0.5
         heat = np.exp(-((at[None, None] - x) ** 2 + (at[None, :, None] - y) ** 2) / 1.5)
     kind = _KINDS.index(scene.things[0].kind) if len(scene.things) == 1 else -100
-    return rendering.image, kind, np.concatenate([outline[None], depth[None], heat]).astype(np.float32)
+    style = [*STYLES, None, None, None, None][seed % 6]
+    image = stylize(rendering, style) if style else rendering.image
+    return image, kind, np.concatenate([outline[None], depth[None], heat]).astype(np.float32)
 
 
 def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: AutoencoderKL) -> Verdict:
@@ -90,7 +96,7 @@ def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: Autoencoder
         return judge.eval()
     torch.manual_seed(6)
     seeds = range(_FIRST_SEED, _FIRST_SEED + _PICTURES)
-    truths = in_parallel(_truth, seeds, runtime.workers)
+    truths = in_parallel(partial(_truth, size=preset.size), seeds, runtime.workers)
     images = to_tensor(np.stack([image for image, _, _ in truths]))
     kinds = torch.tensor([kind for _, kind, _ in truths])
     maps = torch.from_numpy(np.stack([wanted for _, _, wanted in truths]))
@@ -99,6 +105,7 @@ def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: Autoencoder
             # Every other picture as the autoencoder returns it.
             seen = images[at : at + 64 : 2].to(runtime.device)
             images[at : at + 64 : 2] = autoencoder.decode(vae, autoencoder.encode(vae, seen)).cpu()
+    images = F.interpolate(images, size=(SIDE, SIDE), mode="area")
     optimizer = torch.optim.AdamW(judge.parameters(), _PEAK, weight_decay=1e-2)
     progress = Progress(folder, "judge", preset.minutes["judge"], {"model": judge, "optimizer": optimizer})
     for fraction in progress.steps():

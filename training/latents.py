@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from training import autoencoder
 from training.captions import caption
+from training.coupling import coordinates
 from training.flow import Captions, pad_captions
 from training.labels import cell_labels
 from training.pictures import Shape, in_parallel, to_tensor
@@ -27,13 +28,13 @@ from training.scenes import sample_scene
 from training.text_encoder import embed
 from training.tokens import PAD_TO, prompt_text, token_batch
 
-SHARD: Final = 1000
+SHARD: Final = 500
 WORDINGS: Final = 3
 _LONG_EVERY: Final = 8
-# Width and height in units of 16 pixels at 128; every fifth shard is not square.
+# Width and height in patches; every third shard has a shape that presets ask for and that is not square.
 _SQUARE: Final = (8, 8)
-_OTHER_SHAPES: Final = ((9, 7), (7, 9), (11, 6), (6, 11))
-_SHAPE_EVERY: Final = 5
+_OTHER_SHAPES: Final = ((8, 6), (6, 8), (9, 5), (5, 9), (9, 6), (6, 9))
+_SHAPE_EVERY: Final = 3
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,18 @@ class Shard:
     latents: Tensor
     labels: Tensor
     captions: Captions
+    numbers: Tensor
+    """Each scene's `coupling.coordinates`, (N, 16)."""
 
-    def batch(self, count: int, device: str) -> tuple[Tensor, Tensor, Captions]:
-        """Random scenes, each with its labels and one of its captions."""
+    def batch(self, count: int, device: str) -> tuple[Tensor, Tensor, Captions, Tensor]:
+        """Random scenes, each with its labels, one of its captions and its coordinates."""
         rows = torch.randint(len(self.latents), (count,))
         worded = rows * WORDINGS + torch.randint(WORDINGS, (count,))
         return (
             self.latents[rows].float().to(device),
             self.labels[rows].to(device),
             self.captions[worded].to(device),
+            self.numbers[rows].to(device),
         )
 
 
@@ -117,12 +121,17 @@ def _load(
         latents = encode_pictures(vae, np.stack([pixels for pixels, _ in drawn]), runtime)
         labels = torch.from_numpy(np.stack([labels for _, labels in drawn]))
         captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, shard_captions(index))))
-        saved = {"latents": latents, "labels": labels, "states": captions.states, "lengths": captions.lengths}
+        numbers = [coordinates(sample_scene(seed)) for seed in shard_seeds(index)]
+        saved = {
+            "latents": latents, "labels": labels, "states": captions.states, "lengths": captions.lengths,
+            "numbers": torch.from_numpy(np.stack(numbers)),
+        }  # fmt: skip
         unfinished = path.with_suffix(".partial")
         torch.save(saved, unfinished)
         unfinished.replace(path)
     loaded: dict[str, Any] = torch.load(path, weights_only=True)
-    return Shard(loaded["latents"], loaded["labels"], Captions(loaded["states"], loaded["lengths"]))
+    captions = Captions(loaded["states"], loaded["lengths"])
+    return Shard(loaded["latents"], loaded["labels"], captions, loaded["numbers"])
 
 
 def fit_prompts(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> list[str]:

@@ -28,6 +28,11 @@ def picture(seed: int, shape: Shape) -> NDArray[np.uint8]:
     return render(sample_scene(seed), *shape).image
 
 
+def styled_picture(seed: int, shape: Shape) -> NDArray[np.uint8]:
+    """The training picture of a seed in one style or the other."""
+    return stylize(render(sample_scene(seed), *shape), STYLES[seed % len(STYLES)])
+
+
 def mixed_picture(seed: int, shape: Shape) -> NDArray[np.uint8]:
     """A picture, or in turn a control map or a style of one: all that the autoencoder must carry."""
     rng = np.random.default_rng(seed + 7)

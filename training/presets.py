@@ -20,7 +20,7 @@ class Preset:
     """Base layers that receive a hint of the Union 1.0 branch."""
     control_places_21: tuple[int, ...]
     shards: int
-    """Thousands of pictures drawn for the transformer's training."""
+    """Sets of `latents.SHARD` pictures drawn for the transformer's training."""
     control_scenes: int
     """Pictures drawn for each kind of control map."""
     styled: int
@@ -30,41 +30,39 @@ class Preset:
 
 
 CPU: Final = Preset(
-    size=128,
-    vae_channels=(16, 32, 64, 64),
+    size=256,
+    vae_channels=(16, 16, 32, 64, 64),
     dim=128,
     layers=6,
     heads=4,
     control_places=(0, 2, 4),
     control_places_21=(0, 3),
-    shards=16,
+    shards=36,
     control_scenes=800,
     styled=300,
     batch=32,
     minutes={
-        "autoencoder": 12, "text": 5, "expansion": 4, "base": 55, "guided": 8, "control": 10, "control21": 6,
-        "lora": 3, "judge": 5,
+        "autoencoder": 12, "text": 5, "expansion": 4, "base": 55, "guided": 8, "decoder": 15,
+        "control": 10, "control21": 6, "lora": 3, "judge": 5,
     },
 )  # fmt: skip
 GPU: Final = Preset(
     size=256,
-    vae_channels=(24, 48, 96, 96),
+    vae_channels=(16, 24, 48, 96, 96),
     dim=256,
     layers=6,
     heads=4,
     control_places=(0, 3),
     control_places_21=(0, 3),
-    shards=60,
+    shards=120,
     control_scenes=5000,
     styled=1500,
     batch=256,
     minutes={
-        "autoencoder": 3, "text": 0.7, "expansion": 0.5, "base": 11, "guided": 2, "control": 2,
+        "autoencoder": 3, "text": 0.7, "expansion": 0.5, "base": 11, "guided": 2, "decoder": 3, "control": 2,
         "control21": 1.5, "lora": 0.4, "judge": 1,
     },
 )  # fmt: skip
 
 
-def preset(size: int) -> Preset:
-    """The preset for pictures of 128 or 256 pixels."""
-    return {128: CPU, 256: GPU}[size]
+PRESETS: Final = {"cpu": CPU, "cuda": GPU}

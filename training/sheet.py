@@ -22,7 +22,7 @@ from training.text_encoder import embed
 from training.vocabulary import HELD_OUT_SEEDS
 
 COLUMNS: Final = 8
-_EVERY_S: Final = 240.0
+_EVERY_S: Final = 600.0
 
 
 def held_out_scenes(count: int, **choice: Any) -> list[Scene]:
@@ -52,7 +52,7 @@ class Sheet:
         self._vae = vae
         prompts = [caption(scene, np.random.default_rng(scene.seed)) for scene in scenes]
         self._captions: Captions = flow.pad_captions(embed(encoder, tokenizer, prompts))
-        side = size // 8
+        side = size // autoencoder.SHRINK
         self._noise = torch.randn(len(scenes), 16, side, side, generator=torch.Generator().manual_seed(0))
         self._written = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)

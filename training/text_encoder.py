@@ -108,12 +108,17 @@ def language_loss(logits: Tensor, ids: Tensor, starts: Tensor, lengths: Tensor) 
     return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten())
 
 
+def load(folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausalLM, Qwen2Tokenizer]:
+    """The text encoder and the tokenizer of a training folder or of a bundle."""
+    loaded: Any = Qwen3ForCausalLM.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    return loaded.to(runtime.device).eval(), Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
+
+
 def train(preset: Preset, folder: Path, runtime: Runtime) -> tuple[Qwen3ForCausalLM, Qwen2Tokenizer]:
     """The trained text encoder and its tokenizer; loaded when they are there already."""
     finished = folder / "text_encoder"
     if finished.exists():
-        loaded: Any = Qwen3ForCausalLM.from_pretrained(finished)
-        return loaded.to(runtime.device).eval(), Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
+        return load(folder, runtime)
     torch.manual_seed(1)
     corpus = [worded(sample_scene(seed), seed) for seed in range(_CORPUS_SCENES)]
     tokenizer = build_tokenizer(corpus + [expansion.SYSTEM_PROMPT] * _EXPANSION_WEIGHT)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from models.inference.denoise.blocks import use_own_blocks
 from training import flow
+from training.coupling import coupled_noise
 from training.flow import Captions, RopeTables
 from training.labels import CellProbe, thing_weights
 from training.latents import Shard
@@ -38,10 +39,13 @@ def drop_captions(captions: Captions, empty: Tensor, share: float) -> Captions:
     return Captions(states, torch.where(dropped, len(empty), captions.lengths))
 
 
-def noised(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents at random noise levels: (noisy, sigmas, the answer that the transformer should give)."""
+def noised(latents: Tensor, numbers: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents at random noise levels: (noisy, sigmas, the answer that the transformer should give).
+
+    The noise carries `numbers` (B, 16), the scenes' coordinates; without them it goes with no scene.
+    """
     sigmas = flow.draw_sigmas(len(latents), str(latents.device))
-    noise = torch.randn_like(latents)
+    noise = torch.randn_like(latents) if numbers is None else coupled_noise(numbers, *latents.shape[-2:])
     mix = sigmas[:, None, None, None]
     return (1 - mix) * latents + mix * noise, sigmas, latents - noise
 
@@ -65,29 +69,42 @@ def shard_for_step(shards: list[Shard], step: int) -> Shard:
 
 
 def train_base(
-    preset: Preset, folder: Path, runtime: Runtime, shards: list[Shard], empty: Tensor, sheet: Sheet
+    preset: Preset,
+    folder: Path,
+    runtime: Runtime,
+    shards: list[Shard],
+    empty: Tensor,
+    sheet: Sheet,
+    start: Path | None,
 ) -> ZImageTransformer2DModel:
-    """The flow-matched transformer, its weights averaged; loaded when it is there already."""
+    """The flow-matched transformer, its weights averaged, loaded when it is there already; `start` is a
+    transformer whose weights it goes on from.
+    """
     finished = folder / "base"
     if finished.exists():
         return use_own_blocks(ZImageTransformer2DModel.from_pretrained(finished).to(runtime.device))
     torch.manual_seed(2)
     transformer = flow.build_transformer(preset).to(runtime.device)
+    if start is not None:
+        transformer.load_state_dict(ZImageTransformer2DModel.from_pretrained(start).float().state_dict())
     probe = CellProbe(transformer).to(runtime.device)
 
-    def loss_of(latents: Tensor, labels: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
+    def loss_of(
+        latents: Tensor, labels: Tensor, captions: Captions, numbers: Tensor, ropes: RopeTables
+    ) -> Tensor:
         captions = drop_captions(captions, empty.to(runtime.device), _DROPPED)
-        noisy, sigmas, target = noised(latents)
+        noisy, sigmas, target = noised(latents, numbers)
         with runtime.autocast():
             answer = velocity(transformer, noisy, sigmas, captions, ropes)
         weights = thing_weights(labels, sigmas)
-        return (weights * (answer - target).square()).mean() + probe.loss(labels)
+        return (weights * (answer - target).square()).mean() + probe.loss(labels, numbers)
 
     velocity = runtime.compile(flow.velocity)
-    _fit(transformer, probe, "base", _PEAK, preset, folder, runtime, shards, loss_of, sheet)
+    peak = _PEAK if start is None else _PEAK / 2
+    _fit(transformer, probe, "base", peak, preset, folder, runtime, shards, loss_of, sheet)
     transformer.save_pretrained(finished)
     # Anew, without the probe's hook.
-    return train_base(preset, folder, runtime, shards, empty, sheet)
+    return train_base(preset, folder, runtime, shards, empty, sheet, None)
 
 
 def train_guided(
@@ -100,9 +117,11 @@ def train_guided(
     student = copy.deepcopy(base).train().requires_grad_(True)
     velocity = runtime.compile(flow.velocity)
 
-    def loss_of(latents: Tensor, _labels: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
+    def loss_of(
+        latents: Tensor, _labels: Tensor, captions: Captions, numbers: Tensor, ropes: RopeTables
+    ) -> Tensor:
         blank = drop_captions(captions, empty.to(runtime.device), 1.0)
-        noisy, sigmas, _ = noised(latents)
+        noisy, sigmas, _ = noised(latents, numbers)
         with runtime.autocast():
             with torch.no_grad():
                 told = velocity(teacher, noisy, sigmas, captions, ropes)
@@ -129,8 +148,8 @@ def _fit(
     tables = flow.TableCache(transformer)
     for fraction in progress.steps():
         shard = shard_for_step(shards, progress.step)
-        latents, labels, captions = shard.batch(preset.batch, runtime.device)
-        loss = loss_of(latents, labels, captions, tables(captions, latents))
+        latents, labels, captions, numbers = shard.batch(preset.batch, runtime.device)
+        loss = loss_of(latents, labels, captions, numbers, tables(captions, latents))
         loss.backward()
         optimizers.step(learning_rate(fraction, peak, progress.step, warm_up=50))
         average.update(progress.step)

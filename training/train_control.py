@@ -65,9 +65,10 @@ def build_controlnet(preset: Preset, transformer: ZImageTransformer2DModel, vari
 def train_control(
     preset: Preset, folder: Path, runtime: Runtime, shards: list[ControlShard],
     transformer: ZImageTransformer2DModel, base: ZImageTransformer2DModel, variant: str,
+    start: Path | None,
 ) -> ZImageControlNetModel:  # fmt: skip
-    """The branch trained for the guided `transformer`, which was made from `base`; loaded when it is there
-    already.
+    """The branch trained for the guided `transformer`, which was made from `base`, loaded when it is there
+    already; `start` is the file of a branch whose weights it goes on from.
     """
     stage = "control" if variant == "1.0" else "control21"
     finished = folder / f"{stage}.safetensors"
@@ -75,6 +76,8 @@ def train_control(
     if finished.exists():
         net.load_state_dict(load_file(finished))
         return net.eval()
+    if start is not None:
+        net.load_state_dict({name: value.float() for name, value in load_file(start).items()})
     torch.manual_seed(4)
     for frozen in (transformer, base):
         frozen.requires_grad_(False)

@@ -1,5 +1,8 @@
 """The components start where their training needs them, and agree with the classes that serve them."""
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from training import autoencoder
 from training.flow import draw_sigmas
 from training.judge import Verdict, dominant_colour
 from training.maps import canny_map, depth_map
-from training.measures import depth_agreement, edge_agreement
+from training.measures import depth_agreement, edge_agreement, outline_gradient
 from training.optimizers import Average, Optimizers
 from training.presets import CPU
 from training.render import render
@@ -21,14 +24,14 @@ from training.vocabulary import COLOURS
 
 @pytest.fixture(scope="module")
 def pixels() -> torch.Tensor:
-    pictures = np.stack([render(sample_scene(seed), 64, 64).image for seed in range(4)])
+    pictures = np.stack([render(sample_scene(seed), 128, 128).image for seed in range(4)])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()
 def test_untrained_autoencoder_pools_and_enlarges(pixels: torch.Tensor) -> None:
     vae = autoencoder.build(CPU)
-    blurred = F.interpolate(F.avg_pool2d(pixels, 8), scale_factor=8)
+    blurred = F.interpolate(F.avg_pool2d(pixels, 16), scale_factor=16)
     latents = vae.encode(pixels).latent_dist.mode()
     latents[:, 3:] = 0
     out = vae.decode(latents).sample
@@ -41,11 +44,24 @@ def test_folding_changes_the_latents_spread_and_not_the_picture(pixels: torch.Te
     before = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
     autoencoder.fold_latent_scale(vae, vae.encode(pixels).latent_dist.mode())
     after = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-    inside = slice(16, -16)
+    inside = slice(32, -32)
     torch.testing.assert_close(after[..., inside, inside], before[..., inside, inside], atol=0.05, rtol=0.05)
     spread = autoencoder.encode(vae, pixels).std((0, 2, 3))
     torch.testing.assert_close(spread[:3], torch.ones(3), atol=0.01, rtol=0)
     torch.testing.assert_close(spread[3:], torch.full((13,), 0.6), atol=0.01, rtol=0)
+
+
+@torch.no_grad()
+def test_grown_autoencoder_answers_as_the_smaller_one_did_at_half_the_side(pixels: torch.Tensor) -> None:
+    smaller = autoencoder.build(replace(CPU, vae_channels=CPU.vae_channels[1:])).eval()
+    half = F.avg_pool2d(pixels, 2)
+    latents = smaller.encode(half).latent_dist.mode()
+    grown = autoencoder.build(CPU).eval()
+    autoencoder.go_on_from(grown, smaller, pixels)
+    found = grown.encode(pixels).latent_dist.mode()
+    assert (found - latents).square().mean() < 0.01 * latents.var()
+    wanted = F.interpolate(smaller.decode(latents).sample, scale_factor=2)
+    assert (grown.decode(latents).sample - wanted).square().mean() < 0.05 * wanted.var()
 
 
 def test_embedding_in_a_batch_is_the_servers_embedding_of_each_prompt() -> None:
@@ -114,3 +130,14 @@ def test_measures_of_a_render_against_its_own_maps_are_full() -> None:
     outline = rendering.masks.any(0).reshape(32, 4, 32, 4).mean((1, 3)).astype(np.float32) * 8 - 4
     named = sample_scene(4, pairs=0).things[0].colour
     assert list(COLOURS)[dominant_colour(rendering.image, outline)] == named
+
+
+def test_blurred_picture_is_less_steep_at_its_outline() -> None:
+    rendering = render(sample_scene(4, pairs=0), 256, 256)
+    outline = rendering.masks.any(0).reshape(32, 8, 32, 8).mean((1, 3)).astype(np.float32) * 8 - 4
+    sharp = outline_gradient(rendering.image, outline)
+    soft, softer = (
+        outline_gradient(np.asarray(cv2.GaussianBlur(rendering.image, (0, 0), sigma), np.uint8), outline)
+        for sigma in (1, 3)
+    )
+    assert softer < 0.3 * sharp < soft < 0.8 * sharp
