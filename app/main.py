@@ -29,7 +29,7 @@ from app.errors import (
 from app.fal import proxy as fal_proxy
 from app.fal import routes as fal
 from app.fal import storage as fal_storage
-from app.fal.bodies import FAL_MODEL_ID
+from app.fal.bodies import OTHER_MODEL
 from app.http.access import AccessLog
 from app.http.cors import Cors, read_origins
 from app.http.in_flight import BytesInFlight
@@ -66,8 +66,6 @@ from worker.storage.pictures import Storage
 DESCRIPTION = "Z-Image-Turbo with ControlNet-Union and LoRA: submit a request, follow it, fetch the picture."
 API_VERSION = "1"
 STORE_PAUSE_SECONDS = 1.0
-
-FAL_ONLY = f"of fal's models {FAL_MODEL_ID} is here"
 
 COMMON_ERRORS = errors_answered(401, 403, 404, 422, 500, 503)
 
@@ -168,8 +166,9 @@ def _handler(to_error: Callable[[Any], ApiError]) -> Callable[[Request, Exceptio
 
 async def _answer_routing(request: Request, error: HTTPException) -> Response:
     if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        where = FAL_ONLY if request.url.path.startswith("/fal") else "/ tells where the documentation is"
-        return NothingHere(f"There is nothing at this path; {where}.").response()
+        if request.url.path.startswith("/fal"):
+            return NothingHere(OTHER_MODEL).response()
+        return NothingHere("There is nothing at this path; / tells where the documentation is.").response()
     # Starlette's own Allow has the methods of one route, and a path may have several.
     routes = iter_route_contexts(request.app.routes)
     matching = (route for route in routes if compile_path(route.path or "")[0].match(request.url.path))

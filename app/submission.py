@@ -132,14 +132,14 @@ class Submission:
         model_id: str,
         webhook: str | None,
         dialect: str,
-        translate: Callable[[Input], BaseModel] | None = None,
+        translate: Callable[[Input], dict[str, Any]] | None = None,
     ) -> tuple[Taken, list[str]]:
         """Puts the body in line, as `translate` turns it, and holds it no more; with `read`'s warnings.
 
         `webhook` is what the method of that name has read. Raises what `read` does, Refused and KeyReused.
         """
         checked, warnings = await self.read(schema)
-        body = (translate(checked) if translate else checked).model_dump(mode="json")
+        body = translate(checked) if translate else checked.model_dump(mode="json")
         request_id = new_request_id()
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
         key = None

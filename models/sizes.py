@@ -46,6 +46,11 @@ def output_size(image_size: str, image_wh: tuple[int, int]) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def on_grid(width: int, height: int) -> str:
+    """A size in pixels as `output_size` takes it, each side at the nearest multiple of GRID."""
+    return f"{round(width / GRID) * GRID}x{round(height / GRID) * GRID}"
+
+
 def auto_size(width: int, height: int) -> tuple[int, int]:
     """The image's own shape on the grid, with an area from MIN_AREA to MAX_AREA.
 

@@ -5,7 +5,7 @@ https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on
 """
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -28,15 +28,13 @@ from models.schema.fields import (
     Seed,
     Steps,
 )
-from models.schema.inputs import AnyInput, Windowed
-from models.sizes import GRID, ImageSize
+from models.schema.inputs import Windowed
+from models.schema.model_ids import CONTROLNET, CONTROLNET_LORA, TURBO, TURBO_LORA
+from models.sizes import ImageSize, PresetSize, on_grid
 from worker.errors import StorageError
 from worker.queue.record import Record, State
 
 OWNER, APP = "fal-ai", "z-image"
-MODEL_PATH = "turbo/controlnet/lora"
-FAL_MODEL_ID = f"{OWNER}/{APP}/{MODEL_PATH}"
-"""The one model of fal that is here; the endpoint CONTROLNET_LORA answers for it."""
 
 RUN_PATH = "/fal/run"
 """Stands for https://fal.run, where the same path as in the queue makes a call wait for the result."""
@@ -74,42 +72,79 @@ class FalSize(InputModel):
     height: Side
 
     def __str__(self) -> str:
-        return f"{round(self.width / GRID) * GRID}x{round(self.height / GRID) * GRID}"
+        return on_grid(self.width, self.height)
 
 
-class FalInput(Windowed):
-    """Input of `fal-ai/z-image/turbo/controlnet/lora`, with its own defaults."""
+class FalInput(InputModel):
+    """The fields that all of fal's models have; each has its own `image_size` besides."""
 
     prompt: Prompt
-    image_url: ImageUrl
-    loras: Loras = Field(default_factory=list)
-    image_size: ImageSize | FalSize = "auto"
-    control_scale: ControlScale = 0.75
-    control_start: ControlStart = 0.0
-    control_end: ControlEnd = 0.8
-    preprocess: PreprocessField = "none"
+    image_size: str | FalSize
     num_inference_steps: Steps = 8
     seed: Seed | None = None
     enable_prompt_expansion: Expansion = False
     output_format: Format = "png"
     num_images: Images = 1
     sync_mode: bool = False
+    """Answer with the picture itself; of no concern to a worker."""
     acceleration: str = "regular"
     enable_safety_checker: bool = True
 
-    def ours(self) -> "TakenInput":
-        """The same request as a worker reads it."""
-        fields = {name: getattr(self, name) for name in TakenInput.model_fields}
-        return TakenInput(
-            **fields | {"image_size": str(self.image_size), "seed": -1 if self.seed is None else self.seed}
-        )
+    def ours(self) -> dict[str, Any]:
+        """The same input as the record keeps it and a worker reads it."""
+        fields = self.model_dump(mode="json", exclude={"acceleration", "enable_safety_checker"})
+        return fields | {"image_size": str(self.image_size), "seed": -1 if self.seed is None else self.seed}
 
 
-class TakenInput(AnyInput):
-    """The input as the record keeps it."""
+class TextInput(FalInput):
+    """Input of `fal-ai/z-image/turbo`."""
 
-    sync_mode: bool
-    """Answer with the picture itself; of no concern to a worker."""
+    image_size: PresetSize | FalSize = "landscape_4_3"
+
+
+class TextLoraInput(TextInput):
+    """Input of `fal-ai/z-image/turbo/lora`."""
+
+    loras: Loras = Field(default_factory=list)
+
+
+class ControlInput(FalInput, Windowed):
+    """Input of `fal-ai/z-image/turbo/controlnet`."""
+
+    image_url: ImageUrl
+    image_size: ImageSize | FalSize = "auto"
+    control_scale: ControlScale = 0.75
+    control_start: ControlStart = 0.0
+    control_end: ControlEnd = 0.8
+    preprocess: PreprocessField = "none"
+
+
+class ControlLoraInput(ControlInput):
+    """Input of `fal-ai/z-image/turbo/controlnet/lora`."""
+
+    loras: Loras = Field(default_factory=list)
+
+
+class Model(NamedTuple):
+    """One of fal's models."""
+
+    input_model: type[FalInput]
+    answered_by: str
+    """Model id of the endpoint that answers for it here."""
+
+
+MODELS: dict[str, Model] = {
+    "turbo": Model(TextInput, TURBO),
+    "turbo/lora": Model(TextLoraInput, TURBO_LORA),
+    "turbo/controlnet": Model(ControlInput, CONTROLNET),
+    "turbo/controlnet/lora": Model(ControlLoraInput, CONTROLNET_LORA),
+}
+"""Those of fal's models that are here, by what follows owner and app in their ids."""
+
+OTHER_MODEL = (
+    "There is nothing at this path; of fal's models there are here "
+    f"{', '.join(f'{OWNER}/{APP}/{path}' for path in MODELS)}."
+)
 
 
 def request_links(request_id: str, links: Links) -> dict[str, str]:

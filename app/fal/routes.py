@@ -12,12 +12,13 @@ from starlette.concurrency import run_in_threadpool
 
 from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep, find_own
+from app.errors import NothingHere
 from app.fal import bodies
 from app.links import Links
 from app.submission import MAX_WAIT_SECONDS, WEBHOOK, Submission
-from models.schema.model_ids import CONTROLNET_LORA
 from worker.queue.follow import follow
 from worker.queue.record import FINAL_STATES, Record
+from worker.queue.requests import Taken
 from worker.storage.pictures import Storage
 
 EARLY = {"detail": "Request is still in progress"}
@@ -34,23 +35,18 @@ run_router = APIRouter(
 )
 
 
-@router.post(f"/{bodies.MODEL_PATH}")
-async def submit(call: Request) -> JSONResponse:
+@router.post("/{model:path}")
+async def submit(model: str, call: Request) -> JSONResponse:
     """Queue one request."""
     submission = Submission(call)
-    taken, _ = await submission.submit(
-        bodies.FalInput,
-        CONTROLNET_LORA,
-        submission.webhook(FAL_WEBHOOK),
-        bodies.DIALECT,
-        bodies.FalInput.ours,
-    )
+    taken = await _submit(model, submission, submission.webhook(FAL_WEBHOOK))
     body = {"request_id": taken.request_id, **bodies.request_links(taken.request_id, submission.links)}
     return _answer(body | {"status": "IN_QUEUE", "queue_position": taken.position}, 200, taken.request_id)
 
 
-@run_router.post(f"/{bodies.MODEL_PATH}")
+@run_router.post("/{model:path}")
 async def run(
+    model: str,
     call: Request,
     requests: RequestsDep,
     storage: StorageDep,
@@ -58,9 +54,7 @@ async def run(
 ) -> JSONResponse:
     """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
     submission = Submission(call)
-    taken, _ = await submission.submit(
-        bodies.FalInput, CONTROLNET_LORA, None, bodies.DIALECT, bodies.FalInput.ours
-    )
+    taken = await _submit(model, submission, None)
     request_id = taken.request_id
     record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))
     if record is None or record.state not in FINAL_STATES:
@@ -121,8 +115,19 @@ async def cancel(request_id: str, owner: Owner, requests: RequestsDep) -> JSONRe
 
 
 # A client that kept the whole model id finds its requests too.
-for prefix in ("", f"/{bodies.MODEL_PATH}"):
+for prefix in ("", "/{model:path}"):
     router.include_router(requests_router, prefix=prefix)
+
+
+async def _submit(name: str, submission: Submission, webhook: str | None) -> Taken:
+    """Puts the body in line for one of MODELS. Raises NothingHere, and what `Submission.submit` does."""
+    model = bodies.MODELS.get(name)
+    if model is None:
+        raise NothingHere(bodies.OTHER_MODEL)
+    taken, _ = await submission.submit(
+        model.input_model, model.answered_by, webhook, bodies.DIALECT, bodies.FalInput.ours
+    )
+    return taken
 
 
 async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:

@@ -109,24 +109,55 @@ def test_status_follows_the_request(client: Any, hands: WorkerHands) -> None:
     assert client.result(MODEL, handle.request_id)["seed"] == 1
 
 
-def test_input_is_ours_with_fals_defaults(client: Any, base: str) -> None:
-    handle = client.submit(MODEL, ARGUMENTS | {"image_size": {"width": 500, "height": 700}})
+TEXT_DEFAULTS = {
+    "image_size": "landscape_4_3",
+    "num_inference_steps": 8,
+    "seed": -1,
+    "num_images": 1,
+    "enable_prompt_expansion": False,
+    "output_format": "png",
+    "sync_mode": False,
+}
+CONTROL_DEFAULTS = TEXT_DEFAULTS | {
+    "image_size": "auto",
+    "control_scale": 0.75,
+    "control_start": 0.0,
+    "control_end": 0.8,
+    "preprocess": "none",
+}
+PROMPT = {"prompt": "a fox"}
+SIZE = {"image_size": {"width": 500, "height": 700}}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "made"),
+    [
+        ("turbo", PROMPT, TEXT_DEFAULTS),
+        ("turbo", PROMPT | SIZE, TEXT_DEFAULTS | {"image_size": "496x704"}),
+        ("turbo/lora", PROMPT, TEXT_DEFAULTS | {"loras": []}),
+        ("turbo/controlnet", ARGUMENTS, CONTROL_DEFAULTS),
+        ("turbo/controlnet/lora", ARGUMENTS, CONTROL_DEFAULTS | {"loras": []}),
+        (
+            "turbo/controlnet/lora",
+            ARGUMENTS | SIZE,
+            CONTROL_DEFAULTS | {"loras": [], "image_size": "496x704"},
+        ),
+    ],
+)
+def test_input_is_ours_with_fals_defaults(
+    client: Any, base: str, model: str, arguments: dict[str, Any], made: dict[str, Any]
+) -> None:
+    handle = client.submit(f"fal-ai/z-image/{model}", arguments)
     record = httpx.get(f"{base}/v1/requests/{handle.request_id}").json()
-    assert record["model_id"] == "tongyi-mai/z-image/turbo/controlnet/lora"
-    assert record["input"] == ARGUMENTS | {
-        "loras": [],
-        "image_size": "496x704",
-        "control_scale": 0.75,
-        "control_start": 0.0,
-        "control_end": 0.8,
-        "preprocess": "none",
-        "num_inference_steps": 8,
-        "seed": -1,
-        "num_images": 1,
-        "enable_prompt_expansion": False,
-        "output_format": "png",
-        "sync_mode": False,
+    assert record["model_id"] == f"tongyi-mai/z-image/{model}"
+    assert record["input"] == made | {
+        name: arguments[name] for name in ("prompt", "image_url") if name in arguments
     }
+
+
+def test_text_model_takes_no_size_of_an_image(client: Any) -> None:
+    with pytest.raises(fal_client.FalClientHTTPError, match="'auto' is not one of"):
+        client.submit("fal-ai/z-image/turbo", PROMPT | {"image_size": "auto"})
 
 
 def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:
@@ -134,13 +165,15 @@ def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:
         client.submit(MODEL, {"prompt": "a fox", "num_images": 5})
     assert error.value.status_code == 422
     assert [fault["loc"][-1] for fault in error.value.response.json()["detail"]] == [
-        "image_url",
         "num_images",
+        "image_url",
     ]
 
 
 def test_another_of_fals_models_is_told_to_be_elsewhere(client: Any) -> None:
-    with pytest.raises(fal_client.FalClientHTTPError, match=f"of fal's models {MODEL} is here"):
+    with pytest.raises(
+        fal_client.FalClientHTTPError, match=f"there are here fal-ai/z-image/turbo, .*{MODEL}"
+    ):
         client.submit("fal-ai/flux/dev", ARGUMENTS)
 
 

@@ -40,7 +40,7 @@ SECONDS = 10.0
 BASE = "http://127.0.0.1:8000"
 SUBMITTED = {"prompt": "A lighthouse on a cliff at dusk", "seed": 7}
 BYTES = "(the bytes of a picture)"
-ALSO_TAKEN = "/fal-ai/z-image/turbo/controlnet/lora/requests/"
+ALSO_TAKEN = "/fal-ai/z-image/{model:path}/requests/"
 """The full model id, before the routes of fal's requests."""
 
 
@@ -227,7 +227,7 @@ def test_every_route_has_an_exchange(settings: Settings) -> None:
     app = create_app(settings)
     routes = {(method.upper(), path) for path, way in describe(app)["paths"].items() for method in way}
     routes |= {
-        (method, route.path)
+        (method, route.path.replace(":path}", "}"))
         for route in iter_route_contexts(app.routes)
         if route.path.startswith("/fal") and not route.path.startswith(ALSO_TAKEN)
         for method in route.methods or ()
