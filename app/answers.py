@@ -16,6 +16,8 @@ from app.schemas import (
     StatusBody,
     WebhookBody,
 )
+from models.errors import CheckpointError, WeightsMissing
+from worker.errors import StorageError
 from worker.queue.follow import Snapshot
 from worker.queue.record import Record, State
 
@@ -27,6 +29,13 @@ STATUS_WORDS: dict[State, RequestStatus] = {
     "failed": "completed",
     "cancelled": "cancelled",
 }
+
+
+OUR_FAULTS = (
+    *("internal_error", "worker_crashed"),
+    *(StorageError.code, WeightsMissing.code, CheckpointError.code),
+)
+"""Errors of a request that no other body would have spared it."""
 
 
 def status_body(record: Record, links: Links) -> StatusBody:
@@ -106,6 +115,13 @@ def seconds_left(record: Record) -> float | None:
 
 def failure(record: Record) -> Failure | None:
     return Failure(**record.error) if record.error else None
+
+
+def failure_of(record: Record) -> dict[str, str] | None:
+    """`type` and `message` of a request that has ended without a picture, cancelled ones among them."""
+    if record.state == "cancelled":
+        return {"type": "cancelled", "message": "The request was cancelled."}
+    return record.error if record.state == "failed" else None
 
 
 def webhook(record: Record) -> WebhookBody | None:

@@ -14,9 +14,12 @@ AppError
     ├── WrongBody          415   415001   a compressed body, or a form where JSON is wanted
     ├── BadInput           422   422001   `detail` lists every fault
     ├── NotFinished        422   422002   it cannot be deleted yet
+    ├── NotMade            422   422003   a call that waited for a picture has none, by what was sent in it
     ├── TooManyRequests    429   429001
     ├── Internal           500   500001   quotes an id under which the log has the traceback
+    ├── NotMadeHere        500   500002   likewise, by what only the server can mend
     ├── Unavailable        503   503001   Redis is away, a disk is full, or bytes in flight are too many
+    ├── NotInTime          504   504001   a call that waited for a picture waits no more
     └── InsufficientStorage 507  507001   too little disk is free to take what the caller sends
 
 Never 409: public clients take it for a lost submit and send it again.
@@ -37,6 +40,10 @@ MAX_QUOTED_CHARACTERS = 60
 
 STORE_RETRY_SECONDS = 2
 """What a caller is told to wait when Redis cannot be reached: an embedded one is back within a second."""
+
+
+NO_RETRY = {"x-should-retry": "false"}
+"""Tells OpenAI's clients, which send a call that was answered by a 5xx again, to leave that."""
 
 
 class AppError(Exception):
@@ -62,13 +69,20 @@ class ApiError(AppError):
         return JSONResponse(self.body(), self.status, self.headers)
 
     def body(self) -> dict[str, Any]:
-        """Public clients read `error_message`, `message` or `detail`, so the sentence is said in each."""
+        """Public clients read `error_message`, `message`, `detail` or `error`: each has the sentence."""
         message = str(self)
         return {
             "error_code": self.error_code,
             "error_message": message,
             "message": message,
             "detail": self.detail or message,
+            # As OpenAI has it.
+            "error": {
+                "message": message,
+                "type": "server_error" if self.status >= 500 else "invalid_request_error",
+                "param": written(self.detail[0]["loc"]) if self.detail else None,
+                "code": str(self.error_code),
+            },
         }
 
 
@@ -148,6 +162,10 @@ class NotFinished(ApiError):
         super().__init__("This request is not finished: cancel it first (?force=true if it runs).")
 
 
+class NotMade(ApiError):
+    status, error_code = 422, 422003
+
+
 class TooManyRequests(ApiError):
     status, error_code = 429, 429001
 
@@ -162,11 +180,29 @@ class Internal(ApiError):
         super().__init__(f"The server failed on this call; its log says why, under {call_id}.")
 
 
+class NotMadeHere(ApiError):
+    status, error_code = 500, 500002
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, NO_RETRY)
+
+
 class Unavailable(ApiError):
     status, error_code = 503, 503001
 
     def __init__(self, message: str, retry_after: int = STORE_RETRY_SECONDS) -> None:
         super().__init__(message, {"Retry-After": str(retry_after)})
+
+
+class NotInTime(ApiError):
+    status, error_code = 504, 504001
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The picture was not done within {seconds:g} s, and is not made any more; "
+            "POST /v1/models/{model_id} makes one without holding the call.",
+            NO_RETRY,
+        )
 
 
 class InsufficientStorage(ApiError):
@@ -183,7 +219,9 @@ def bad_input(error: ValidationError) -> BadInput:
 def faults(errors: Sequence[ErrorDetails]) -> BadInput:
     """The first part of each `loc` is where in the call the fault lies: body, query or path."""
     detail = [{"loc": list(error["loc"]), "msg": _reason(error), "type": _kind(error)} for error in errors]
-    return BadInput("; ".join(f"{_path(error)}: {_reason(error)}" for error in errors), detail=detail)
+    return BadInput(
+        "; ".join(f"{written(error['loc'])}: {_reason(error)}" for error in errors), detail=detail
+    )
 
 
 def bad_field(name: str, sentence: str) -> BadInput:
@@ -244,8 +282,8 @@ def _reason(error: ErrorDetails) -> str:
     return sentence.format(**error.get("ctx", {})) if "{" in sentence else sentence
 
 
-def _path(error: ErrorDetails) -> str:
-    """`loras[0].scale` as a caller would write it."""
-    where, *parts = error["loc"]
+def written(loc: Sequence[int | str]) -> str:
+    """The place of a fault as a caller would write it: ("body", "loras", 0, "scale") is loras[0].scale."""
+    where, *parts = loc
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return path.lstrip(".") or str(where)

@@ -30,12 +30,14 @@ from app.fal import proxy as fal_proxy
 from app.fal import routes as fal
 from app.fal import storage as fal_storage
 from app.fal.bodies import OTHER_MODEL
+from app.hf import routes as hf
 from app.http.access import AccessLog
 from app.http.cors import Cors, read_origins
 from app.http.in_flight import BytesInFlight
 from app.http.multipart import ENVELOPE_BYTES
 from app.http.plain_path import PlainPath
 from app.http.trusted_proxy import TrustedProxy, read_networks
+from app.openai import routes as openai
 from app.openapi import describe
 from app.routes import (
     about,
@@ -93,10 +95,13 @@ _PRIVATE = (
     fal_storage.router,
     fal_proxy.router,
     webhooks.router,
+    openai.router,
+    hf.router,
 )
 
 _OPEN = (
     fal_storage.upload_router,
+    openai.open_router,
     files.router,
     health.router,
     about.router,

@@ -7,11 +7,24 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.submission import IDEMPOTENCY_KEY, PREFER, WAIT, WEBHOOK
+from app.hf.bodies import HubInput
+from app.openai.bodies import ImagesInput
+from app.submission import IDEMPOTENCY_KEY, PREFER, WAIT, WEBHOOK, Parameter
 from models.schema.catalog import ENDPOINTS
 from models.schema.inputs import ExpandInput, PreprocessInput
 
 SCHEMAS = "#/components/schemas/"
+
+_HELD = (WAIT, PREFER)
+PARAMETERS: dict[str, tuple[Parameter, ...]] = {
+    "/v1/models/{model_id}": (*_HELD, WEBHOOK, IDEMPOTENCY_KEY),
+    "/v1/preprocess": _HELD,
+    "/v1/expand": _HELD,
+    "/v1/images/generations": (*_HELD, IDEMPOTENCY_KEY),
+    "/v1/images/edits": (*_HELD, IDEMPOTENCY_KEY),
+    "/hf/{model_id}": (*_HELD, IDEMPOTENCY_KEY),
+}
+"""By the path that takes them."""
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -28,6 +41,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
             "/v1/models/{model_id}": [endpoint.input_model for endpoint in ENDPOINTS.values()],
             "/v1/preprocess": [PreprocessInput],
             "/v1/expand": [ExpandInput],
+            "/v1/images/generations": [ImagesInput],
+            "/hf/{model_id}": [HubInput],
         }
         inputs = [model for models in bodies.values() for model in models]
         _, schemas = models_json_schema(
@@ -38,12 +53,14 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _correct_errors(document)
         for path, models in bodies.items():
             document["paths"][path]["post"]["requestBody"] = _json_body(models)
-            parameters = [WAIT, PREFER] + ([WEBHOOK, IDEMPOTENCY_KEY] if len(models) > 1 else [])
+        document["paths"]["/v1/images/edits"]["post"]["requestBody"] = _form(ImagesInput)
+        for path, parameters in PARAMETERS.items():
             documented = [parameter.documented() for parameter in parameters]
             document["paths"][path]["post"].setdefault("parameters", []).extend(documented)
-        for operation in document["paths"]["/v1/models/{model_id}"].values():
-            (model_id,) = (each for each in operation["parameters"] if each["name"] == "model_id")
-            model_id["schema"]["enum"] = list(ENDPOINTS)
+        for path in ("/v1/models/{model_id}", "/hf/{model_id}"):
+            for operation in document["paths"][path].values():
+                (model_id,) = (each for each in operation["parameters"] if each["name"] == "model_id")
+                model_id["schema"]["enum"] = list(ENDPOINTS)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -52,6 +69,17 @@ def _json_body(models: list[type[BaseModel]]) -> dict[str, Any]:
     schemas = [{"$ref": SCHEMAS + model.__name__} for model in models]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _form(model: type[BaseModel]) -> dict[str, Any]:
+    """The fields of `model` and a file `image`."""
+    image = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "string", "format": "binary"}},
+    }
+    schema = {"allOf": [{"$ref": SCHEMAS + model.__name__}, image]}
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
 
 
 def _correct_errors(document: dict[str, Any]) -> None:

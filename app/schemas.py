@@ -12,6 +12,10 @@ RequestStatus = Literal["in_queue", "in_progress", "completed", "cancelled"]
 ResultStatus = Literal["in_queue", "in_progress", "succeeded", "failed", "cancelled"]
 
 
+PUBLISHED = 1_764_201_600
+"""Unix seconds of the day on which Z-Image-Turbo was published."""
+
+
 class Body(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -188,11 +192,26 @@ class ModelBody(Body):
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
     base_price_usd: float = 0
+    id: str = Field(description="`model_id` as OpenAI's clients read it.")
+    object: Literal["model"] = "model"
+    created: int = Field(PUBLISHED, description="Unix seconds.")
+    owned_by: str = Field(description="The first part of the id.")
+
+
+class ListedModel(Body):
+    """A model in OpenAI's list."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = PUBLISHED
+    owned_by: str
 
 
 class ModelsBody(Body):
     models: list[ModelBody]
     total: int = Field(description="Models that match, on this page or not.")
+    object: Literal["list"] = "list"
+    data: list[ListedModel] = Field(description="OpenAI's list: all models, whatever is asked for.")
 
 
 class CategoriesBody(Body):
@@ -205,11 +224,19 @@ class Fault(Body):
     type: str
 
 
+class OpenAIError(Body):
+    message: str
+    type: str
+    param: str | None = Field(description="The field at fault.")
+    code: str
+
+
 class ErrorBody(Body):
     error_code: int
     error_message: str
     message: str = Field(description="The same sentence; some clients read it here.")
     detail: list[Fault] | str = Field(description="Every fault of the call; without any, the sentence.")
+    error: OpenAIError = Field(description="The first fault, as OpenAI's clients read it.")
 
 
 def errors_answered(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 An Idempotency-Key is the caller's own name for a submit: sent again, it gets the same request and no second.
 """
 
+import asyncio
 import hashlib
 import json
 import re
@@ -14,8 +15,19 @@ from typing import Annotated, Any, Literal
 from fastapi import Request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
-from app.errors import BadInput, Unavailable, bad_field, bad_input, faults
+from app.answers import OUR_FAULTS, failure_of
+from app.errors import (
+    BadInput,
+    NotInTime,
+    NotMade,
+    NotMadeHere,
+    Unavailable,
+    bad_field,
+    bad_input,
+    faults,
+)
 from app.http.body import read_json
 from app.http.in_flight import share_of
 from app.links import links_of
@@ -24,12 +36,14 @@ from models.command import zturbo
 from models.errors import SizeError, WeightsMissing
 from models.schema.inputs import Input, read_input
 from worker import logs
+from worker.cancellation import cancelled
 from worker.errors import FetchError, ImageError
 from worker.inputs.guard import AllowList
 from worker.queue.follow import outcome
 from worker.queue.outages import new_request_id
-from worker.queue.record import Record
+from worker.queue.record import FINAL_STATES, Record
 from worker.queue.requests import CallersKey, RequestStore, Taken
+from worker.storage.pictures import Storage
 from worker.storage.workspace import holds_picture
 from worker.webhooks import judge_url
 
@@ -38,6 +52,9 @@ MAX_URL_CHARACTERS = 2048
 MAX_WAIT_SECONDS = 300.0
 PREFERRED_WAIT_SECONDS = 60.0
 """What a bare `Prefer: wait` asks for."""
+
+HELD_SECONDS = 600.0
+"""A call that wants the picture itself is held as long as OpenAI's own clients wait."""
 
 BAD_IMAGE = (FetchError.code, ImageError.code, SizeError.code)
 """Errors of a record that are the caller's to mend; each names the field before a colon."""
@@ -140,6 +157,17 @@ class Submission:
         """
         checked, warnings = await self.read(schema)
         body = translate(checked) if translate else checked.model_dump(mode="json")
+        return await self.put(model_id, body, warnings, webhook, dialect), warnings
+
+    async def put(
+        self,
+        model_id: str,
+        body: dict[str, Any],
+        warnings: list[str],
+        webhook: str | None = None,
+        dialect: str = "hosted",
+    ) -> Taken:
+        """Puts a checked input in line. Raises Refused, KeyReused, StorageError and DiskFull."""
         request_id = new_request_id()
         told = {"url": webhook, "base": self.links.base, "dialect": dialect} if webhook else None
         key = None
@@ -150,7 +178,7 @@ class Submission:
         taken = await self._requests.submit(request_id, model_id, body, self._owner, warnings, told, key)
         share_of(self._call).release()
         logs.request_id.set(taken.request_id)
-        return taken, warnings
+        return taken
 
     def webhook(self, parameter: Parameter = WEBHOOK) -> str | None:
         """The URL that the result is to be posted to. Raises BadInput."""
@@ -193,8 +221,59 @@ class Submission:
         return record.output or {}
 
     async def outcome(self, request_id: str, seconds: float) -> Record | None:
-        """The record when it is final, or as it is after so long."""
-        return await outcome(self._requests, request_id, seconds)
+        """The record when it is final, or as it is after so long.
+
+        When the caller hangs up meanwhile, the request is cancelled unless its Idempotency-Key lets him come
+        back for it; raises ClientDisconnect.
+        """
+        waiting = asyncio.create_task(outcome(self._requests, request_id, seconds))
+        leaving = asyncio.create_task(self._hang_up())
+        try:
+            await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+        finally:
+            await cancelled(waiting, leaving)
+        await self.leave(request_id)
+        raise ClientDisconnect
+
+    async def finished(self, request_id: str) -> Record:
+        """The record of a request that succeeded, for a caller who wants the picture itself.
+
+        Raises NotInTime when it takes too long, and is cancelled; NotMade or NotMadeHere when it came to
+        nothing; and as `outcome`.
+        """
+        seconds = HELD_SECONDS if self.wait is None else self.wait
+        record = await self.outcome(request_id, seconds)
+        if record is None or record.state not in FINAL_STATES:
+            await self._requests.cancel(request_id, force=True)
+            raise NotInTime(seconds)
+        check_made(record)
+        return record
+
+    async def leave(self, request_id: str) -> None:
+        """Cancels the request of a caller who has hung up, if nobody can come back for it."""
+        if self._key is None:
+            await self._requests.cancel(request_id, force=True)
+
+    async def _hang_up(self) -> None:
+        """Returns when the caller, whose body is read, has hung up."""
+        while (await self._call.receive())["type"] != "http.disconnect":
+            pass
+
+
+def check_made(record: Record) -> None:
+    """Raises NotMade or NotMadeHere for a request that has ended without a picture."""
+    if failure := failure_of(record):
+        raise (NotMadeHere if failure["type"] in OUR_FAULTS else NotMade)(failure["message"])
+
+
+def read_pictures(record: Record, storage: Storage) -> list[bytes]:
+    """The files of a request that succeeded. Raises NotMade when one is gone, and StorageError."""
+    pictures = [storage.read(image["file_id"], image["name"]) for image in record.images]
+    if None in pictures:
+        raise NotMade("The picture was deleted before it could be sent.")
+    return [picture for picture in pictures if picture is not None]
 
 
 def _preferred(prefer: str) -> float | None:

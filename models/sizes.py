@@ -32,6 +32,11 @@ MAX_RATIO = 16
 """Long side over short side: past it, rounding to the grid would bend the shape by more than a twentieth."""
 
 
+MIN_SIDE = 256
+MAX_SIDE = 2048
+"""Of a size that a caller names in pixels."""
+
+
 def output_size(image_size: str, image_wh: tuple[int, int]) -> tuple[int, int]:
     """The (width, height) that `image_size` means for an image of `image_wh` pixels.
 

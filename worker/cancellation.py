@@ -1,11 +1,12 @@
 """Ends tasks for sure: one `cancel()` may be lost."""
 
 import asyncio
+from typing import Any
 
 AGAIN_SECONDS = 0.2
 
 
-async def cancelled(*tasks: "asyncio.Task[None] | None") -> None:
+async def cancelled(*tasks: "asyncio.Task[Any] | None") -> None:
     """Cancel the tasks, again and again, until each has ended; what they raised is left in them.
 
     `asyncio.wait_for` before Python 3.12, by which redis-py sends every command, swallows a cancellation that

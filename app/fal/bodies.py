@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from app.answers import file_url, timestamp
+from app.answers import OUR_FAULTS, failure_of, file_url, timestamp
 from app.links import Links
-from models.errors import CheckpointError, WeightsMissing
 from models.schema.fields import (
     WHOLE,
     ControlEnd,
@@ -30,8 +29,7 @@ from models.schema.fields import (
 )
 from models.schema.inputs import Windowed
 from models.schema.model_ids import CONTROLNET, CONTROLNET_LORA, TURBO, TURBO_LORA
-from models.sizes import ImageSize, PresetSize, on_grid
-from worker.errors import StorageError
+from models.sizes import MAX_SIDE, MIN_SIDE, ImageSize, PresetSize, on_grid
 from worker.queue.record import Record, State
 
 OWNER, APP = "fal-ai", "z-image"
@@ -43,15 +41,7 @@ REST_PATH = "/fal/rest"
 CDN_PATH = "/fal/cdn"
 """The path that stands for https://v3.fal.media."""
 
-OUR_FAULTS = (
-    *("internal_error", "worker_crashed"),
-    *(StorageError.code, WeightsMissing.code, CheckpointError.code),
-)
-"""Errors of a request that no other body would have spared it."""
-
 DIALECT = "fal"
-MIN_SIDE = 256
-MAX_SIDE = 2048
 
 STATES: dict[State, Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]] = {
     "in_queue": "IN_QUEUE",
@@ -198,13 +188,6 @@ def result_body(record: Record, links: Links, urls: list[str] | None = None) -> 
         "has_nsfw_concepts": [False] * len(images),
         "timings": output["timings"],
     }
-
-
-def failure_of(record: Record) -> dict[str, str] | None:
-    """`type` and `message` of a request that has ended without a picture."""
-    if record.state == "cancelled":
-        return {"type": "cancelled", "message": "The request was cancelled."}
-    return record.error if record.state == "failed" else None
 
 
 def fault_status(failure: dict[str, str]) -> Literal[422, 500]:

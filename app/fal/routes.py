@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from app.answers import failure_of
 from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep, find_own
 from app.errors import NothingHere
@@ -131,7 +132,7 @@ async def _submit(name: str, submission: Submission, webhook: str | None) -> Tak
 
 
 async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:
-    if failure := bodies.failure_of(record):
+    if failure := failure_of(record):
         return _answer(bodies.fault_body(failure), bodies.fault_status(failure), record.id)
     urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
     return _answer(bodies.result_body(record, links, urls), 200, record.id)

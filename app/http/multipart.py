@@ -1,10 +1,11 @@
 """A picture that a caller sends in a multipart body: read with a limit, and decoded in its turn."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -28,6 +29,18 @@ DECODING = CapacityLimiter(2)
 
 async def read_file(request: Request, field: str, limit: int) -> bytes:
     """The bytes of the form's `field`. Raises BadInput, or BodyTooLarge once it is past `limit` bytes."""
+    async with open_form(request, field, limit, max_files=1, max_fields=10) as form:
+        file = form.get(field)
+        if not isinstance(file, UploadFile):
+            raise bad_field(field, f"{field}: is required, as a file.")
+        return await file.read()
+
+
+@asynccontextmanager
+async def open_form(
+    request: Request, field: str, limit: int, max_files: int, max_fields: int
+) -> AsyncIterator[FormData]:
+    """The fields of a multipart body, the one with the picture being `field`. Raises as `read_file`."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise bad_field(field, f"{field}: send the picture as multipart/form-data, in the field `{field}`.")
 
@@ -36,17 +49,14 @@ async def read_file(request: Request, field: str, limit: int) -> bytes:
             yield chunk
         yield b""
 
-    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=10)
+    parser = MultiPartParser(request.headers, stream(), max_files=max_files, max_fields=max_fields)
     try:
         async with in_time():
             form = await parser.parse()
     except (MultiPartException, KeyError, ValueError):
         raise bad_field(field, f"{field}: the multipart body cannot be read.") from None
     try:
-        file = form.get(field)
-        if not isinstance(file, UploadFile):
-            raise bad_field(field, f"{field}: is required, as a file.")
-        return await file.read()
+        yield form
     finally:
         await form.close()
 

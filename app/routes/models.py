@@ -8,7 +8,15 @@ from app.answers import result_body
 from app.availability import missing_detectors, with_availability
 from app.deps import RequestsDep
 from app.errors import UnknownModel
-from app.schemas import CategoriesBody, ModelBody, ModelsBody, SubmitBody, WaitedBody, errors_answered
+from app.schemas import (
+    CategoriesBody,
+    ListedModel,
+    ModelBody,
+    ModelsBody,
+    SubmitBody,
+    WaitedBody,
+    errors_answered,
+)
 from app.submission import Submission
 from models.schema.catalog import ENDPOINTS, Endpoint, categories, search
 
@@ -55,7 +63,12 @@ async def list_models(
     """The models that match, one page of them, and how many match in all."""
     found, total = search(search_text, category, limit, offset)
     missing = await missing_detectors(requests)
-    return ModelsBody(models=[model_body(endpoint, missing) for endpoint in found], total=total)
+    return ModelsBody(
+        models=[model_body(endpoint, missing) for endpoint in found],
+        total=total,
+        # OpenAI's clients ask for no further page.
+        data=[ListedModel(id=model_id, owned_by=owned_by(model_id)) for model_id in ENDPOINTS],
+    )
 
 
 @router.get("/categories")
@@ -87,4 +100,10 @@ def model_body(endpoint: Endpoint, missing: dict[str, int]) -> ModelBody:
         categories=list(endpoint.categories),
         input_schema=with_availability(endpoint.input_model.model_json_schema(), missing),
         output_schema=endpoint.output_schema,
+        id=endpoint.model_id,
+        owned_by=owned_by(endpoint.model_id),
     )
+
+
+def owned_by(model_id: str) -> str:
+    return model_id.partition("/")[0]

@@ -2,44 +2,21 @@
 
 import base64
 import io
-import json
-import os
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from tests.clients.javascript import needs, run
 from tests.support.http_api import WorkerHands
 from tests.support.processes import wait_for
 
-HERE = Path(__file__).parent
-SECONDS = 60
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed"),
-    pytest.mark.skipif(
-        not (HERE / "node_modules" / "@fal-ai" / "client").is_dir(),
-        reason="@fal-ai/client is not installed: npm install --prefix tests/clients",
-    ),
-]
-
-
-def run(base: str, way: str, what: str, **env: str) -> dict[str, Any]:
-    done = subprocess.run(
-        ["node", str(HERE / "fal_client.mjs"), base, way, what],
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+def told(base: str, way: str, what: str, **env: str) -> dict[str, Any]:
+    needs("@fal-ai/client")
+    return run("fal_client.mjs", base, way, what, **env)
 
 
 @pytest.fixture(params=["proxy", "middleware"])
@@ -51,34 +28,34 @@ def way(request: pytest.FixtureRequest) -> str:
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("mode", ["polling", "streaming"])
 def test_subscribe_gives_the_picture(base: str, way: str, mode: str) -> None:
-    told = run(base, way, mode)
-    assert told["data"]["images"][0]["url"] == f"{base}/v1/files/{'0' * 32}/image.png"
-    assert told["data"]["seed"] == 7
-    assert set(told["seen"]) <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
-    assert set(told["said"]) <= {"Step 1 of 8"}
+    outcome = told(base, way, mode)
+    assert outcome["data"]["images"][0]["url"] == f"{base}/v1/files/{'0' * 32}/image.png"
+    assert outcome["data"]["seed"] == 7
+    assert set(outcome["seen"]) <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
+    assert set(outcome["said"]) <= {"Step 1 of 8"}
 
 
 @pytest.mark.usefixtures("work")
 def test_run_waits_for_the_result(base: str, way: str) -> None:
-    assert run(base, way, "run")["data"]["seed"] == 7
+    assert told(base, way, "run")["data"]["seed"] == 7
 
 
 def test_blob_in_the_input_is_uploaded(base: str, way: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(file, "PNG")
-    told = run(base, way, "upload", PICTURE=base64.b64encode(file.getvalue()).decode())
-    record = httpx.get(f"{base}/v1/requests/{told['requestId']}").json()
+    outcome = told(base, way, "upload", PICTURE=base64.b64encode(file.getvalue()).decode())
+    record = httpx.get(f"{base}/v1/requests/{outcome['requestId']}").json()
     assert httpx.get(record["input"]["image_url"]).content == file.getvalue()
 
 
 def test_cancelled_request_is_completed_with_an_error(base: str, way: str) -> None:
-    assert run(base, way, "cancel") == {"status": "COMPLETED", "error": "cancelled"}
+    assert told(base, way, "cancel") == {"status": "COMPLETED", "error": "cancelled"}
 
 
 def test_bad_body_is_the_clients_own_validation_error(base: str, way: str) -> None:
-    told = run(base, way, "refused")
-    assert (told["name"], told["status"]) == ("ValidationError", 422)
-    assert told["faults"] == [{"loc": ["body", "image_url"], "msg": "is required", "type": "missing"}]
+    outcome = told(base, way, "refused")
+    assert (outcome["name"], outcome["status"]) == ("ValidationError", 422)
+    assert outcome["faults"] == [{"loc": ["body", "image_url"], "msg": "is required", "type": "missing"}]
 
 
 def test_failed_request_throws_the_reason(base: str, way: str, hands: WorkerHands) -> None:
@@ -88,7 +65,7 @@ def test_failed_request_throws_the_reason(base: str, way: str, hands: WorkerHand
 
     with ThreadPoolExecutor() as pool:
         pool.submit(fail)
-        assert run(base, way, "failed") == {"status": 422, "message": "image_url: nobody is there."}
+        assert told(base, way, "failed") == {"status": 422, "message": "image_url: nobody is there."}
 
 
 @pytest.mark.parametrize(

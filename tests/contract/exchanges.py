@@ -9,7 +9,7 @@ COMMENT = r"(?:<!-- (\w+): (.*?) -->\n)?"
 CALL = r"```http\n(\w+) (\S+) HTTP/1\.1\n(.*?)```\n\n"
 ANSWER = r"```http\nHTTP/1\.1 (\d+)[^\n]*\n(.*?)```"
 
-VARYING = ("size", "file_size", "finished_last_minute")
+VARYING = ("size", "file_size", "finished_last_minute", "created")
 """Whole numbers that are not the same in every run."""
 
 

@@ -16,9 +16,11 @@ pytestmark = pytest.mark.anyio
 JSON = json.dumps(DOCUMENTED_INPUT).encode()
 FORM = "application/x-www-form-urlencoded"
 FAL = "/fal-ai/z-image/turbo/controlnet/lora"
+OPENAI = "/v1/images/generations"
+HF = "/hf/tongyi-mai/z-image/turbo"
 
 
-@pytest.mark.parametrize("path", [SUBMIT, FAL, "/v1/preprocess", "/v1/expand"])
+@pytest.mark.parametrize("path", [SUBMIT, FAL, OPENAI, HF, "/v1/preprocess", "/v1/expand"])
 @pytest.mark.parametrize(
     ("options", "words"),
     [

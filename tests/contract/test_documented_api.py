@@ -17,9 +17,9 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from PIL import Image
 
+from app.answers import OUR_FAULTS
 from app.config import Settings
 from app.errors import ApiError
-from app.fal.bodies import OUR_FAULTS
 from app.main import create_app
 from app.openapi import describe
 from models.errors import Cancelled, DeviceBroken, ModelError

@@ -25,10 +25,11 @@ def check(answer: httpx.Response, status: int, error_code: int) -> dict[str, Any
     """The body, once it is the contract's."""
     assert answer.status_code == status
     body: dict[str, Any] = answer.json()
-    assert list(body) == ["error_code", "error_message", "message", "detail"]
+    assert list(body) == ["error_code", "error_message", "message", "detail", "error"]
     assert body["error_code"] == error_code
     assert body["error_message"] == body["message"] != ""
     assert body["detail"] == body["message"] or isinstance(body["detail"][0], dict)
+    assert (body["error"]["message"], body["error"]["code"]) == (body["message"], str(error_code))
     assert "Traceback" not in answer.text
     return body
 
@@ -231,7 +232,11 @@ WRONG = (
 
 
 @pytest.mark.parametrize(
-    "path", [SUBMIT, "/fal-ai/z-image/turbo/controlnet/lora", "/v1/preprocess", "/v1/expand"]
+    "path",
+    [
+        *(SUBMIT, "/fal-ai/z-image/turbo/controlnet/lora", "/v1/preprocess", "/v1/expand"),
+        *("/v1/images/generations", "/hf/tongyi-mai/z-image/turbo"),
+    ],
 )
 async def test_every_fault_is_told_in_our_own_words(http: httpx.AsyncClient, path: str) -> None:
     fields = (await http.get(SUBMIT)).json()["input_schema"]["properties"]

@@ -15,7 +15,7 @@ async def test_model_has_the_published_fields_and_costs_nothing(http: httpx.Asyn
     body = answer.json()
     assert list(body) == [
         *("model_id", "display_name", "description", "categories"),
-        *("input_schema", "output_schema", "base_price_usd"),
+        *("input_schema", "output_schema", "base_price_usd", "id", "object", "created", "owned_by"),
     ]
     assert body["model_id"] == MODEL
     assert body["base_price_usd"] == 0
@@ -68,6 +68,14 @@ async def test_list_is_searched_and_paged(
 ) -> None:
     body = (await http.get(f"/v1/models?{query}")).json()
     assert (len(body["models"]), body["total"]) == (found, total)
+
+
+async def test_page_has_openais_list_of_all_models(http: httpx.AsyncClient) -> None:
+    body = (await http.get("/v1/models?limit=1")).json()
+    assert (body["object"], len(body["data"])) == ("list", body["total"])
+    for model in body["data"]:
+        one = (await http.get(f"/v1/models/{model['id'].replace('/', '%2F')}")).json()
+        assert model == {name: one[name] for name in ("id", "object", "created", "owned_by")}
 
 
 async def test_bad_page_is_a_422_that_lists_every_fault(http: httpx.AsyncClient) -> None:

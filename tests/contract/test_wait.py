@@ -4,7 +4,10 @@ import anyio
 import httpx
 import pytest
 
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands
+from app.config import Settings
+from app.main import create_app
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
+from tests.support.processes import wait_for
 from worker.queue.requests import RequestStore
 
 pytestmark = pytest.mark.anyio
@@ -79,3 +82,27 @@ async def test_faulty_wait_is_a_422(http: httpx.AsyncClient, wait: str) -> None:
     answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT, params={"wait": wait})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["query", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "state"),
+    [
+        (f"{SUBMIT}?wait=60", {}, "cancelled"),
+        ("/fal/run/fal-ai/z-image/turbo/controlnet/lora", {}, "cancelled"),
+        # By its key the same call gets the same request again.
+        (f"{SUBMIT}?wait=60", {"Idempotency-Key": "a"}, "in_queue"),
+    ],
+)
+def test_caller_who_hangs_up_cancels_what_he_cannot_come_back_for(
+    settings: Settings, path: str, headers: dict[str, str], state: str
+) -> None:
+    with served(create_app(settings), settings) as base, httpx.Client(base_url=base) as client:
+        for _ in range(2):
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(path, json=DOCUMENTED_INPUT, headers=headers, timeout=0.3)
+        ends = ["cancelled"] * 2 if state == "cancelled" else ["in_queue"]
+
+        def states() -> list[str]:
+            return [each["status"] for each in client.get("/v1/requests").json()["requests"]]
+
+        wait_for(lambda: states() == ends)

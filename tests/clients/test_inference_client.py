@@ -1,0 +1,78 @@
+"""Hugging Face's own InferenceClient, given the address of a model here."""
+
+import io
+from typing import Any
+
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
+
+from app.config import Settings
+from tests.clients.conftest import OUTPUT
+from tests.clients.test_openai import meanwhile, newest
+from tests.support.http_api import MODEL, PNG, WorkerHands
+from tests.support.processes import wait_for
+from worker.storage.backend import open_objects
+from worker.storage.pictures import Storage
+
+TEXT_MODEL = "tongyi-mai/z-image/turbo"
+
+
+@pytest.fixture(autouse=True)
+def _stored(settings: Settings) -> None:
+    Storage(open_objects(settings)).put("0" * 32, "image.png", PNG)
+
+
+def client(base: str, model: str, **options: Any) -> InferenceClient:
+    return InferenceClient(model=f"{base}/hf/{model}", token="any", **options)
+
+
+def test_picture_of_a_prompt(base: str, hands: WorkerHands) -> None:
+    with meanwhile(hands, lambda: hands.succeed(OUTPUT)):
+        picture = client(base, TEXT_MODEL).text_to_image(
+            "a fox", width=500, height=700, num_inference_steps=4, seed=5, guidance_scale=1.0
+        )
+    assert picture.size == (2, 2)
+    made = newest(base)["input"]
+    assert (made["prompt"], made["image_size"], made["num_inference_steps"], made["seed"]) == (
+        *("a fox", "496x704", 4, 5),
+    )
+
+
+def test_picture_that_an_image_guides(base: str, hands: WorkerHands) -> None:
+    with meanwhile(hands, lambda: hands.succeed(OUTPUT)):
+        picture = client(base, MODEL).image_to_image(
+            PNG, prompt="a fox", target_size={"width": 512, "height": 768}, preprocess="canny"
+        )
+    assert picture.size == (2, 2)
+    made = newest(base)["input"]
+    assert (made["preprocess"], made["image_size"], made["seed"], made["loras"]) == (
+        "canny",
+        "512x768",
+        -1,
+        [],
+    )
+
+
+def test_bad_parameters_are_told(base: str) -> None:
+    parameters: dict[str, Any]
+    for parameters, words in (
+        ({"width": 512}, "width and height go together"),
+        ({"width": 99, "height": 512}, "must be at least 256"),
+        ({"num_inference_steps": 9}, "num_inference_steps: must be at most 8"),
+        ({"extra_body": {"num_images": 2}}, "an answer here has one picture"),
+    ):
+        with pytest.raises(HfHubHTTPError, match=words) as error:
+            client(base, TEXT_MODEL).text_to_image("a fox", **parameters)
+        assert error.value.response.status_code == 422
+
+
+def test_image_that_is_none_is_told_by_the_name_it_was_sent_under(base: str) -> None:
+    with pytest.raises(HfHubHTTPError, match="inputs: "):
+        client(base, MODEL).image_to_image(io.BytesIO(b"words").getvalue(), prompt="a fox")
+
+
+def test_caller_who_hangs_up_cancels(base: str) -> None:
+    with pytest.raises(InferenceTimeoutError):
+        client(base, TEXT_MODEL, timeout=0.3).text_to_image("a fox")
+    wait_for(lambda: newest(base)["status"] == "cancelled")
