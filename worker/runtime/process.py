@@ -62,13 +62,15 @@ def _load_engine(settings: ModelSettings) -> Engine:
 
 def run_worker(
     kind: Queue, settings: WorkerSettings, redis_url: str, load_engine: LoadEngine = _load_engine
-) -> None:
+) -> NoReturn:
     """Works off one queue until SIGTERM or SIGINT; call it on the main thread of a process of its own.
 
     The first signal lets the stage in hand end, for `drain_seconds` at most; what is not done by then, or at
     a second signal, goes back to the front of its queue.
     """
-    WorkerProcess(kind, settings, redis_url, load_engine).run()
+    with suppress(SystemExit):
+        WorkerProcess(kind, settings, redis_url, load_engine).run()
+    _end_process(0)
 
 
 class WorkerProcess:
@@ -254,9 +256,7 @@ class WorkerProcess:
         except RedisError as error:
             log.warning("nothing could be handed back, its lease will run out: %s", error)
         finally:
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(0)
+            _end_process(0)
 
     def _quit(self, status: int, reason: str) -> NoReturn:
         """Ends the process, wherever its threads are; what is in hand counts as tried, and waits again."""
@@ -266,9 +266,7 @@ class WorkerProcess:
         except RedisError as error:
             log.warning("nothing could be handed back, its lease will run out: %s", error)
         finally:
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(status)
+            _end_process(status)
 
     def _sign_off(self) -> None:
         if self._kind == "gpu":
@@ -278,6 +276,13 @@ class WorkerProcess:
             self._registry.leave(self._describe())
         except RedisError as error:
             log.warning("this worker's entry will run out by itself: %s", error)
+
+
+def _end_process(status: int) -> NoReturn:
+    """At once, whatever its threads do: to take torch apart first would cost a second or two of a core."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _leave(*_: object) -> None:
