@@ -15,6 +15,8 @@ from tests.docker.engine import SITE_PACKAGES, Engine
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT
 from tests.support.processes import wait_for
 
+DEMO_WEIGHTS = "/opt/zturbo/lib/python3.11/site-packages/models/demo_weights"
+"""Of which the API's image has no more than the API and io workers read."""
 READY_SECONDS = 180.0
 PICTURE_SECONDS = 120.0
 
@@ -144,6 +146,7 @@ def _override(checkout: Path, site_packages: Path | None) -> str:
                 f"      PYTHONPATH: {SITE_PACKAGES}",
                 "    volumes:",
                 f"      - {site_packages}:{SITE_PACKAGES}:ro",
+                f"      - {checkout}/models/demo_weights:{DEMO_WEIGHTS}:ro",
             ]
     return "\n".join([*lines, ""])
 

@@ -47,6 +47,23 @@ def test_requests_and_pictures_are_found_again_after_down_and_up(gpu_stack: Stac
     assert {result["status"] for result in again.values()} == {"succeeded"}
 
 
+def test_volume_that_root_wrote_is_redis_s_again_by_the_documented_command(gpu_stack: Stack) -> None:
+    (old,) = gpu_stack.results(gpu_stack.submit(1)).values()
+    command = re.search(
+        r"`docker compose (run .*?chown -R) redis: /data`",
+        (gpu_stack.checkout / "docs/deploy.md").read_text(),
+    )
+    assert command
+    gpu_stack.compose("stop", "redis")
+    gpu_stack.compose(*command[1].split(), "root:", "/data")
+    gpu_stack.compose("start", "redis")
+    (name,) = gpu_stack.containers("redis")
+    wait_for(lambda: gpu_stack.engine.inspect(name)["RestartCount"] > 0, 60)
+    gpu_stack.compose(*command[1].split(), "redis:", "/data")
+    gpu_stack.wait_until_ready()
+    assert gpu_stack.results([old["request_id"]])[old["request_id"]] == old
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_container_is_nobody_special(service: str, gpu_stack: Stack) -> None:
     for name in gpu_stack.containers(service):
