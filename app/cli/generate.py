@@ -55,7 +55,10 @@ def generate(
     device: Device = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a picture for each seed here, without a server, guided by an image if there is one."""
+    """Make pictures here, without a server.
+
+    One for each seed, guided by an image if there is one.
+    """
     with RequestProgress() as progress:
         progress.show({"status": "checking"})
         check_out(out, pictures_asked(bodies))

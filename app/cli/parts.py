@@ -77,7 +77,7 @@ def worker(
     redis_url: RedisUrl = None,
     model: Model = None,
 ) -> None:
-    """Run one worker, or all that this machine has room for, until stopped."""
+    """Run one worker, or all for this machine, until stopped."""
     from worker.queue.connection import DEFAULT_REDIS_URL
     from worker.runtime.process import run_worker
 

@@ -96,9 +96,10 @@ def submit(
     token: Token = None,
     timeout: Timeout = None,
 ) -> None:
-    """Have a server make a picture for each seed, guided by an image if there is one.
+    """Have a server make pictures.
 
-    Follows the requests and saves the pictures. Ctrl-C asks the server to cancel.
+    One for each seed, guided by an image if there is one. Follows the requests and saves the pictures.
+    Ctrl-C asks the server to cancel.
     """
     check_out(out, pictures_asked(bodies))
     unfinished: list[str] = []

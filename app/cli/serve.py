@@ -197,8 +197,10 @@ def listen(settings: "Settings") -> socket.socket:
         )[0]
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
+        # Python adds the address that it tried.
+        reason = (error.strerror or "").partition(" (while")[0]
         raise ConfigError(
-            f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}. "
+            f"Cannot listen on {settings.host}, port {settings.port}: {reason}. "
             "Choose another by --port; --port 0 takes a free one."
         ) from error
 

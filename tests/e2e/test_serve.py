@@ -123,7 +123,7 @@ def test_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refused("--port", str(port), "--data-dir", str(tmp_path))
-    assert f"Cannot listen on 127.0.0.1, port {port}" in said
+    assert f"Cannot listen on 127.0.0.1, port {port}: Address already in use. Choose" in said
     assert "--port 0" in said
 
 
