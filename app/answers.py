@@ -48,6 +48,7 @@ def status_body(record: Record, links: Links) -> StatusBody:
         progress=progress(record),
         step=record.step if record.total_steps else None,
         total_steps=record.total_steps,
+        eta_seconds=eta_seconds(record),
         created_at=timestamp(record.created_at),
         started_at=timestamp(record.started_at) if record.started_at else None,
         error=failure(record),
@@ -89,9 +90,7 @@ def _output(images: list[dict[str, Any]], links: Links) -> Output:
 
 def event_body(moment: Snapshot, links: Links) -> EventBody:
     preview = f"data:image/jpeg;base64,{moment.preview}" if moment.preview else None
-    return EventBody(
-        **status_body(moment.record, links).wire(), seconds_left=seconds_left(moment.record), preview=preview
-    )
+    return EventBody(**status_body(moment.record, links).wire(), preview=preview)
 
 
 def request_body(record: Record, links: Links) -> RequestBody:
@@ -105,12 +104,11 @@ def progress(record: Record) -> float:
     return round(record.step / record.total_steps, 3) if record.total_steps else 0.0
 
 
-def seconds_left(record: Record) -> float | None:
-    """The time until the last step, if the steps to come take as long as those that are done."""
-    if record.state != "in_progress" or not record.total_steps or not record.step or not record.started_at:
+def eta_seconds(record: Record) -> float | None:
+    """What is left of the worker's estimate now; None while there is none."""
+    if record.state != "in_progress" or record.due_at is None:
         return None
-    elapsed = max(0.0, time.time() - record.started_at)
-    return round(elapsed / record.step * (record.total_steps - record.step), 1)
+    return round(max(0.0, record.due_at - time.time()), 1)
 
 
 def failure(record: Record) -> Failure | None:

@@ -19,6 +19,7 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from app.client import TERMINAL, Client, ClientError, data_uri, picture_names, picture_urls
+from app.status_words import describe
 from app.terminal import printable, printable_body
 from models.job import DEFAULT_STEPS
 from models.schema.catalog import endpoint_for
@@ -169,7 +170,7 @@ async def _follow(client: Client, request_id: str, ctx: Context) -> None:
         else:
             if status["status"] in TERMINAL:
                 return
-            words = printable(status["status"]).replace("_", " ")
+            words = printable(describe(status))
             await ctx.report_progress(status.get("step") or 0, status.get("total_steps"), words)
         await anyio.sleep(POLL_SECONDS)
 

@@ -51,6 +51,11 @@ class StatusBody(Body):
     progress: float = Field(description="Share of the steps that are done, 0 to 1.")
     step: int | None = Field(None, description="Denoising steps done.")
     total_steps: int | None = None
+    eta_seconds: float | None = Field(
+        None,
+        description="Seconds until the picture is there, an estimate. Only while `in_progress`, from the "
+        "first step on.",
+    )
     created_at: str = Field(description="ISO 8601, UTC.")
     started_at: str | None = None
     error: Failure | None = None
@@ -59,7 +64,6 @@ class StatusBody(Body):
 class EventBody(StatusBody):
     """The status as an event tells it: complete each time, so that none has to be remembered."""
 
-    seconds_left: float | None = Field(None, description="An estimate, from the first step on.")
     preview: str | None = Field(None, description="Data URI of a small JPEG: the picture as it is now.")
 
 

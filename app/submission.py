@@ -198,7 +198,7 @@ class Submission:
         Raises Refused, BadInput when the caller's image is no good or the map cannot be made here, and
         Unavailable when it fails otherwise or takes longer than that.
         """
-        seconds = PREFERRED_WAIT_SECONDS if self.wait is None else self.wait
+        seconds = MAX_WAIT_SECONDS if self.wait is None else self.wait
         request_id = new_request_id()
         logs.request_id.set(request_id)
         await self._requests.submit(request_id, model_id, checked.model_dump(mode="json"), self._owner, [])

@@ -123,10 +123,18 @@ class Step(NamedTuple):
     preview: Callable[[], Pixels] | None = None
     """Makes a small picture of what comes out, several side by side; call it during the step's callback only.
     None: it cannot."""
+    seconds_left: float | None = None
+    """The time until the pixels are there, an estimate; None: nothing is known."""
 
 
 OnStep = Callable[[Step], None]
 """Called after each step on the generating thread; raise `models.errors.Cancelled` in it to stop."""
+KeepGoing = Callable[[], None]
+"""Called now and then while something takes long; what it raises stops that."""
+
+
+def go_on() -> None:
+    """The `KeepGoing` of who has nothing to stop."""
 
 
 class AppliedLora(BaseModel):

@@ -42,7 +42,10 @@ class WorkerSettings(ModelSettings):
     stall_seconds: float = Field(
         600.0,
         gt=0,
-        description="A picture without a step for this long is cut off, and its worker restarted.",
+        description=(
+            "A picture of which nothing is heard for this long, no step and on a CPU no layer, is cut off, "
+            "and its worker restarted."
+        ),
     )
     max_attempts: int = Field(3, ge=1, description="Times a stage is tried before its request fails.")
     retention_days: float = Field(

@@ -203,6 +203,7 @@ def _make(
                 "progress": done.step / done.total,
                 "step": done.step,
                 "total_steps": done.total,
+                "eta_seconds": done.seconds_left,
             }
         )
 

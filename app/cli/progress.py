@@ -1,4 +1,4 @@
-"""The live line of a request on a terminal: state, bar, step and seconds. On standard error."""
+"""The live line of a request on a terminal: state, time left, bar, step and seconds. On standard error."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -6,6 +6,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from app.status_words import describe
 from app.terminal import printable
 
 
@@ -44,10 +45,3 @@ class RequestProgress:
             completed=status.get("progress") or 0.0,
             steps=printable(steps),
         )
-
-
-def describe(status: dict[str, Any]) -> str:
-    """A status body in a few words."""
-    words = str(status["status"]).replace("_", " ")
-    ahead = status.get("queue_position")
-    return words if ahead is None else f"{words}, {ahead} ahead"

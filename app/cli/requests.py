@@ -11,7 +11,8 @@ import typer
 from app.cli.exits import Exit, fail
 from app.cli.options import addressed, flags_named, takes_input
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
-from app.cli.progress import RequestProgress, describe
+from app.cli.progress import RequestProgress
+from app.status_words import describe
 from app.terminal import tell
 from models.command import zturbo
 

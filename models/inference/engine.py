@@ -15,6 +15,7 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from models.config import DEFAULT_MODEL, ModelSettings
 from models.errors import ControlNetError, HubError
@@ -37,7 +38,19 @@ from models.inference.device.out_of_memory import device_errors, fit, fit_batch
 from models.inference.lora.stack import LoraStack
 from models.inference.lru import LruCache
 from models.inference.text_encoder import encode_prompt, expand_prompt
-from models.job import Facts, Generated, Job, Mask, OnStep, Pixels, Preprocess, Start, Step
+from models.job import (
+    Facts,
+    Generated,
+    Job,
+    KeepGoing,
+    Mask,
+    OnStep,
+    Pixels,
+    Preprocess,
+    Start,
+    Step,
+    go_on,
+)
 from models.prompt.expansion import Expansion
 from models.weights.resolve import REAL, model_choice, resolve_controlnet, resolve_model
 
@@ -68,6 +81,8 @@ class Engine:
         self._cache = LruCache(settings.reuse_bytes)
         self._loras = LoraStack(model.transformer, model.originals)
         self._detectors = Detectors(settings, self.device)
+        self._decode_seconds = 0.0
+        """What the last picture took for each of its pixels."""
 
     @classmethod
     def load(cls, settings: ModelSettings) -> Self:
@@ -101,32 +116,41 @@ class Engine:
         self.generate(job, None, lambda step: None)
 
     def generate(
-        self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None = None
+        self,
+        job: Job,
+        control: Pixels | None,
+        on_step: OnStep,
+        start: Start | None = None,
+        keep_going: KeepGoing = go_on,
     ) -> Generated:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
 
         `start` goes with `job.strength`: what the pictures start from. Outside its mask they stay as it is.
-        Raises `ModelError`. What `on_step` raises passes through, and leaves the engine ready for the next.
+        Raises `ModelError`. What `on_step` and `keep_going` raise passes through, and leaves the engine ready
+        for the next.
         """
-        with torch.no_grad(), device_errors():
+        with torch.no_grad(), device_errors(), self._saying(keep_going):
             return self._generate(job, control, on_step, start)
 
-    def expand(self, prompt: str, seed: int) -> Expansion:
-        """The prompt as the text encoder rewrites it. Raises `ModelError`."""
+    def expand(self, prompt: str, seed: int, keep_going: KeepGoing = go_on) -> Expansion:
+        """The prompt as the text encoder rewrites it. Raises `ModelError`, and as `keep_going`."""
 
         def rewrite() -> Expansion:
             with self._model.text_encoder() as text_encoder:
                 return expand_prompt(text_encoder, self._model.tokenizer, prompt, seed)
 
         refusal = f"The text encoder does not fit the memory of {self.device}; stop what else runs on it."
-        with torch.no_grad(), device_errors():
+        with torch.no_grad(), device_errors(), self._saying(keep_going):
             return fit(self._model, refusal, rewrite)
 
-    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
-        """What would guide a picture; `source` is of the picture's size already. Raises `ModelError`."""
+    def control_map(self, preprocess: Preprocess, source: Pixels, keep_going: KeepGoing = go_on) -> Pixels:
+        """What would guide a picture; `source` is of the picture's size already.
+
+        Raises `ModelError`, and as `keep_going`.
+        """
         height, width = source.shape[:2]
         job = Job(prompt="", width=width, height=height, preprocess=preprocess)
-        with torch.no_grad(), device_errors():
+        with torch.no_grad(), device_errors(), self._saying(keep_going):
             return self._fit(job, self._control_map, job, source)
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None) -> Generated:
@@ -159,6 +183,7 @@ class Engine:
             latents = self._denoise(job, _Inputs(embeds, control_latents, start_latents, mask), on_step)
         with self._timed("decode", timings):
             images = self._fit(job, self._decode, latents)
+        self._decode_seconds = timings["decode"] / (len(images) * job.width * job.height)
         if start is not None:
             images = _unmasked_kept(images, start, job)
         if self._model.placement != placement:
@@ -250,9 +275,18 @@ class Engine:
         height, width = job.height // model.pixels_per_latent, job.width // model.pixels_per_latent
         batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
 
+        step_began = time.perf_counter()
+
         def report(batch: int, step: int, steps: int, guess: Callable[[], Tensor]) -> None:
+            nonlocal step_began
             model.end_step()
-            on_step(Step(batch * steps + step, len(batches) * steps, lambda: preview(guess())))
+            seconds = time.perf_counter() - step_began
+            done, total = batch * steps + step, len(batches) * steps
+            # As the last step went: the first may have read its weights from the disk, and a step without the
+            # control branch is shorter.
+            left = seconds * (total - done) + self._decode_seconds * job.width * job.height * job.num_images
+            on_step(Step(done, total, lambda: preview(guess()), left))
+            step_began = time.perf_counter()
 
         path = job.controlnet if control_latents is not None else None
         with model.denoiser(path) as (transformer, controlnet):
@@ -285,6 +319,21 @@ class Engine:
                     )
                 )
             return torch.cat(made)
+
+    @contextmanager
+    def _saying(self, keep_going: KeepGoing) -> Iterator[None]:
+        """Within the block a processor calls it before every layer: there a step may take minutes.
+
+        A GPU's steps are short, and compiled code would have to be compiled for it.
+        """
+        if self.device != "cpu" or self._model.is_compiled:
+            yield
+            return
+        hook = register_module_forward_pre_hook(lambda module, inputs: keep_going())
+        try:
+            yield
+        finally:
+            hook.remove()
 
     @contextmanager
     def _timed(self, stage: str, timings: dict[str, float]) -> Iterator[None]:

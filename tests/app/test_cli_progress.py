@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from app.cli.progress import RequestProgress, describe
+from app.cli.progress import RequestProgress
+from app.status_words import describe
 
 
 def test_bar_shows_place_in_line_step_and_seconds(
@@ -16,9 +17,11 @@ def test_bar_shows_place_in_line_step_and_seconds(
     with RequestProgress() as progress:
         progress.show({"status": "in_queue", "queue_position": 3, "progress": 0.0})
         progress.bars.refresh()
-        progress.show({"status": "in_progress", "progress": 0.25, "step": 2, "total_steps": 8})
+        running = {"status": "in_progress", "progress": 0.25, "step": 2, "total_steps": 8}
+        progress.show(running | {"eta_seconds": 381.5})
         progress.bars.refresh()
     assert "in queue, 3 ahead" in shown.getvalue()
+    assert "in progress, about 7 min left" in shown.getvalue()
     assert "step 2/8" in shown.getvalue()
     assert "0:00:0" in shown.getvalue()
 
@@ -26,3 +29,5 @@ def test_bar_shows_place_in_line_step_and_seconds(
 def test_description_reads_like_a_sentence() -> None:
     assert describe({"status": "in_progress"}) == "in progress"
     assert describe({"status": "in_queue", "queue_position": 0}) == "in queue, 0 ahead"
+    assert describe({"status": "in_progress", "eta_seconds": 11.2}) == "in progress, about 12 s left"
+    assert describe({"status": "in_progress", "eta_seconds": 4741.0}) == "in progress, about 1 h 20 min left"

@@ -68,7 +68,7 @@ class Moves:
 
     def step(self, number: str) -> None:
         preview = encode_preview(np.zeros((8, 8, 3), np.uint8))
-        self._hands.work_queue.beat(self._id, self._token, int(number), 8, preview)
+        self._hands.work_queue.beat(self._id, self._token, int(number), 8, preview, 0.2 * (8 - int(number)))
 
     def finish(self, several: str = "") -> None:
         self.step("8")

@@ -66,10 +66,12 @@ async def test_request_is_told_from_the_line_to_its_result(
             None,
             False,
         )
-        hands.work_queue.beat(running.id, token, 2, 8)
+        hands.work_queue.beat(running.id, token, 2, 8, seconds_left=600)
         _, status = await anext(stream)
         assert (status["step"], status["total_steps"], status["progress"]) == (2, 8, 0.25)
-        assert status["seconds_left"] >= 0
+        assert 500 < status["eta_seconds"] <= 600
+        later = (await calls.get(f"/v1/requests/{request_id}/status")).json()
+        assert 500 < later["eta_seconds"] <= status["eta_seconds"]
 
         hands.end(running.id, token, OUTPUT)
         rest = [event async for event in stream]

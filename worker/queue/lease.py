@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from contextvars import copy_context
 from types import TracebackType
 from typing import Literal
@@ -30,6 +31,7 @@ class Lease:
         self._token = token
         self._interval = lease_seconds / BEATS_PER_LEASE
         self._step = Step(0, 0)
+        self._stepped_at = 0.0
         self._watched = False
         self._preview: Pixels | None = None
         self._ended = False
@@ -48,7 +50,7 @@ class Lease:
 
     def on_step(self, step: Step) -> None:
         """Tells the progress, without waiting for Redis. Raises as `check` does."""
-        self._step = step
+        self._step, self._stepped_at = step, time.monotonic()
         if self._watched and step.preview:
             # Here, where the device is free; the rest is for the other thread.
             self._preview = step.preview()
@@ -70,7 +72,8 @@ class Lease:
             try:
                 preview, self._preview = self._preview, None
                 picture = b"" if preview is None else encode_preview(preview)
-                standing = self._work_queue.beat(self._request_id, self._token, *self._step[:2], picture)
+                told = *self._step[:2], picture, self._seconds_left()
+                standing = self._work_queue.beat(self._request_id, self._token, *told)
             except RedisError as error:
                 log.warning("no beat: %s", error)
                 continue
@@ -78,6 +81,11 @@ class Lease:
                 self.lost = standing
                 return
             self._look()
+
+    def _seconds_left(self) -> float | None:
+        """Of the last step's estimate, what is left of it now: the beat may have been kept waiting."""
+        seconds = self._step.seconds_left
+        return None if seconds is None else max(0.0, seconds - (time.monotonic() - self._stepped_at))
 
     def _look(self) -> None:
         """Whether a preview of the next step is wanted."""

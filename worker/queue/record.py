@@ -53,6 +53,8 @@ class Record:
     """Unix seconds by Redis's clock, as the next two."""
     started_at: float | None
     finished_at: float | None
+    due_at: float | None = None
+    """When the picture is likely to be there; None before its first step, and in no record that is older."""
     position: int | None = None
     """Requests ahead of it; None unless it is `in_queue`."""
     prepared: dict[str, Any] = field(default_factory=dict)
@@ -132,6 +134,7 @@ def parse(fields: Mapping[str, str], retention_days: float, position: int | None
         created_at=int(fields["created_at"]) / 1000,
         started_at=seconds("started_at"),
         finished_at=finished_at,
+        due_at=seconds("due_at"),
         position=position if fields["state"] == "in_queue" else None,
         prepared=data("prepared") or {},
         generated=data("generated") or {},

@@ -136,10 +136,20 @@ def next(
     return Call("next", locals(), lambda said: pairs(said) if said else None)
 
 
-def beat(*, id: str, token: str, lease_ms: int, step: int, total_steps: int, preview: str) -> Call[Standing]:
+def beat(
+    *,
+    id: str,
+    token: str,
+    lease_ms: int,
+    step: int,
+    total_steps: int,
+    left_ms: int | None = None,
+    preview: str,
+) -> Call[Standing]:
     """Extends the lease of a token that holds the request, and writes its progress.
 
-    `step` is 0 while none is done; `preview` is a JPEG of that step in base64 ("": none).
+    `step` is 0 while none is done; `left_ms` is the time from now until the picture is there (None: unknown),
+    `preview` a JPEG of that step in base64 ("": none).
     """
     return Call("beat", locals())
 

@@ -56,11 +56,18 @@ class WorkQueue:
         return self._parse(fields) if fields else None
 
     def beat(
-        self, request_id: str, token: str, step: int = 0, total_steps: int = 0, preview: bytes = b""
+        self,
+        request_id: str,
+        token: str,
+        step: int = 0,
+        total_steps: int = 0,
+        preview: bytes = b"",
+        seconds_left: float | None = None,
     ) -> Standing:
         """Extends the lease and writes the progress, if the token still holds the request.
 
-        `preview` is a JPEG of what the picture looks like after that step.
+        `preview` is a JPEG of what the picture looks like after that step, `seconds_left` the time from now
+        until it is done.
         """
         call = scripts.beat(
             id=request_id,
@@ -68,6 +75,7 @@ class WorkQueue:
             lease_ms=self._lease_ms,
             step=step,
             total_steps=total_steps,
+            left_ms=None if seconds_left is None else int(seconds_left * 1000),
             preview=base64.b64encode(preview).decode(),
         )
         return self._scripts.run(call)

@@ -163,7 +163,7 @@ class Consumer:
         """What the device makes of the task, or why it made nothing."""
         assert self._engine is not None  # noqa: S101 - only the gpu queue comes here
         engine, silence = self._engine, self._tools.settings.stall_seconds
-        reason = f"Request {held.record.id} has made no step for {silence:g} s."
+        reason = f"Nothing was heard of request {held.record.id} for {silence:g} s."
 
         def generate() -> Any:
             if weights := held.task.weights:
@@ -174,7 +174,11 @@ class Consumer:
                     watchdog.heard()
                     held.lease.on_step(step)
 
-                return held.task.generate(engine, held.lease.check, on_step)
+                def keep_going() -> None:
+                    watchdog.heard()
+                    held.lease.check()
+
+                return held.task.generate(engine, keep_going, on_step)
 
         try:
             return self._attempt(held, generate)

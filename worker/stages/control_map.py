@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 
 from models.canny import canny, fit
-from models.job import OnStep, Pixels, Preprocess
+from models.job import KeepGoing, OnStep, Pixels, Preprocess
 from models.schema.inputs import PreprocessInput
 from worker.config import WorkerSettings
 from worker.inputs.decode import read_image
 from worker.inputs.input_image import read_source
 from worker.stages.output import keep_control
 from worker.stages.size import drawn_size
-from worker.stages.task import Advance, Engine, Finish, KeepGoing, Task
+from worker.stages.task import Advance, Engine, Finish, Task
 from worker.storage.pictures import new_file_id
 
 GLANCE = 64
@@ -37,7 +37,7 @@ class ControlMapTask(Task[Pixels]):
 
     def generate(self, engine: Engine, keep_going: KeepGoing, on_step: OnStep) -> Pixels:
         source = self._tools.workspace.load(self.record.id, self.record.prepared["control"])
-        return engine.control_map(self.record.input["preprocess"], source)
+        return engine.control_map(self.record.input["preprocess"], source, keep_going)
 
     def keep(self, made: Pixels) -> Advance:
         name = self._tools.workspace.save(self.record.id, self._token, made)

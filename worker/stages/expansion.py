@@ -1,9 +1,9 @@
 """Magic Prompt alone: a prompt rewritten, by a language model's server or by the text encoder."""
 
-from models.job import OnStep
+from models.job import KeepGoing, OnStep
 from models.prompt.expansion import Expansion
 from models.prompt.server import expand_by_server
-from worker.stages.task import Advance, Engine, Finish, KeepGoing, Outcome, Task
+from worker.stages.task import Advance, Engine, Finish, Outcome, Task
 
 
 class ExpansionTask(Task[Expansion]):
@@ -15,7 +15,7 @@ class ExpansionTask(Task[Expansion]):
         return self.keep(expand_by_server(self._tools.settings, **self.record.input))
 
     def generate(self, engine: Engine, keep_going: KeepGoing, on_step: OnStep) -> Expansion:
-        return engine.expand(**self.record.input)
+        return engine.expand(**self.record.input, keep_going=keep_going)
 
     def keep(self, made: Expansion) -> Finish:
         return Finish({"expanded_prompt": made.prompt, "warning": made.warning})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.errors import ControlNetError
-from models.job import Facts, Generated, Job, OnStep, Pixels, has_controlled_step
+from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, go_on, has_controlled_step
 from models.prompt.server import expand_by_server
 from models.schema.inputs import AnyInput
 from models.weights.resolve import resolve_controlnet
@@ -19,7 +19,7 @@ from worker.queue.affinity import Weights, needed_by
 from worker.stages.control_map import control_source, map_warnings
 from worker.stages.output import image_stems, keep_control, keep_image
 from worker.stages.size import drawn_size, size_warning
-from worker.stages.task import Advance, Engine, Finish, KeepGoing, Task
+from worker.stages.task import Advance, Engine, Finish, Task
 from worker.storage.pictures import Storage, new_file_id
 
 DRAWN_SEEDS = 2**32
@@ -55,7 +55,7 @@ class PictureTask(Task[Generated]):
         prepared = self.record.prepared
         job = self._tools.adapters.receive(self._job, prepared.get("sent", {}), keep_going)
         control = self._load(name) if (name := prepared["control"]) else None
-        return engine.generate(job, control, on_step)
+        return engine.generate(job, control, on_step, keep_going=keep_going)
 
     def keep(self, made: Generated) -> Advance:
         stems = image_stems(len(made.images))
@@ -86,15 +86,11 @@ class PictureTask(Task[Generated]):
         return self._tools.workspace.load(self.record.id, name)
 
 
-def _go_on() -> None:
-    """The default `keep_going`: nothing stops a stage."""
-
-
 def prepare(
     request: AnyInput,
     settings: WorkerSettings,
     storage: Storage,
-    keep_going: KeepGoing = _go_on,
+    keep_going: KeepGoing = go_on,
     quota: DiskQuota | None = None,
 ) -> tuple[Job, Pixels | None]:
     """Everything named is fetched and checked: the job, and the control pixels at the output's size.

@@ -6,11 +6,11 @@ worker may have died over it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from models.job import Generated, Job, OnStep, Pixels, Preprocess
+from models.job import Generated, Job, KeepGoing, OnStep, Pixels, Preprocess
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
 from worker.inputs.disk_quota import DiskQuota, InLine
@@ -21,9 +21,6 @@ from worker.queue.record import Record
 from worker.storage.objects import Objects
 from worker.storage.pictures import Storage
 from worker.storage.workspace import Workspace
-
-KeepGoing = Callable[[], None]
-"""Called now and then while something takes long; what it raises stops the stage."""
 
 
 class Engine(Protocol):
@@ -36,11 +33,13 @@ class Engine(Protocol):
     def counts(self) -> Mapping[str, int]:
         """What happened since it was loaded, by names that `worker.counters` explains."""
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated: ...
+    def generate(
+        self, job: Job, control: Pixels | None, on_step: OnStep, *, keep_going: KeepGoing
+    ) -> Generated: ...
 
-    def expand(self, prompt: str, seed: int) -> Expansion: ...
+    def expand(self, prompt: str, seed: int, keep_going: KeepGoing) -> Expansion: ...
 
-    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels: ...
+    def control_map(self, preprocess: Preprocess, source: Pixels, keep_going: KeepGoing) -> Pixels: ...
 
 
 @dataclass(frozen=True)

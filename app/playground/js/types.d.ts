@@ -77,7 +77,7 @@ export interface Status {
   queue_position?: number;
   step?: number;
   total_steps?: number;
-  seconds_left?: number;
+  eta_seconds?: number;
   preview?: string;
 }
 

@@ -112,6 +112,10 @@ class LoadedModel:
         """Pixels along each side that one latent stands for."""
         return int(2 ** (len(self._vae.config.block_out_channels) - 1))
 
+    @property
+    def is_compiled(self) -> bool:
+        return self._compile_mode != "off"
+
     @contextmanager
     def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
         try:

@@ -208,6 +208,26 @@ def test_steps_are_reported_and_a_cancelled_one_is_the_last(
     with pytest.raises(Cancelled):
         engine.generate(job, control, stop_after_two)
     assert [step[:2] for step in steps] == [(1, 4), (2, 4)]
+    assert all(step.seconds_left for step in steps)
+    assert np.array_equal(generate(engine, job, control).images[0], before.images[0])
+
+
+def test_what_stops_a_picture_between_two_steps_leaves_the_engine_ready(
+    engine: Engine, job: Job, control: Pixels
+) -> None:
+    steps: list[int] = []
+    after = 0
+
+    def stop_after_the_first() -> None:
+        nonlocal after
+        after += bool(steps)
+        if after == 20:
+            raise Cancelled("stopped")
+
+    before = generate(engine, job, control)
+    with pytest.raises(Cancelled):
+        engine.generate(job, control, lambda step: steps.append(step.step), stop_after_the_first)
+    assert steps == [1]
     assert np.array_equal(generate(engine, job, control).images[0], before.images[0])
 
 

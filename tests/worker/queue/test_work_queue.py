@@ -10,6 +10,7 @@ import redis
 
 from worker.config import WorkerSettings
 from worker.errors import LeaseLost
+from worker.queue import keys
 from worker.queue.doorbell import Doorbells
 from worker.queue.record import Record
 from worker.queue.registry import Registry, WorkerInfo
@@ -200,10 +201,12 @@ async def test_released_request_is_first_again_with_the_same_attempt(sides: Side
     for request_id in "ab":
         await to_gpu(sides, request_id)
     take(work_queue, "gpu", "t1")
-    work_queue.beat("a", "t1", 2, 8)
+    work_queue.beat("a", "t1", 2, 8, seconds_left=60)
+    assert (await read(requests, "a")).due_at is not None
     work_queue.release("a", "t1")
     record = await read(requests, "a")
-    assert (record.state, record.position, record.step, record.started_at) == ("in_queue", 0, 0, None)
+    assert (record.state, record.position, record.step) == ("in_queue", 0, 0)
+    assert (record.started_at, record.due_at) == (None, None)
     again = take(work_queue, "gpu", "t2")
     assert (again.id, again.attempt) == ("a", 1)
 
@@ -225,6 +228,18 @@ async def test_preview_goes_when_the_work_it_shows_is_over(sides: Sides, end: st
         case "release":
             work_queue.release("a", "t1")
     assert await requests.preview("a") is None
+
+
+async def test_preview_stays_while_the_next_step_takes_longer_than_a_lease(
+    sides: Sides, client: redis.Redis
+) -> None:
+    _, work_queue = sides
+    await to_gpu(sides, "a")
+    take(work_queue, "gpu", "t1")
+    work_queue.beat("a", "t1", 1, 8, b"jpeg")
+    client.pexpire(f"{keys.PREVIEW}a", 1000)
+    work_queue.beat("a", "t1", 1, 8)
+    assert client.pttl(f"{keys.PREVIEW}a") > 1000
 
 
 @pytest.mark.parametrize("stage", ["waiting", "preparing", "prepared"])

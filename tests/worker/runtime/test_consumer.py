@@ -12,7 +12,7 @@ import redis
 from PIL import Image
 
 from models.errors import OutOfMemory
-from models.job import Generated, Job, OnStep, Pixels
+from models.job import Generated, Job, KeepGoing, OnStep, Pixels
 from models.weights import demo
 from tests.support.prompt_server import PromptServer, completion
 from tests.worker.runtime.crew import IMAGE
@@ -57,9 +57,9 @@ class CountingEngine(GreyEngine):
     def __init__(self, begun: Semaphore) -> None:
         self._begun = begun
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing) -> Generated:
         self._begun.release()
-        return super().generate(job, control, on_step)
+        return super().generate(job, control, on_step, keep_going)
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,11 @@ def test_image_of_the_request_reaches_the_device_and_its_map_the_record(
     live: Callable[..., Record], settings: WorkerSettings
 ) -> None:
     class SeeingEngine(GreyEngine):
-        def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
+        def generate(
+            self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing
+        ) -> Generated:
             assert control is not None
-            return replace(super().generate(job, control, on_step), control_image=255 - control)
+            return replace(super().generate(job, control, on_step, keep_going), control_image=255 - control)
 
     record = live("io", "gpu", "io", objects=FolderObjects(settings.data_dir), engine=SeeingEngine())
     assert record.output is not None
@@ -180,7 +182,9 @@ def test_what_the_device_raises_is_the_outcome_of_its_request(
     live: Callable[..., Record], settings: WorkerSettings, error: Exception, code: str
 ) -> None:
     class FailingEngine(GreyEngine):
-        def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
+        def generate(
+            self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing
+        ) -> Generated:
             raise error
 
     record = live("io", "gpu", objects=FolderObjects(settings.data_dir), engine=FailingEngine())

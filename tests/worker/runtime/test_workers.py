@@ -194,14 +194,14 @@ async def test_request_that_kills_its_workers_is_given_up(crew: Crew) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "status", "reason"), [("break", 70, "CUDA error"), ("hang", 71, "no step for 0.5 s")]
+    ("prompt", "status", "reason"), [("break", 70, "CUDA error"), ("hang", 71, "Nothing was heard")]
 )
 async def test_worker_that_only_a_new_process_can_replace_ends_and_its_request_is_tried_again(
     crew: Crew, prompt: str, status: int, reason: str
 ) -> None:
     crew.start("io", ZTURBO_MAX_ATTEMPTS="2")
     await crew.submit("a", prompt)
-    await crew.submit("b", seed=2)
+    await crew.submit("b", "linger", seed=2)
     assert await ended(crew.start("gpu", ZTURBO_STALL_SECONDS="0.5")) == status
     waiting = await crew.until("a", "in_queue")
     assert waiting.state == "in_queue"
@@ -209,8 +209,8 @@ async def test_worker_that_only_a_new_process_can_replace_ends_and_its_request_i
     record = await crew.until("a")
     assert record.error is not None
     assert record.error["type"] == "worker_crashed"
-    crew.start("gpu")
-    assert (await crew.until("b")).state == "succeeded", "the others are unharmed"
+    crew.start("gpu", ZTURBO_STALL_SECONDS="0.5")
+    assert (await crew.until("b")).state == "succeeded", "a slow one is not cut off, nor is it harmed"
     assert crew.engine_log().count("begin 7") == 2
     assert reason in crew.log()
 

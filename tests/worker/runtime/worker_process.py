@@ -14,7 +14,7 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput, DeviceBroken, WeightsMissing
-from models.job import Facts, Generated, Job, OnStep, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Step
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
 from worker.queue.keys import Queue
@@ -32,13 +32,13 @@ class SleepingEngine:
         self._log = settings.data_dir / "engine.log"
         self._step_seconds = float(os.environ.get("TEST_STEP_SECONDS", "0.02"))
 
-    def expand(self, prompt: str, seed: int) -> Expansion:
+    def expand(self, prompt: str, seed: int, keep_going: KeepGoing) -> Expansion:
         return Expansion(prompt=f"{prompt}, asleep")
 
-    def control_map(self, preprocess: Preprocess, source: Pixels) -> Pixels:
+    def control_map(self, preprocess: Preprocess, source: Pixels, keep_going: KeepGoing) -> Pixels:
         return source
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep) -> Generated:
+    def generate(self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing) -> Generated:
         assert (control is None) == ("no image" in job.prompt)
         self._note(f"begin {job.seed}")
         if "explode" in job.prompt:
@@ -51,6 +51,11 @@ class SleepingEngine:
             )
         if "hang" in job.prompt:
             time.sleep(60)
+        if "linger" in job.prompt:
+            # As one step of a slow processor.
+            for _ in range(8):
+                time.sleep(0.1)
+                keep_going()
         if "die" in job.prompt:
             os._exit(1)
         for step in range(1, job.num_inference_steps + 1):

@@ -133,7 +133,7 @@ local function hand_back(id, at)
     drop_lease(id, at)
     if request[1] == 'generate' then
         redis.call('HSET', REQUEST .. id, 'state', 'in_queue', 'step', 0)
-        redis.call('HDEL', REQUEST .. id, 'started_at')
+        redis.call('HDEL', REQUEST .. id, 'started_at', 'due_at')
         join_line(id, request[2], place)
         redis.call('DEL', PREVIEW .. id)
         redis.call('PUBLISH', CHANGED, id)

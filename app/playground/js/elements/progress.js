@@ -5,13 +5,25 @@ import { guidedSteps } from "../steps.js";
 
 /** @import {Status, Values} from "../types" */
 
+const SECOND_MS = 1000;
+/** Estimates from here on are told in minutes. */
+const SHOWN_IN_SECONDS = 100;
+
 export class Progress extends HTMLElement {
   bar = h("div", { class: "steps", role: "progressbar", "aria-label": "Steps done", "aria-valuemin": 0 });
   words = h("span", { class: "words" });
   left = h("span", { class: "figure" });
+  /** When the picture is likely to be there; 0 while that is not known. A step may take minutes, and the server
+   * tells of each: the seconds between are counted here. */
+  due = 0;
+  timer = 0;
 
   connectedCallback() {
     this.replaceChildren(this.bar, h("div", { class: "progress-line" }, this.words, this.left));
+  }
+
+  disconnectedCallback() {
+    clearInterval(this.timer);
   }
 
   /** @param {Values | null} input the request's body, null when it is not known */
@@ -19,7 +31,8 @@ export class Progress extends HTMLElement {
     const { num_inference_steps: steps = 8, control_start: start = 0, control_end: end = 1 } = input ?? {};
     this.draw(input?.image_url ? guidedSteps(steps, start, end) : Array(steps).fill(false));
     this.removeAttribute("data-moving");
-    this.tell("Sending…", "", 0);
+    this.due = 0;
+    this.tell("Sending…", 0);
   }
 
   /** @param {boolean[]} guided */
@@ -32,24 +45,31 @@ export class Progress extends HTMLElement {
    * Shows a status; its words.
    * @param {Status} status
    */
-  update({ status, queue_position: ahead, step: done = 0, total_steps: total, seconds_left: seconds = 0 }) {
+  update({ status, queue_position: ahead, step: done = 0, total_steps: total, eta_seconds: seconds = 0 }) {
     if (total && this.bar.children.length !== total) this.draw(Array(total).fill(false));
-    const left = seconds > 0 ? `about ${Math.ceil(seconds)} s left` : "";
+    this.due = seconds && Date.now() + seconds * SECOND_MS;
     this.toggleAttribute("data-moving", status === "in_progress");
-    if (status === "in_queue") return this.tell(queueWords(ahead), left, 0);
-    if (done === 0) return this.tell("Reading the prompt", left, 0);
-    if (done === total) return this.tell("Saving the picture", "", done);
-    return this.tell(`Step ${done + 1} of ${total}`, left, done);
+    if (status === "in_queue") return this.tell(queueWords(ahead), 0);
+    if (done === 0) return this.tell("Reading the prompt", 0);
+    if (done === total) return this.tell("Saving the picture", done);
+    return this.tell(`Step ${done + 1} of ${total}`, done);
+  }
+
+  countDown() {
+    const seconds = (this.due - Date.now()) / SECOND_MS;
+    this.left.textContent = seconds > 0 ? `about ${duration(seconds)} left` : "";
+    if (seconds <= 0) clearInterval(this.timer);
   }
 
   /**
    * @param {string} words
-   * @param {string} left
    * @param {number} done
    */
-  tell(words, left, done) {
+  tell(words, done) {
     this.words.textContent = words;
-    this.left.textContent = left;
+    clearInterval(this.timer);
+    this.timer = setInterval(() => this.countDown(), SECOND_MS);
+    this.countDown();
     for (const [index, cell] of [...this.bar.children].entries()) {
       cell.classList.toggle("done", index < done);
       cell.classList.toggle("now", index === done);
@@ -58,6 +78,13 @@ export class Progress extends HTMLElement {
     this.bar.setAttribute("aria-valuetext", words);
     return words;
   }
+}
+
+/** @param {number} seconds */
+function duration(seconds) {
+  if (seconds < SHOWN_IN_SECONDS) return `${Math.ceil(seconds)} s`;
+  const minutes = Math.ceil(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** @param {number | undefined} ahead */
