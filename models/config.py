@@ -50,9 +50,9 @@ class ModelSettings(BaseSettings):
         "auto",
         description=(
             "Precision of the weights. `int8`: matrices in 8 bits, multiplied in 8 bits, and the rest in 16: "
-            "half the memory of bfloat16, and about 0.6 of its time on a CPU. auto: bfloat16 on a GPU; on a "
-            "CPU float32 for small models, for large ones what it multiplies faster of float32 and bfloat16, "
-            "or int8 where there is no room for the pages of their files."
+            "half the memory of bfloat16, and about 0.6 of its time on a CPU. auto: bfloat16 on a GPU, or "
+            "float16 where it has none; on a CPU float32 for small models, for large ones what it multiplies "
+            "faster of float32 and bfloat16, or int8 where the files have no more or their pages no room."
         ),
     )
     placement: Literal["auto", "resident", "text-encoder-offload", "model-offload", "block-offload"] = Field(
@@ -73,6 +73,14 @@ class ModelSettings(BaseSettings):
         "square_hd",
         description=(
             "Sizes to compile for, comma separated: presets, or such as `1024x768`. Others run uncompiled."
+        ),
+    )
+    max_cache_bytes: int = Field(
+        50_000_000_000,
+        gt=0,
+        description=(
+            "Disk for LoRAs fetched for callers, from URLs and the hub, and for copies of the weights in "
+            "fewer bits; the longest unused go first."
         ),
     )
     reuse_bytes: int = Field(

@@ -32,8 +32,8 @@ HEAVY = {
     "torchvision",
     "transformers",
 }
-STARTERS = {"app.cli.generate", "worker.runtime.process"}
-"""Those who load an engine in a process of their own, and import it just then."""
+STARTERS = {"app.cli.doctor", "app.cli.generate", "worker.runtime.process"}
+"""Those who load an engine in a process of their own, or tell of one, and import it just then."""
 LATE_IN_MODELS = {"controlnet_aux", "gguf"}
 """Packages of extras, or that warn and draw in much of the rest: imported when a setting asks for them."""
 

@@ -56,11 +56,6 @@ class WorkerSettings(ModelSettings):
     )
     max_image_bytes: int = Field(50_000_000, gt=0, description="Largest image that is fetched, in bytes.")
     max_lora_bytes: int = Field(4_000_000_000, gt=0, description="Largest LoRA that is fetched, in bytes.")
-    max_cache_bytes: int = Field(
-        50_000_000_000,
-        gt=0,
-        description="Disk for LoRAs fetched for callers, from URLs and the hub; the longest unused go first.",
-    )
     max_image_cache_bytes: int = Field(
         1_000_000_000,
         ge=0,

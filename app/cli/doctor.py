@@ -201,12 +201,31 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
             "The model is the small demo model, which knows a few simple things only.",
             f"{zturbo()} pull",
         )
+        if settings.model == "auto":
+            yield from _forecast(settings, is_here=False)
     else:
         try:
             yield Finding("ok", f"The model is {chosen}, in {resolve_model(settings)}.")
+            yield from _forecast(settings, is_here=True)
         except ModelError as error:
             yield Finding("missing", str(error), f"{zturbo()} pull")
     yield _room("hub cache", constants.HF_HUB_CACHE, 0 if chosen == DEMO else WEIGHTS_GB)
+
+
+def _forecast(settings: "Settings", is_here: bool) -> Iterator[Finding]:
+    """What this machine would do with the chosen model, or the published one. Raises WeightsMissing."""
+    if any(find_spec(name) is None for name in GPU_PACKAGES):
+        return
+    from models.errors import OutOfMemory
+    from models.inference.forecast import PUBLISHED, chosen_footprint, forecast, is_large
+
+    weight = chosen_footprint(settings) if is_here else PUBLISHED
+    if is_large(weight):
+        try:
+            told = f"{'It' if is_here else 'The real model'} would run here {forecast(settings, weight)}."
+            yield Finding("ok", told)
+        except OutOfMemory as error:
+            yield Finding("missing" if is_here else "note", str(error))
 
 
 def _folders(settings: "Settings") -> Iterator[Finding]:

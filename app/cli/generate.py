@@ -183,6 +183,7 @@ def _make(
     Raises WorkerError and ModelError.
     """
     progress.show({"status": "preparing"})
+    from models.duration import duration
     from worker.stages.picture import prepare
     from worker.storage.backend import open_objects
     from worker.storage.pictures import Storage
@@ -193,7 +194,15 @@ def _make(
         with _libraries_quiet():
             from models.inference.engine import Engine
 
-        engine = Engine.load(settings)
+        def on_copy(done: int, total: int) -> None:
+            words = "writing smaller weights for the next start"
+            progress.show({"status": words, "progress": done / total})
+
+        engine = Engine.load(settings, on_copy)
+        if engine.forecast:
+            seconds = engine.forecast.seconds(job.width, job.height, job.num_inference_steps) * job.num_images
+            tell(f"{engine.name} runs {engine.forecast}.", err=True)
+            tell(f"This request takes about {duration(seconds)}.", err=True)
     loaded = engine
 
     def on_step(done: "Step") -> None:

@@ -97,6 +97,8 @@ def choose_model(settings: "Settings") -> str:
         bring_missing(settings)
         folder = resolve_model(settings)
     say(settings, f"model: {chosen} ({'as asked' if asked else 'its weights are here'}), {folder}")
+    if not gpu_present():
+        say(settings, "There is no GPU, so a picture takes minutes; the gpu part says below how many.")
     return chosen
 
 

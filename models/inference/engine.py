@@ -5,6 +5,7 @@ protocol `worker.stages.task.Engine`.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from models.inference.denoise.preview import preview
 from models.inference.denoise.transformer import Control, condition, control_tokens
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.out_of_memory import device_errors, fit, fit_batch
+from models.inference.forecast import Forecast, chosen_footprint, forecast_of, is_large
+from models.inference.loading.copies import OnBytes
 from models.inference.lora.stack import LoraStack
 from models.inference.lru import LruCache
 from models.inference.text_encoder import encode_prompt, expand_prompt
@@ -56,6 +59,8 @@ from models.weights.resolve import REAL, model_choice, resolve_controlnet, resol
 
 WARM_UP_SIDE = 1024
 """Pixels."""
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,13 +86,16 @@ class Engine:
         self._cache = LruCache(settings.reuse_bytes)
         self._loras = LoraStack(model.transformer, model.originals)
         self._detectors = Detectors(settings, self.device)
+        self.forecast: Forecast | None = None
+        """What to expect of it; None for a small model."""
         self._decode_seconds = 0.0
         """What the last picture took for each of its pixels."""
 
     @classmethod
-    def load(cls, settings: ModelSettings) -> Self:
+    def load(cls, settings: ModelSettings, on_copy: OnBytes | None = None) -> Self:
         """Load the model that the settings choose.
 
+        `on_copy` is told how far a copy of the weights is that is written for the next start.
         Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
         """
         choice = model_choice(settings)
@@ -96,9 +104,12 @@ class Engine:
         if Path(choice).is_dir():
             name = Path(choice).resolve().name
         with device_errors():
-            model = LoadedModel.load(folder, _default_controlnet(settings), settings)
+            model = LoadedModel.load(folder, _default_controlnet(settings), settings, on_copy)
             model.warm_up(settings.compiled_sizes)
         engine = cls(name, model, settings)
+        if is_large(weight := chosen_footprint(settings)):
+            engine.forecast = forecast_of(model.placement, weight)
+            log.info("%s runs %s.", name, engine.forecast)
         if engine.device.startswith("cuda"):
             # Else the first request would wait for the libraries' modules, plans and memory: seconds.
             engine.warm_up()

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from models.errors import CheckpointError
 
 LENGTH_BYTES = 8
+ALIGNMENT = 64
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
 MAX_RANK = 8
@@ -93,15 +94,18 @@ def read_header(path: Path) -> Header:
     return Header(_tensors(path, header, LENGTH_BYTES + length, size), metadata)
 
 
-def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+def header_bytes(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> bytes:
     """What a file begins with that holds tensors of these data types and shapes, one after the other."""
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
     for name, (dtype, shape) in tensors.items():
         begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
-    # The tensors begin at a multiple of 8 bytes.
-    text += b" " * (-len(text) % 8)
+    # The tensors begin where a line of the processor's cache does.
+    text += b" " * (-(LENGTH_BYTES + len(text)) % ALIGNMENT)
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 

@@ -109,3 +109,19 @@ def test_driver_that_is_too_old_is_missing(runner: CliRunner, monkeypatch: pytes
     assert done.exit_code == 78
     assert "driver here is 575.57.08" in done.output
     assert "needs 580 or newer" in done.output
+
+
+def test_machine_without_weights_is_told_what_the_real_model_would_take(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("ZTURBO_MODEL", "auto")
+    monkeypatch.setenv("ZTURBO_DEVICE", "cpu")
+    monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: 24 * 2**30)
+    output = runner.invoke(cli, ["doctor"]).output
+    assert "The real model would run here in " in output
+    assert "an estimate" in output
+    monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: 2**30)
+    output = runner.invoke(cli, ["doctor"]).output
+    assert "use ZTURBO_MODEL=demo, which needs next to none" in output

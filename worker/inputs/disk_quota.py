@@ -24,6 +24,8 @@ from worker.errors import StorageError
 
 UNFINISHED_SECONDS = 3600.0
 """What nobody has gone on writing for so long was left by a process that died."""
+TOGETHER_SECONDS = 60.0
+"""Copies that a worker uses are touched all at once."""
 LOCK_SECONDS = 86_400.0
 """A lock is kept as long as the file that was fetched under it is fresh."""
 
@@ -143,9 +145,17 @@ class DiskQuota:
         yield from self._hub_files("hub/*.begun")
 
     def _old_copies(self) -> list[_Kept]:
-        """Copies of weights in 16 bits (`models.inference.loading.half_copy`), but the one used last."""
-        copies = self._files("*.safetensors")
-        return sorted(copies, key=lambda each: each.used_at, reverse=True)[1:]
+        """Copies of weights in fewer bits (`models.inference.loading.copies`), but those that were used last.
+
+        Their time of change says whether they are sound, so that of access says when they were used.
+        """
+        copies = []
+        for path in self._cache.glob("*.safetensors"):
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                copies.append(_Kept(stat.st_atime, stat.st_size, frozenset({path.stem}), _deleting(path)))
+        last = max((each.used_at for each in copies), default=0.0)
+        return [each for each in copies if each.used_at < last - TOGETHER_SECONDS]
 
     def _files(self, pattern: str) -> Iterator[_Kept]:
         """The time of a file is that of its last use."""

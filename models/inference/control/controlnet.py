@@ -14,7 +14,10 @@ from diffusers import ZImageControlNetModel
 
 from models.errors import CheckpointError, ControlNetError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
-from models.inference.loading.tensors import Weights, fill
+from models.inference.denoise.float16 import shrink
+from models.inference.loading.copies import Copies, eight_bit_copy
+from models.inference.loading.eight_bits import rounded
+from models.inference.loading.tensors import Copy, Weights, fill
 from models.weights.header import INPAINT_CHANNELS
 
 PUBLISHED_LAYERS = 30
@@ -52,20 +55,23 @@ def load_controlnet(
     device: torch.device | str,
     layout: Layout | None = None,
     *,
+    copies: Copies | None = None,
     eight_bits: bool = False,
     mapped: bool = False,
 ) -> tuple[ZImageControlNetModel, Layout]:
     """The control branch in `path` for a transformer of this configuration; `layout` overrides the detection.
 
-    With `mapped` its weights are views of the file.
+    With `mapped` its weights are views of the file. With `eight_bits` its matrices are rounded, and a copy is
+    kept in `copies`.
 
     Raises `ControlNetError` when the file is of no known layout or was made for another transformer.
     """
     try:
         weights = Weights([path], mapped=mapped)
         layout = layout or detect(weights, transformer_config, path.name)
+        copy = eight_bit_copy([path], dtype, copies) if eight_bits and copies else None
         branch = fill_controlnet(
-            weights, layout, transformer_config, dtype, device, path.name, eight_bits=eight_bits
+            weights, layout, transformer_config, dtype, device, path.name, eight_bits=eight_bits, copy=copy
         )
         return branch, layout
     except CheckpointError as error:
@@ -81,6 +87,7 @@ def fill_controlnet(
     source: str,
     *,
     eight_bits: bool = False,
+    copy: Copy | None = None,
 ) -> ZImageControlNetModel:
     """Build the branch and give it its weights."""
     model = use_own_blocks(empty_controlnet(layout, transformer_config))
@@ -88,7 +95,8 @@ def fill_controlnet(
         round_blocks(model)
     # The 2.0 file carries refiner blocks that were never trained nor run.
     unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
-    return fill(model, weights, dtype, device, source=source, unused=unused)
+    fill(model, rounded(weights, model), dtype, device, source=source, unused=unused, copy=copy)
+    return shrink(model) if dtype == torch.float16 else model
 
 
 def empty_controlnet(layout: Layout, transformer_config: Any) -> ZImageControlNetModel:

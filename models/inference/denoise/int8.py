@@ -62,7 +62,7 @@ class Int8Linear(nn.Module):
 
     @classmethod
     def of(cls, layer: nn.Linear, *, wide: bool) -> Self:
-        """What a layer becomes; one on the meta device gets its numbers later, by `fill`."""
+        """What a layer becomes; one on the meta device gets its numbers later."""
         if layer.weight.is_meta:
             rows = layer.out_features
             numbers = torch.empty_like(layer.weight, dtype=torch.int8), torch.empty(rows, 1, device="meta")
@@ -73,11 +73,6 @@ class Int8Linear(nn.Module):
     @property
     def out_features(self) -> int:
         return self.weight.shape[0]
-
-    def fill(self, weight: Tensor, scale: Tensor) -> None:
-        """Give a layer on the meta device its numbers."""
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.scale = nn.Parameter(scale, requires_grad=False)
 
     def replace(self, weight: Tensor) -> None:
         """Round another weight, and keep the numbers there are for `restore`."""
@@ -123,7 +118,7 @@ class Int8Linear(nn.Module):
         return sums.addmm_(wide, weight.t())
 
     def multiply_rounded(self, tokens: Rounded) -> Tensor:
-        sums = _integer_product(tokens.values, self.weight).float().mul_(self.scale.t()).mul_(tokens.scale)
+        sums = integer_product(tokens.values, self.weight).float().mul_(self.scale.t()).mul_(tokens.scale)
         if self.down is None or self.up is None:
             return sums
         return sums.add_(_low_rank(tokens.exact, self.down, self.up))
@@ -186,7 +181,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         key_scale.mul_(query.shape[-1] ** -0.5)
         values = value[picture, head].contiguous()
         for rows in _chunks(queries):
-            scores = _integer_product(queries[rows], keys).float().mul_(key_scale.t()).mul_(query_scale[rows])
+            scores = integer_product(queries[rows], keys).float().mul_(key_scale.t()).mul_(query_scale[rows])
             output[picture, rows, head] = scores.softmax(-1).to(values.dtype) @ values
     return output.flatten(2)
 
@@ -217,7 +212,7 @@ def _has_fast_integers(device: torch.device) -> bool:
         return False
     numbers = torch.ones(CHUNK, 1024, dtype=torch.int8)
     floats = numbers.float()
-    return seconds(lambda: _integer_product(numbers, numbers)) < seconds(lambda: floats @ floats.t())
+    return seconds(lambda: integer_product(numbers, numbers)) < seconds(lambda: floats @ floats.t())
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -243,7 +238,8 @@ def _chunks(tokens: Tensor) -> Iterator[slice]:
         yield slice(first, first + size)
 
 
-def _integer_product(values: Tensor, weight: Tensor) -> Tensor:
+def integer_product(values: Tensor, weight: Tensor) -> Tensor:
+    """Of (tokens, in) and (out, in), int8: (tokens, out) in int32."""
     missing = LEAST_CUDA_ROWS - len(values)
     if values.is_cuda and missing > 0:
         return torch._int_mm(F.pad(values, (0, 0, 0, missing)), weight.t())[:-missing]

@@ -141,7 +141,7 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Pixels:
     if not picture.isfinite().all():
         raise BadOutput(
             "The model's output is not a picture: it has values that are no number. "
-            "A LoRA with too large a scale does this, and so does float16; bfloat16 does not."
+            "A LoRA with too large a scale does this, and float16 may, where bfloat16 does not."
         )
     pixels: Pixels = (
         ((picture / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -1,16 +1,15 @@
 """The devices of this machine and the memory that is free on them."""
 
-import os
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from models.errors import ModelError
 from models.inference.denoise.int8 import seconds
+from models.inference.device.host_memory import host_free_bytes
 
-MEMINFO = Path("/proc/meminfo")
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+BFLOAT16_CAPABILITY = (8, 0)
+"""The first compute capability of NVIDIA's whose matrix units take bfloat16."""
 
 
 def find_device(wanted: str) -> str:
@@ -37,8 +36,13 @@ def used_bytes(device: str) -> tuple[int, int]:
     return total - free, total
 
 
-def fast_type(device: str) -> Literal["float32", "bfloat16"]:
-    """The narrower of the two, but on a processor without instructions for it, which is slower in it."""
+def fast_type(device: str) -> Literal["float32", "bfloat16", "float16"]:
+    """bfloat16, where the device has it: else float16 on a GPU, and float32 on a processor.
+
+    A processor without instructions for bfloat16 is slower in it.
+    """
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY else "float16"
     if device != "cpu":
         return "bfloat16"
     wide = torch.ones(512, 1024)
@@ -46,14 +50,3 @@ def fast_type(device: str) -> Literal["float32", "bfloat16"]:
     return (
         "bfloat16" if seconds(lambda: narrow @ narrow.t()) < seconds(lambda: wide @ wide.t()) else "float32"
     )
-
-
-def host_free_bytes() -> int:
-    """Host memory that can still be had, within the container's limit if there is one."""
-    if MEMINFO.exists():
-        lines = (line.split() for line in MEMINFO.read_text().splitlines())
-        available = next(int(fields[1]) * 1024 for fields in lines if fields[0] == "MemAvailable:")
-    else:
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.exists() else "max"
-    return available if limit == "max" else min(available, int(limit))

@@ -24,10 +24,11 @@ from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes
 from models.inference.device.offload import move_all_but, on_device, stream
 from models.inference.device.pages import give_up_first
-from models.inference.device.placement import ON_DEVICE, Placement, decide, smaller
+from models.inference.device.placement import ON_DEVICE, Placement, decide, eight_bit_bytes, smaller
 from models.inference.device.widening import Widening
 from models.inference.loading.components import Components, Files, load_components
-from models.inference.loading.footprint import footprint
+from models.inference.loading.copies import Copies, OnBytes
+from models.inference.loading.footprint import Footprint, footprint
 from models.weights.resolve import replaced_parts
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class LoadedModel:
         controlnet: Path | None,
         compile_mode: str = "off",
         attention: str = "auto",
+        copies: Copies | None = None,
     ) -> None:
         self.placement = placement
         self.shortages: Counter[str] = Counter()
@@ -65,6 +67,7 @@ class LoadedModel:
         self._vae = components.vae
         self._device = torch.device(placement.device)
         self._attention = attention
+        self._copies = copies
         self._widening = Widening()
         if self._device.type == "cuda":
             # As cuDNN's convolutions in 16 bits want it; on a CPU it is slower. Not yet tried.
@@ -77,35 +80,29 @@ class LoadedModel:
         self._other: Branch | None = None
 
     @classmethod
-    def load(cls, folder: Path, controlnet: Path | None, settings: ModelSettings) -> Self:
+    def load(
+        cls, folder: Path, controlnet: Path | None, settings: ModelSettings, on_copy: OnBytes | None = None
+    ) -> Self:
         """Load the model in `folder` as the memory there is allows; `controlnet` is the default branch.
 
+        `on_copy` is told how far a copy of the weights is that is written for the next start.
         Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
         """
         device = find_device(settings.device)
         files = Files(**replaced_parts(settings))
-        weight = footprint(folder, controlnet, files)
-        placement = decide(
-            device,
-            free_bytes(device),
-            weight,
-            settings.dtype,
-            settings.placement,
-            rest=fast_type(device),
-        )
+        copies = Copies(settings.data_dir / "cache", settings.max_cache_bytes, on_copy)
+        placement = plan(device, footprint(folder, controlnet, files), settings, copies)
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
         home = torch.device(device if placement.mode in ON_DEVICE else "cpu")
-        mapped = placement.mode == "mapped"
-        dtype = torch.bfloat16 if mapped else getattr(torch, placement.dtype)
         components = load_components(
-            *(folder, dtype, home, settings.data_dir / "cache", files),
+            *(folder, stored_type(placement), home, copies, files),
             eight_bits=placement.eight_bits,
-            mapped=mapped,
+            mapped=placement.mode == "mapped",
         )
         keep_code_in(settings.data_dir / "cache" / "compiled")
-        return cls(components, placement, controlnet, settings.compile, settings.attention)
+        return cls(components, placement, controlnet, settings.compile, settings.attention, copies)
 
     @property
     def pixels_per_latent(self) -> int:
@@ -233,7 +230,7 @@ class LoadedModel:
                 self._vae.to(self._device)
             case "text-encoder-offload":
                 self._vae.to(self._device)
-            case "mapped" if placement.dtype == "float32":
+            case "mapped" if _is_widened(placement):
                 self._vae.float()
                 text_encoder: Any = self._text_encoder
                 words = text_encoder.model.embed_tokens
@@ -260,24 +257,47 @@ class LoadedModel:
         return self._other.controlnet
 
     def _load_branch(self, path: Path) -> Branch:
-        mode, mapped = self.placement.mode, self.placement.mode == "mapped"
-        dtype = torch.bfloat16 if mapped else getattr(torch, self.placement.dtype)
+        mode = self.placement.mode
         home = self._device if mode in ON_DEVICE else torch.device("cpu")
         stamp = _stamp(path)
         controlnet, _ = load_controlnet(
-            *(path, self.transformer.config, dtype, home),
+            *(path, self.transformer.config, stored_type(self.placement), home),
+            copies=self._copies,
             eight_bits=self.placement.eight_bits,
-            mapped=mapped,
+            mapped=mode == "mapped",
         )
         self._compile(controlnet)
         if mode == "block-offload":
             self._stream_branch(controlnet)
-        if mapped and self.placement.dtype == "float32":
+        if _is_widened(self.placement):
             self._widening.widen(controlnet, _control_blocks(controlnet))
         return Branch(path, *stamp, controlnet)
 
     def _stream_branch(self, controlnet: ZImageControlNetModel) -> None:
         self._stream(controlnet, _control_blocks(controlnet))
+
+
+def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies) -> Placement:
+    """Where a model of this weight goes on a device, by what is free there now. Raises `OutOfMemory`."""
+    return decide(
+        device,
+        free_bytes(device),
+        weight,
+        settings.dtype,
+        settings.placement,
+        rest=fast_type(device),
+        has_copies=copies.can_hold(eight_bit_bytes(weight)),
+    )
+
+
+def stored_type(placement: Placement) -> torch.dtype:
+    """The type of the weights that have no 8 bits: widened ones are kept as their files have them."""
+    dtype: torch.dtype = torch.bfloat16 if _is_widened(placement) else getattr(torch, placement.dtype)
+    return dtype
+
+
+def _is_widened(placement: Placement) -> bool:
+    return placement.mode == "mapped" and placement.dtype == "float32" and not placement.eight_bits
 
 
 def _blocks(transformer: Any) -> list[nn.Module]:

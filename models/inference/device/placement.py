@@ -67,25 +67,31 @@ def decide(
     mode: Mode | Literal["auto"] = "auto",
     *,
     rest: Dtype = "bfloat16",
+    has_copies: bool = False,
 ) -> Placement:
     """The fastest placement that fits in `free_bytes` of the device's memory, or the one asked for.
 
-    `rest` is the type of what is not in 8 bits. Off the GPU there is nowhere to move weights to: on a CPU
-    large ones stay mapped, and `auto` has 8 bits where the pages of their files have no room; else all is
+    `rest` is what `auto` takes on a GPU, and the type of what is not in 8 bits; `has_copies`: weights in 8
+    bits can be kept on the disk. Off the GPU there is nowhere to move weights to: on a CPU large ones stay
+    mapped, and `auto` has 8 bits where the files have no more or their pages have no room; else all is
     resident. Raises `OutOfMemory` with what is needed, what is there and what to do.
     """
     large = footprint.transformer >= SMALL_PARAMETERS
-    if device == "cpu" and mode == "auto" and large and dtype != "float16" and dtype != "int8":
-        return _on_large_cpu(free_bytes, footprint, dtype, rest)
+    if device == "cpu" and mode == "auto" and large and dtype != "float16":
+        return _on_large_cpu(free_bytes, footprint, dtype, rest, has_copies)
     on_gpu = device.startswith("cuda")
-    precisions: tuple[Precision, ...] = (dtype,) if dtype != "auto" else ("bfloat16",)
+    precisions: tuple[Precision, ...] = (dtype,) if dtype != "auto" else (rest,)
     if dtype == "auto" and device == "cpu":
         precisions = "float32", "int8"
     if mode != "auto":
         modes: tuple[Mode, ...] = (mode,)
     else:
         modes = GPU_MODES if on_gpu else ("resident",)
-    for precision, candidate in product(precisions, modes):
+    candidates = list(product(precisions, modes))
+    if on_gpu and dtype == "auto" and footprint.is_narrow and mode == "auto":
+        # What is stored in few bits is copied in few: widened, it is a larger copy and no better.
+        candidates = [(rest, "resident"), *(("int8", each) for each in modes)]
+    for precision, candidate in candidates:
         eight_bits = precision == "int8"
         own: Dtype = rest if precision == "int8" else precision
         for tiled in (False, True) if on_gpu else (False,):
@@ -99,23 +105,61 @@ def decide(
 
 
 def _on_large_cpu(
-    free_bytes: int, footprint: Footprint, dtype: Dtype | Literal["auto"], rest: Dtype
+    free_bytes: int,
+    footprint: Footprint,
+    dtype: Precision | Literal["auto"],
+    rest: Dtype,
+    has_copies: bool,
 ) -> Placement:
-    """Mapped with room for the pages that every step reads, else in 8 bits, else mapped with less."""
-    own: Dtype = rest if dtype == "auto" else dtype
-    pages = (footprint.transformer + footprint.controlnet) * BYTES["bfloat16"]
-    eight_bits = peak_bytes(footprint, rest, "resident", tiled_vae=False, quantized=True)
-    for beside in (pages, 0):
-        for tiled in (False, True):
-            needed = peak_bytes(footprint, own, "mapped", tiled_vae=tiled)
-            if needed + beside <= free_bytes:
-                return Placement("cpu", own, "mapped", tiled)
-        if dtype == "auto" and eight_bits <= free_bytes:
-            return Placement("cpu", rest, "resident", eight_bits=True)
+    """The first that has room for the pages that every step reads, else the first that fits without it."""
+    own: Dtype = rest if dtype == "auto" or dtype == "int8" else dtype
+    kept: Mode = "mapped" if has_copies else "resident"
+    # What has other bits than the model would use cannot be used where it lies; wide ones have a copy.
+    is_mapped = not footprint.is_narrow and (has_copies or not footprint.is_wide)
+    stored: Mode = "mapped" if is_mapped else "resident"
+    whole = Placement("cpu", own, stored)
+    rounded = Placement("cpu", own, kept, eight_bits=True)
+    if dtype == "auto":
+        # Nothing is read in 16 bits that is stored in fewer.
+        candidates = [rounded] if footprint.is_narrow else [whole, rounded]
+    else:
+        candidates = [rounded] if dtype == "int8" else [whole]
+    needed = 0
+    for with_pages in (True, False):
+        # Where they are read from the disk at every step, the fewer the better.
+        for placement in candidates if with_pages else candidates[::-1]:
+            pages = page_bytes(footprint, placement) if with_pages else 0
+            for tiled in (False, True):
+                needed = peak_bytes(
+                    footprint, own, placement.mode, tiled_vae=tiled, quantized=placement.eight_bits
+                )
+                if needed + pages <= free_bytes:
+                    return replace(placement, tiled_vae=tiled)
     raise OutOfMemory(
-        f"The model needs {_gb(needed)} of memory on cpu in {own} (mapped), "
-        f"and {_gb(free_bytes)} are free: stop what else takes memory, or use ZTURBO_MODEL=demo."
+        f"The model needs {_gb(needed)} of memory on cpu in {placement.precision} ({placement.mode}), "
+        f"and {_gb(free_bytes)} are free: {_advice_on_cpu(placement, footprint, has_copies)}."
     )
+
+
+def _advice_on_cpu(placement: Placement, footprint: Footprint, has_copies: bool) -> str:
+    if placement.eight_bits and not has_copies:
+        size = _gb(eight_bit_bytes(footprint))
+        return f"free {size} of disk for the weights in 8 bits, or use ZTURBO_MODEL=demo"
+    return "stop what else takes memory, or use ZTURBO_MODEL=demo, which needs next to none"
+
+
+def eight_bit_bytes(footprint: Footprint) -> int:
+    """What the weights take in 8 bits, in memory or on the disk."""
+    denoiser = (footprint.transformer + footprint.controlnet) * QUANTIZED_BYTES
+    return int(denoiser + footprint.text_encoder * QUANTIZED_TEXT_BYTES)
+
+
+def page_bytes(footprint: Footprint, placement: Placement) -> int:
+    """What every step reads of files that are mapped."""
+    if placement.mode != "mapped":
+        return 0
+    size = QUANTIZED_BYTES if placement.eight_bits else BYTES["bfloat16"]
+    return int((footprint.transformer + footprint.controlnet) * size)
 
 
 def smaller(placement: Placement) -> Placement | None:
@@ -151,7 +195,7 @@ def peak_bytes(
             peak = max(text_encoder, denoiser + denoising, vae + decoding)
         case "mapped":
             # The buffer for a block, and what is in none.
-            wide = footprint.largest_block * size + denoiser // 16 if dtype == "float32" else 0
+            wide = 0 if dtype != "float32" or quantized else footprint.largest_block * size + denoiser // 16
             peak = wide + vae + max(denoising, decoding)
         case "block-offload":
             # What is in no block stays: embedders, and the text encoder's table of words, a tenth of it.

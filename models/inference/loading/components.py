@@ -13,10 +13,12 @@ from transformers.utils.logging import disable_progress_bar
 from models.errors import CheckpointError
 from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.denoise.float16 import shrink
 from models.inference.denoise.int8 import round_matrices
+from models.inference.loading.copies import Copies, eight_bit_copy, half_copy
+from models.inference.loading.eight_bits import rounded
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import qwen3_names
-from models.inference.loading.half_copy import half_copy
 from models.inference.loading.single_file import SingleFile, stored_in
 from models.inference.loading.tensors import Source, fill, folder_files
 
@@ -50,7 +52,7 @@ def load_components(
     folder: Path,
     dtype: torch.dtype,
     device: torch.device,
-    cache: Path,
+    copies: Copies,
     files: Files = NO_FILES,
     *,
     eight_bits: bool = False,
@@ -58,8 +60,8 @@ def load_components(
 ) -> Components:
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
 
-    With `eight_bits` the matrices of the transformer and of the text encoder are rounded as they are read. A
-    transformer that is stored in more than 16 bits leaves a smaller copy in `cache` for the next start.
+    With `eight_bits` the matrices of the transformer and of the text encoder are rounded as they are read.
+    They, and a transformer that is stored in more than 16 bits, leave a smaller copy for the next start.
     """
     # It would stand among the log's lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -69,14 +71,19 @@ def load_components(
         return Components(
             tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             text_encoder=load_text_encoder(
-                folder / "text_encoder", files.text_encoder, dtype, eight_bits=eight_bits, mapped=mapped
+                folder / "text_encoder",
+                files.text_encoder,
+                dtype,
+                copies,
+                eight_bits=eight_bits,
+                mapped=mapped,
             ),
             transformer=load_transformer(
                 folder / "transformer",
                 files.transformer,
                 dtype,
                 device,
-                cache,
+                copies,
                 eight_bits=eight_bits,
                 mapped=mapped,
             ),
@@ -84,19 +91,15 @@ def load_components(
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(
                 folder / "scheduler", local_files_only=True
             ),
-            stored=stored_transformer(folder / "transformer", files.transformer, dtype, cache),
+            stored=stored_transformer(folder / "transformer", files.transformer),
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from error
 
 
-def stored_transformer(
-    folder: Path, file: Path | None, dtype: torch.dtype, cache: Path, *, mapped: bool = False
-) -> Source:
+def stored_transformer(folder: Path, file: Path | None) -> Source:
     """The transformer's weights by diffusers' names, from a folder or the file that replaces its own."""
-    files = [file] if file else folder_files(folder)
-    files = files if files[0].suffix == GGUF else half_copy(files, dtype, cache)
-    return SingleFile(stored_in(files, mapped=mapped))
+    return SingleFile(stored_in([file] if file else folder_files(folder)))
 
 
 def load_transformer(
@@ -104,7 +107,7 @@ def load_transformer(
     file: Path | None,
     dtype: torch.dtype,
     device: torch.device,
-    cache: Path,
+    copies: Copies,
     *,
     eight_bits: bool = False,
     mapped: bool = False,
@@ -113,15 +116,27 @@ def load_transformer(
     config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
     with torch.device("meta"):
         model = use_own_blocks(ZImageTransformer2DModel.from_config(config))
+    files, copy = [file] if file else folder_files(folder), None
     if eight_bits:
         round_blocks(model)
-    stored = stored_transformer(folder, file, dtype, cache, mapped=mapped)
-    model = fill(model, stored, dtype, device, source=str(file or folder))
+        copy = eight_bit_copy(files, dtype, copies)
+    elif files[0].suffix != GGUF:
+        files = half_copy(files, dtype, copies)
+    stored = rounded(SingleFile(stored_in(files, mapped=mapped)), model)
+    model = fill(model, stored, dtype, device, source=str(file or folder), copy=copy)
+    if dtype == torch.float16:
+        shrink(model)
     return leave_weights_mapped(model) if mapped else model
 
 
 def load_text_encoder(
-    folder: Path, file: Path | None, dtype: torch.dtype, *, eight_bits: bool = False, mapped: bool = False
+    folder: Path,
+    file: Path | None,
+    dtype: torch.dtype,
+    copies: Copies,
+    *,
+    eight_bits: bool = False,
+    mapped: bool = False,
 ) -> Any:
     """The text encoder with its language model head, which is its table of words."""
     if file is None and not (eight_bits or mapped):
@@ -130,14 +145,16 @@ def load_text_encoder(
     # The rotary frequencies are buffers that are in no file.
     with init_empty_weights(include_buffers=False):
         model: Any = Qwen3ForCausalLM(config)
+    files, copy = [file] if file else folder_files(folder), None
     if eight_bits:
         round_matrices(model.model)
-    files = [file] if file else folder_files(folder)
+        copy = eight_bit_copy(files, dtype, copies)
     stored = stored_in(files, mapped=mapped)
     names = [name for name, _ in model.model.named_parameters()]
     theirs = qwen3_names(names, config.num_hidden_layers) if files[0].suffix == GGUF else None
-    weights = SingleFile(stored, ["model."], theirs)
-    fill(model.model, weights, dtype, "cpu", source=str(file or folder), unused=("lm_head.", "output."))
+    weights = rounded(SingleFile(stored, ["model."], theirs), model.model)
+    unused = "lm_head.", "output."
+    fill(model.model, weights, dtype, "cpu", source=str(file or folder), unused=unused, copy=copy)
     model.tie_weights()
     return model
 

@@ -9,6 +9,9 @@ from models.inference.loading.components import NO_FILES, Files
 from models.inference.loading.single_file import stored_in
 from models.inference.loading.tensors import folder_files
 
+NARROW_BYTES, WIDE_BYTES = 1.8, 2.2
+"""Bytes a weight below which files have less than 16 bits, and above which they have more."""
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -21,6 +24,10 @@ class Footprint:
     largest_block: int
     width: int
     vae_width: int
+    is_narrow: bool = False
+    """True where the transformer or the text encoder is stored in less than 16 bits."""
+    is_wide: bool = False
+    """True where the transformer is stored in more, so that it is mapped from a copy."""
 
 
 def footprint(folder: Path, controlnet: Path | None, files: Files = NO_FILES) -> Footprint:
@@ -36,11 +43,25 @@ def footprint(folder: Path, controlnet: Path | None, files: Files = NO_FILES) ->
         largest_block=transformer // config["n_layers"],
         width=config["dim"],
         vae_width=vae_config["block_out_channels"][0],
+        is_narrow=min(
+            _bytes_each(folder / "transformer", files.transformer),
+            _bytes_each(folder / "text_encoder", files.text_encoder),
+        )
+        < NARROW_BYTES,
+        is_wide=_bytes_each(folder / "transformer", files.transformer) > WIDE_BYTES,
     )
 
 
+def _bytes_each(folder: Path, file: Path | None) -> float:
+    return sum(path.stat().st_size for path in _files(folder, file)) / _weight(folder, file)
+
+
+def _files(folder: Path, file: Path | None) -> list[Path]:
+    return [file] if file else folder_files(folder)
+
+
 def _weight(folder: Path, file: Path | None) -> int:
-    return sum(_parameters(path) for path in ([file] if file else folder_files(folder)))
+    return sum(map(_parameters, _files(folder, file)))
 
 
 def _parameters(path: Path) -> int:

@@ -1,7 +1,7 @@
 """The tensors of a GGUF file, each dequantized to float32 when it is asked for.
 
-Nothing stays quantized: a model from such a file takes the memory of any other, and LoRAs like any other. The
-reader and the arithmetic of the block types are the `gguf` package's, which the extra `gguf` installs.
+A model from such a file takes LoRAs like any other. The reader and the arithmetic of the block types are the
+`gguf` package's, which the extra `gguf` installs.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,8 @@ from models.errors import CheckpointError
 from models.inference.loading.tensors import Shapes
 
 SUFFIX = ".gguf"
+VALUES_AT_ONCE = 2**24
+"""The package takes several times the memory of what it dequantizes, and a table of words is large."""
 
 
 class GgufFile:
@@ -48,13 +50,19 @@ class GgufFile:
     def read(self, name: str) -> Tensor:
         """One tensor in float32; raises `CheckpointError` for a block type that the package cannot read."""
         tensor = self._tensors[name]
+        shape = tuple(int(size) for size in reversed(tensor.shape))
+        values = torch.empty(shape, dtype=torch.float32)
+        rows = values.view(shape[0], -1)
+        step = max(VALUES_AT_ONCE // rows.shape[1], 1)
         try:
-            values = self._dequantize(tensor.data, tensor.tensor_type)
+            for first in range(0, len(rows), step):
+                part = self._dequantize(tensor.data[first : first + step], tensor.tensor_type)
+                rows[first : first + step] = torch.tensor(part, dtype=torch.float32).view(-1, rows.shape[1])
         except NotImplementedError:
             raise CheckpointError(
                 f"{self._path.name} stores {name} as {tensor.tensor_type.name}: not supported."
             ) from None
-        return torch.tensor(values, dtype=torch.float32)
+        return values
 
 
 def qwen3_names(names: Iterable[str], layers: int) -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError
-from models.inference.denoise.int8 import Int8Linear, round_rows
+from models.inference.denoise.int8 import Int8Linear
 from models.weights.header import TensorInfo, read_header
 
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -52,6 +52,12 @@ class Source(Protocol):
     def shapes(self) -> Shapes: ...
 
     def read(self, name: str) -> Tensor: ...
+
+
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Data type and shape of each tensor."""
+Copy = Callable[[Source, Layout], Source]
+"""Another source of the same tensors, or the same source."""
 
 
 class Place(NamedTuple):
@@ -125,29 +131,36 @@ def fill(
     *,
     source: str,
     unused: str | tuple[str, ...] = (),
+    copy: Copy | None = None,
 ) -> Model:
     """Give every parameter of a meta model its tensor, cast to `dtype` on `device`; the model, frozen.
 
-    One whose layer is in 8 bits is rounded instead.
+    What belongs to a layer in 8 bits keeps its type: `weights` has its numbers and scales. `copy`, if given,
+    may put another source in the place of `weights`, which are known to fit by then.
 
     Names that start with one of `unused` stay in the file. Raises `CheckpointError`, naming `source`, when a
     tensor is missing, has no place in the model, or has another shape.
     """
     have = {name: shape for name, shape in weights.shapes().items() if not name.startswith(unused)}
-    rounded = {name: layer for name, layer in model.named_modules() if isinstance(layer, Int8Linear)}
-    scales = {f"{name}.scale" for name in rounded}
-    want = {
-        name: tuple(parameter.shape) for name, parameter in model.named_parameters() if name not in scales
-    }
+    layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    for owner, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            kept = parameter.dtype if isinstance(module, Int8Linear) else dtype
+            layout[f"{owner}.{leaf}" if owner else leaf] = kept, tuple(parameter.shape)
+    want = {name: shape for name, (_, shape) in layout.items()}
+    # A GGUF file may have no dimensions of one.
+    have |= {name: want[name] for name in have.keys() & want.keys() if _bare(have[name]) == _bare(want[name])}
     check_shapes(have, want, source)
-    for name in want:
+    weights = copy(weights, layout) if copy else weights
+    for name, (kept, shape) in layout.items():
         owner, _, leaf = name.rpartition(".")
-        if owner in rounded:
-            rounded[owner].fill(*(part.to(device) for part in round_rows(weights.read(name).float())))
-            continue
-        tensor = weights.read(name).to(device=device, dtype=dtype)
+        tensor = weights.read(name).view(shape).to(device=device, dtype=kept)
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
     return model.eval()
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def check_shapes(

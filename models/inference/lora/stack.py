@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from models.errors import LoraError
 from models.inference.denoise.beside import MappedLinear
+from models.inference.denoise.float16 import factor_of
 from models.inference.denoise.int8 import Int8Linear
-from models.inference.device.devices import host_free_bytes
+from models.inference.device.host_memory import host_free_bytes
 from models.inference.loading.tensors import Source
 from models.inference.lora.delta import Delta
 from models.inference.lora.merge import Tensors, add_delta, all_finite, first_bad_key, low_rank, open_lora
@@ -116,7 +117,7 @@ class LoraStack:
                 for name, deltas in changes.items():
                     total = self._pristine[name].to(weights[name].device).to(torch.float32, copy=True)
                     for sha256, scale, delta in deltas:
-                        add_delta(total, delta, opened[sha256], scale)
+                        add_delta(total, delta, opened[sha256], scale * self._factor(name))
                     weights[name].copy_(total)
                 for name, deltas in rounded.items():
                     self._change_rounded(name, deltas, opened)
@@ -159,10 +160,10 @@ class LoraStack:
             del self._pristine[name]
 
     def _change_rounded(self, name: str, deltas: Changes, files: Mapping[str, Tensors]) -> None:
-        layer = self._rounded[name]
+        layer, own = self._rounded[name], self._factor(name)
         self._changed.add(name)
         if _is_low_rank(deltas):
-            factors = [low_rank(delta, files[sha256], scale) for sha256, scale, delta in deltas]
+            factors = [low_rank(delta, files[sha256], scale * own) for sha256, scale, delta in deltas]
             dtype, device = self._transformer.get_parameter("x_pad_token").dtype, layer.weight.device
             downs, ups = zip(*factors, strict=True)
             layer.put_beside(torch.cat(downs).to(device, dtype), torch.cat(ups, 1).to(device, dtype))
@@ -172,10 +173,13 @@ class LoraStack:
         elif self._originals is None:
             raise LoraError(f"LoRAs cannot be merged into {name}, whose file is not at hand.")
         else:
-            total = self._originals.read(name).to(torch.float32, copy=True)
+            total = self._originals.read(name).to(torch.float32, copy=True).mul_(own)
         for sha256, scale, delta in deltas:
-            add_delta(total, delta, files[sha256], scale)
+            add_delta(total, delta, files[sha256], scale * own)
         layer.replace(total)
+
+    def _factor(self, name: str) -> float:
+        return factor_of(self._transformer.get_submodule(name.rpartition(".")[0]))
 
     def _restore_rounded(self) -> None:
         for name in self._changed:

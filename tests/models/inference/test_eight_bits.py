@@ -13,6 +13,7 @@ from models.inference.denoise.transformer import condition, predict
 from models.inference.device.offload import on_device, stream
 from models.inference.engine import Engine
 from models.inference.loading.components import load_transformer, stored_transformer
+from models.inference.loading.copies import Copies
 from models.inference.lora.stack import LoraStack
 from models.job import Generated, Job, LoraFile
 from models.weights import demo
@@ -29,7 +30,7 @@ LOHA = {"a": (64, 2), "b": (2, 64)}
 def load(folder: Path, cache: Path, *, eight_bits: bool) -> torch.nn.Module:
     dtype = torch.float32
     model: torch.nn.Module = load_transformer(
-        folder / "transformer", None, dtype, CPU, cache, eight_bits=eight_bits
+        folder / "transformer", None, dtype, CPU, Copies(cache), eight_bits=eight_bits
     )
     return model
 
@@ -41,7 +42,7 @@ def rounded(tiny_model: Path, tmp_path: Path) -> torch.nn.Module:
 
 @pytest.fixture
 def stack(rounded: torch.nn.Module, tiny_model: Path, tmp_path: Path) -> LoraStack:
-    stored = stored_transformer(tiny_model / "transformer", None, torch.float32, tmp_path)
+    stored = stored_transformer(tiny_model / "transformer", None)
     return LoraStack(rounded, stored)
 
 

@@ -233,9 +233,8 @@ async def test_preview_goes_when_the_work_it_shows_is_over(sides: Sides, end: st
 async def test_preview_stays_while_the_next_step_takes_longer_than_a_lease(
     sides: Sides, client: redis.Redis
 ) -> None:
-    _, work_queue = sides
     await to_gpu(sides, "a")
-    take(work_queue, "gpu", "t1")
+    take(work_queue := sides[1], "gpu", "t1")
     work_queue.beat("a", "t1", 1, 8, b"jpeg")
     client.pexpire(f"{keys.PREVIEW}a", 1000)
     work_queue.beat("a", "t1", 1, 8)

@@ -25,6 +25,7 @@ from tests.models.inference.lora.lora_files import (
     write,
 )
 from tests.models.inference.lora.lora_formats import COMFYUI, FORMATS
+from tests.models.inference.test_engine import write_lora
 from tests.models.inference.untrained import CONTROLNET
 
 SIZE = 128
@@ -80,6 +81,23 @@ def test_mapped_model_makes_the_picture_of_a_resident_one_bit_for_bit(
     assert np.array_equal(made.images[0], resident.images[0])
     again = generate(engine, half_model)
     assert np.array_equal(again.images[0], made.images[0])
+
+
+@pytest.mark.parametrize("rest", ["bfloat16", "float32"])
+def test_model_in_eight_bits_is_mapped_from_its_copies_and_draws_as_from_memory(
+    half_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    lora = write_lora(tmp_path)
+    monkeypatch.setattr("models.inference.device.loaded_model.fast_type", lambda device: rest)
+    resident = load(half_model, tmp_path, dtype="int8")
+    pictures = [generate(resident, half_model, *loras).images[0] for loras in ((), (lora,))]
+    monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
+    engine = load(half_model, tmp_path, dtype="int8")
+    assert (engine._model.placement.mode, engine._model.placement.precision) == ("mapped", "int8")
+    for loras, picture in zip(((), (lora,), ()), (*pictures, pictures[0]), strict=True):
+        assert np.array_equal(generate(engine, half_model, *loras).images[0], picture)
+    assert len(list((tmp_path / "cache").glob("*-int8-*.safetensors"))) == 3
 
 
 def test_prompt_is_expanded_by_a_mapped_text_encoder(

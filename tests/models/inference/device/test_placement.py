@@ -48,6 +48,29 @@ def test_eight_bits_keep_more_on_a_small_card(card_gib: int, mode: str) -> None:
     assert decide("cuda", int(card_gib * GIB * 0.97), PUBLISHED, "int8").mode == mode
 
 
+def test_narrow_files_are_not_widened_where_they_would_not_fit() -> None:
+    narrow = replace(PUBLISHED, is_narrow=True)
+    for free, precision, mode in (
+        (80, "bfloat16", "resident"),
+        (16, "int8", "resident"),
+        (8, "int8", "block-offload"),
+    ):
+        placement = decide("cuda", int(free * GIB * 0.97), narrow)
+        assert (placement.precision, placement.mode) == (precision, mode)
+    assert decide("cpu", 80 * GIB, narrow, has_copies=True).precision == "int8"
+    assert decide("cpu", 80 * GIB, narrow, "bfloat16", has_copies=True).mode == "resident"
+
+
+def test_float32_files_are_mapped_from_their_copy_alone() -> None:
+    wide = replace(PUBLISHED, is_wide=True)
+    assert decide("cpu", 30 * GIB, wide, has_copies=True).mode == "mapped"
+    assert decide("cpu", 64 * GIB, wide, "bfloat16").mode == "resident"
+
+
+def test_card_without_bfloat16_takes_float16() -> None:
+    assert decide("cuda", 40 * GIB, PUBLISHED, rest="float16").dtype == "float16"
+
+
 def test_autoencoder_works_in_tiles_only_where_the_largest_picture_does_not_fit_whole() -> None:
     assert not decide("cuda", 80 * GIB, PUBLISHED).tiled_vae
     assert decide("cuda", 8 * GIB, PUBLISHED).tiled_vae
@@ -68,6 +91,9 @@ def test_cpu_takes_float32_and_the_demo_model_fits_anywhere() -> None:
 def test_cpu_takes_eight_bits_where_the_pages_of_the_files_have_no_room() -> None:
     for free, precision in ((80, "bfloat16"), (24, "bfloat16"), (21, "int8"), (8, "bfloat16")):
         assert decide("cpu", free * GIB, UNION_2_1).precision == precision
+    for free, precision in ((24, "bfloat16"), (16, "int8"), (5, "int8")):
+        placement = decide("cpu", free * GIB, UNION_2_1, has_copies=True)
+        assert (placement.precision, placement.mode) == (precision, "mapped")
     assert decide("cpu", 32 * GIB, PUBLISHED, rest="float32").dtype == "float32"
 
 
@@ -93,7 +119,8 @@ def test_what_is_asked_for_is_done() -> None:
     ("device", "free", "options", "advice"),
     [
         ("cpu", 2 * GIB, {}, "use ZTURBO_MODEL=demo"),
-        ("cpu", 12 * GIB, {"dtype": "int8"}, "use ZTURBO_MODEL=demo"),
+        ("cpu", 12 * GIB, {"dtype": "int8"}, "of disk for the weights in 8 bits"),
+        ("cpu", 3 * GIB, {"has_copies": True}, "use ZTURBO_MODEL=demo"),
         ("cpu", 23 * GIB, {"mode": "resident", "dtype": "float32"}, "leave ZTURBO_PLACEMENT"),
         ("cuda", 3 * GIB, {}, "stop what else runs on this GPU"),
         ("cuda", 16 * GIB, {"mode": "resident"}, "leave ZTURBO_PLACEMENT at auto"),

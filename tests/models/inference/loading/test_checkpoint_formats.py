@@ -15,9 +15,11 @@ from torch import Tensor
 
 from models.errors import CheckpointError
 from models.inference.loading.components import load_text_encoder, load_transformer, load_vae
+from models.inference.loading.copies import Copies
 from models.inference.loading.tensors import Weights as Stored
 
 CPU = torch.device("cpu")
+NO_COPIES = Copies(Path("/nowhere"))
 Weights = dict[str, Tensor]
 
 
@@ -65,7 +67,9 @@ def original(tiny_model: Path) -> Weights:
 def loaded(weights: Weights, tiny_model: Path, folder: Path) -> Weights:
     path = folder / "z_image.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    transformer = load_transformer(tiny_model / "transformer", path, torch.float32, CPU, folder / "cache")
+    transformer = load_transformer(
+        tiny_model / "transformer", path, torch.float32, CPU, Copies(folder / "cache")
+    )
     state: Weights = transformer.state_dict()
     return state
 
@@ -126,10 +130,10 @@ def test_two_tensors_at_most_are_in_memory_in_their_stored_type(
         return tensor
 
     monkeypatch.setattr(Stored, "read", read)
-    monkeypatch.setattr("models.inference.loading.half_copy.WORTHWHILE_BYTES", 1000 if copied else 2**62)
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 1000 if copied else 2**62)
     save_file(as_other_front_ends(original), tmp_path / "z_image.safetensors")
     file = tmp_path / "z_image.safetensors" if single else None
-    load_transformer(tiny_model / "transformer", file, torch.bfloat16, CPU, tmp_path / "cache")
+    load_transformer(tiny_model / "transformer", file, torch.bfloat16, CPU, Copies(tmp_path / "cache"))
     assert len(counts) > 50
     # The published file's largest has 0.2 GB.
     assert max(counts) <= 2
@@ -147,11 +151,11 @@ def test_file_of_another_size_is_refused_with_shapes(
 def test_16_bit_copy_of_a_float32_checkpoint_is_kept_for_the_next_start(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.inference.loading.half_copy.WORTHWHILE_BYTES", 1000)
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 1000)
 
     def load() -> Weights:
         state: Weights = load_transformer(
-            tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path
+            tiny_model / "transformer", None, torch.bfloat16, CPU, Copies(tmp_path)
         ).state_dict()
         return state
 
@@ -159,22 +163,22 @@ def test_16_bit_copy_of_a_float32_checkpoint_is_kept_for_the_next_start(
     (copy,) = tmp_path.iterdir()
     assert {tensor.dtype for tensor in load_file(copy).values()} == {torch.bfloat16}
     written = copy.stat().st_ino
-    os.utime(copy, (0, 0))
+    os.utime(copy, ns=(0, copy.stat().st_mtime_ns))
     again = load()
     assert all(torch.equal(first[name], again[name]) for name in first)
     # The same file, and the quota of the caches knows that it was used.
     assert [path.stat().st_ino for path in tmp_path.iterdir()] == [written]
-    assert copy.stat().st_mtime > 0
+    assert copy.stat().st_atime > 0
 
 
 def test_no_copy_is_kept_of_a_small_checkpoint_or_without_room(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path)
+    load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, Copies(tmp_path))
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("models.inference.loading.half_copy.WORTHWHILE_BYTES", 1000)
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 1000)
     monkeypatch.setattr("models.disk.FLOOR_BYTES", 2**62)
-    load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, tmp_path)
+    load_transformer(tiny_model / "transformer", None, torch.bfloat16, CPU, Copies(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -186,7 +190,7 @@ def test_text_encoder_file_in_fp8_gives_the_weights_it_was_made_from(
     stored = scaled_fp8(weights, key, key == "weight_scale") if key else cast(torch.float8_e4m3fn)(weights)
     save_file(stored, tmp_path / "qwen_3_4b_fp8.safetensors")
     model = load_text_encoder(
-        tiny_model / "text_encoder", tmp_path / "qwen_3_4b_fp8.safetensors", torch.float32
+        tiny_model / "text_encoder", tmp_path / "qwen_3_4b_fp8.safetensors", torch.float32, NO_COPIES
     )
     for name, tensor in weights.items():
         got = model.state_dict()[name]
@@ -204,7 +208,7 @@ def test_text_encoder_file_gives_the_same_hidden_states_and_words(
     tokens = torch.tensor([[1, 2, 3, 200]])
     outputs: list[Any] = []
     for file in (None, tmp_path / "qwen.safetensors"):
-        model = load_text_encoder(tiny_model / "text_encoder", file, torch.float32)
+        model = load_text_encoder(tiny_model / "text_encoder", file, torch.float32, NO_COPIES)
         with torch.no_grad():
             outputs.append(model(input_ids=tokens, output_hidden_states=True))
     assert torch.equal(outputs[0].hidden_states[-2], outputs[1].hidden_states[-2])

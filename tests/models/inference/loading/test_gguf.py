@@ -1,6 +1,7 @@
 """GGUF files, written by the format's own package: each gives the weights that it was made from."""
 
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import GGUFQuantizationConfig, ZImageTransformer2DModel
-from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
 from gguf import GGMLQuantizationType as Block
 from safetensors.torch import load_file
 from torch import Tensor
@@ -17,10 +18,14 @@ from torch import Tensor
 from models.errors import CheckpointError
 from models.inference.engine import Engine
 from models.inference.loading.components import Files, load_text_encoder, load_transformer
+from models.inference.loading.copies import Copies
 from models.inference.loading.footprint import footprint
+from models.inference.loading.gguf import GgufFile
+from models.job import Job
 from tests.models.inference.loading.test_checkpoint_formats import as_other_front_ends, prefixed
 
 CPU = torch.device("cpu")
+NO_COPIES = Copies(Path("/nowhere"))
 QWEN3 = {
     "model.embed_tokens.": "token_embd.",
     "model.layers.": "blk.",
@@ -55,13 +60,25 @@ def write_gguf(
     return path
 
 
+def llama_names(tiny_model: Path) -> dict[str, Tensor]:
+    """The text encoder's weights by llama.cpp's names."""
+    weights = {}
+    for name, tensor in load_file(tiny_model / "text_encoder" / "model.safetensors").items():
+        for theirs, stored in QWEN3.items():
+            name = name.replace(theirs, stored)
+        weights[name] = tensor
+    return weights
+
+
 @pytest.fixture(scope="module")
 def original(tiny_model: Path) -> dict[str, Tensor]:
     return load_file(tiny_model / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
 def load(path: Path, tiny_model: Path) -> Any:
-    return load_transformer(tiny_model / "transformer", path, torch.float32, CPU, path.parent / "cache")
+    return load_transformer(
+        tiny_model / "transformer", path, torch.float32, CPU, Copies(path.parent / "cache")
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,10 +115,91 @@ def test_diffusers_own_loader_works_the_same_numbers_out(
         assert torch.allclose(dequantize_gguf_tensor(tensor).float(), ours[name], rtol=2e-3, atol=1e-3), name
 
 
+K_BLOCKS = [Block.Q2_K, Block.Q3_K, Block.Q4_K, Block.Q5_K, Block.Q6_K]
+"""As in unsloth's and leejet's files. The package has no writer of them: any bytes are numbers."""
+
+
+@pytest.mark.parametrize("block", K_BLOCKS, ids=lambda block: block.name)
+def test_k_blocks_are_read_in_parts_as_diffusers_reads_them_whole(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, size = gguf.GGML_QUANT_SIZES[block]
+    data = np.random.default_rng(3).integers(0, 60, (24, 2 * size), np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "k.gguf", "lumina2")
+    writer.add_tensor("table", data, raw_dtype=block)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    monkeypatch.setattr("models.inference.loading.gguf.VALUES_AT_ONCE", 5 * 2 * values)
+    got = GgufFile(tmp_path / "k.gguf").read("table")
+    assert got.shape == (24, 2 * values)
+    theirs = dequantize_gguf_tensor(GGUFParameter(torch.from_numpy(data), quant_type=block)).float()
+    assert (got - theirs).norm() / theirs.norm() < 2e-3
+
+
+@pytest.mark.parametrize("block", [Block.Q8_0, Block.Q4_0], ids=lambda block: block.name)
+def test_file_becomes_our_eight_bits_a_tensor_at_a_time(
+    block: Block,
+    original: dict[str, Tensor],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = prefixed(as_other_front_ends(original))
+    # As stable-diffusion.cpp writes them: without dimensions of one.
+    weights = {name: tensor.squeeze() for name, tensor in weights.items()}
+    path = write_gguf(tmp_path / "z_image_turbo.gguf", weights, block)
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
+    read, alive, most = GgufFile.read, 0, 0
+
+    def counted(self: GgufFile, name: str) -> Tensor:
+        nonlocal alive, most
+        tensor = read(self, name)
+        alive, most = alive + 1, max(most, alive + 1)
+
+        def gone() -> None:
+            nonlocal alive
+            alive -= 1
+
+        weakref.finalize(tensor, gone)
+        return tensor
+
+    monkeypatch.setattr(GgufFile, "read", counted)
+    folder, wide = tiny_model / "transformer", dict(load(path, tiny_model).named_parameters())
+    alive = most = 0
+    for _ in ("written", "mapped"):
+        model = load_transformer(
+            folder, path, torch.bfloat16, CPU, Copies(tmp_path / "cache"), eight_bits=True, mapped=True
+        )
+        assert model.x_pad_token.shape == wide["x_pad_token"].shape
+        layer = model.get_submodule("layers.1.feed_forward.w2")
+        exact = wide["layers.1.feed_forward.w2.weight"]
+        assert (layer.weight * layer.scale - exact).abs().max() <= 0.51 * layer.scale.max()
+    assert 0 < most <= 2
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+def test_server_on_a_cpu_keeps_a_narrow_file_in_eight_bits(
+    part: str, original: dict[str, Tensor], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.models.inference.test_engine import settings_for
+
+    if part == "transformer":
+        path = write_gguf(tmp_path / "z-image-turbo-Q8_0.gguf", as_other_front_ends(original), Block.Q8_0)
+    else:
+        path = write_gguf(tmp_path / "Qwen3-4B-Q8_0.gguf", llama_names(tiny_model), Block.Q8_0, "qwen3")
+    monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
+    engine = Engine.load(settings_for(tiny_model, tmp_path / "data", dtype="auto", **{part: path}))
+    assert engine._model.placement.precision == "int8"
+    job = Job(prompt="a red ball", width=64, height=64, num_inference_steps=1, seed=1)
+    assert engine.generate(job, None, lambda step: None).facts.dtype == "int8"
+
+
 def test_a_server_runs_on_a_gguf_transformer_with_loras_as_on_any_other(
     original: dict[str, Tensor], tiny_model: Path, tmp_path: Path
 ) -> None:
-    from models.job import Job
     from tests.models.inference.test_engine import settings_for, write_lora
 
     path = write_gguf(tmp_path / "z_image.gguf", prefixed(as_other_front_ends(original)))
@@ -116,17 +214,13 @@ def test_a_server_runs_on_a_gguf_transformer_with_loras_as_on_any_other(
 
 
 def test_text_encoder_file_by_llama_cpps_names_gives_the_same_words(tiny_model: Path, tmp_path: Path) -> None:
-    weights = {}
-    for name, tensor in load_file(tiny_model / "text_encoder" / "model.safetensors").items():
-        for theirs, stored in QWEN3.items():
-            name = name.replace(theirs, stored)
-        weights[name] = tensor
-    path = write_gguf(tmp_path / "qwen3.gguf", weights, arch="qwen3")
+    path = write_gguf(tmp_path / "qwen3.gguf", llama_names(tiny_model), arch="qwen3")
     tokens = torch.tensor([[1, 2, 3, 200]])
     folder = tiny_model / "text_encoder"
     with torch.no_grad():
         expected, got = (
-            load_text_encoder(folder, file, torch.float32)(input_ids=tokens).logits for file in (None, path)
+            load_text_encoder(folder, file, torch.float32, NO_COPIES)(input_ids=tokens).logits
+            for file in (None, path)
         )
     assert torch.equal(expected, got)
 

@@ -1,0 +1,142 @@
+"""What a machine will do with a model, told before any weight is read: where it goes, memory, and time.
+
+The time is the arithmetic of a picture over the rate of one product that is timed now: an estimate.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from models.config import ModelSettings
+from models.duration import duration
+from models.inference.denoise.int8 import CHUNK, integer_product, seconds
+from models.inference.device.devices import find_device
+from models.inference.device.loaded_model import plan
+from models.inference.device.placement import BYTES, SMALL_PARAMETERS, Placement, page_bytes, peak_bytes
+from models.inference.loading.components import Files
+from models.inference.loading.copies import Copies
+from models.inference.loading.footprint import Footprint, footprint
+from models.job import DEFAULT_STEPS
+from models.weights.resolve import replaced_parts, resolve_model
+
+PUBLISHED = Footprint(
+    transformer=6_155_000_000,
+    controlnet=1_560_000_000,
+    text_encoder=4_020_000_000,
+    vae=84_000_000,
+    largest_block=205_000_000,
+    width=3840,
+    vae_width=128,
+)
+"""Z-Image-Turbo with ControlNet-Union 1.0, for a machine that has no weights yet."""
+
+SIDE = 3840
+"""Of the matrix that is timed: that of the published model's attention."""
+PROMPT_TOKENS = 64
+ROUNDING = 1.3
+"""What a block in 8 bits takes beside its products, for rounding and rescaling (benchmarks/NOTES.md)."""
+SLOWER = 2
+"""How much slower a CPU computes attention and convolutions than products of matrices."""
+DECODER_OPERATIONS = 580
+"""Of the decoder for each pixel, in squares of its first width: the published one has 9.5 million at 128."""
+LINK_BYTES = 12e9
+"""A second, from host memory to a GPU."""
+
+
+class Forecast(NamedTuple):
+    """What will be."""
+
+    placement: Placement
+    peak_bytes: int
+    """The most memory of its own, for the largest picture."""
+    page_bytes: int
+    """Pages of files that every step reads, which the system keeps if it has room."""
+    footprint: Footprint
+    products: float
+    """Operations a second in the products of the blocks."""
+    rest: float
+    """Operations a second in the type of everything else."""
+
+    def seconds(self, width: int, height: int, steps: int = DEFAULT_STEPS) -> float:
+        """An estimate for one picture without a control branch."""
+        weight, placement = self.footprint, self.placement
+        pixels = width * height
+        tokens = pixels / 16**2 + PROMPT_TOKENS
+        layers = weight.transformer / weight.largest_block
+        slower = SLOWER if placement.device == "cpu" else 1
+        step = 2 * weight.transformer * tokens / self.products
+        step += 4 * tokens**2 * weight.width * layers * slower / self.rest
+        if placement.mode == "block-offload":
+            step = max(step, weight.transformer * BYTES[placement.dtype] / LINK_BYTES)
+        prompt = 2 * weight.text_encoder * PROMPT_TOKENS / self.products
+        decoding = DECODER_OPERATIONS * weight.vae_width**2 * pixels * slower / self.rest
+        return prompt + steps * step + decoding
+
+    def __str__(self) -> str:
+        """A sentence without its beginning."""
+        placement = self.placement
+        pages = f", and {self.page_bytes / 1e9:.1f} GB of pages of its files" if self.page_bytes else ""
+        times = " and ".join(f"{duration(self.seconds(side, side))} at {side}x{side}" for side in (512, 1024))
+        return (
+            f"in {placement.precision} on {placement.device} ({placement.mode}), in up to "
+            f"{self.peak_bytes / 1e9:.1f} GB of memory{pages}; a picture of {DEFAULT_STEPS} steps takes "
+            f"about {times}, an estimate"
+        )
+
+
+def is_large(weight: Footprint) -> bool:
+    """Whether pictures of such a model are worth a forecast: the demo's are there at once."""
+    return weight.transformer >= SMALL_PARAMETERS
+
+
+def forecast(settings: ModelSettings, weight: Footprint) -> Forecast:
+    """For a model of this weight; raises `OutOfMemory`, which says what the machine lacks."""
+    device = find_device(settings.device)
+    copies = Copies(settings.data_dir / "cache", settings.max_cache_bytes)
+    return forecast_of(plan(device, weight, settings, copies), weight)
+
+
+def forecast_of(placement: Placement, weight: Footprint) -> Forecast:
+    """For a placement that is decided."""
+    rest = _rate(placement.device, getattr(torch, placement.dtype))
+    products = _rate(placement.device, torch.int8) / ROUNDING if placement.eight_bits else rest
+    return Forecast(
+        placement,
+        peak_bytes(
+            weight,
+            placement.dtype,
+            placement.mode,
+            tiled_vae=placement.tiled_vae,
+            quantized=placement.eight_bits,
+        ),
+        page_bytes(weight, placement),
+        weight,
+        products,
+        rest,
+    )
+
+
+def chosen_footprint(settings: ModelSettings) -> Footprint:
+    """The weight of the model that the settings choose, by its files' headers; raises `ModelError`.
+
+    ControlNet-Union 1.0 stands for the one that will be used, which may not be here yet.
+    """
+    weight = footprint(resolve_model(settings), None, Files(**replaced_parts(settings)))
+    return replace(weight, controlnet=PUBLISHED.controlnet) if is_large(weight) else weight
+
+
+def _rate(device: str, dtype: torch.dtype) -> float:
+    """Operations a second in a product like those of the blocks."""
+    tokens = torch.ones(CHUNK, SIDE, dtype=dtype, device=device)
+    matrix = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
+
+    def work() -> None:
+        if dtype == torch.int8:
+            integer_product(tokens, matrix)
+        else:
+            tokens @ matrix.t()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
+    return 2 * CHUNK * SIDE * SIDE / seconds(work)

@@ -1,0 +1,63 @@
+"""The memory that can still be had under the limits of control groups, by files as the kernel writes them."""
+
+from pathlib import Path
+
+import pytest
+
+from models.inference.device import host_memory
+
+GIB = 2**30
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the groups are, of a machine with 24 GiB available."""
+    for name in ("MEMINFO", "OWN_GROUPS", "GROUPS"):
+        monkeypatch.setattr(host_memory, name, tmp_path / name)
+    (tmp_path / "MEMINFO").write_text(f"MemTotal: 30000000 kB\nMemAvailable: {24 * 2**20} kB\n")
+    return tmp_path / "GROUPS"
+
+
+def second(group: Path, limit: str, usage: int, droppable: int = 0) -> None:
+    """A group of the second version."""
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{usage}\n")
+    (group / "memory.stat").write_text(
+        f"anon {usage - droppable}\ninactive_file {droppable}\nactive_file 0\n"
+    )
+
+
+def first(group: Path, limit: int, usage: int, droppable: int) -> None:
+    """A group of the first version."""
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (group / "memory.usage_in_bytes").write_text(f"{usage}\n")
+    (group / "memory.stat").write_text(
+        f"inactive_file 1\nactive_file 1\ntotal_inactive_file {droppable}\ntotal_active_file 0\n"
+    )
+
+
+def test_without_groups_it_is_what_the_machine_has(groups: Path) -> None:
+    assert host_memory.host_free_bytes() == 24 * GIB
+
+
+def test_tightest_of_nested_groups_counts_and_pages_of_files_are_free(groups: Path) -> None:
+    (groups.parent / "OWN_GROUPS").write_text("0::/system.slice/zturbo.service/worker\n")
+    second(groups / "system.slice", str(16 * GIB), 6 * GIB)
+    second(groups / "system.slice" / "zturbo.service", str(12 * GIB), 8 * GIB, 3 * GIB)
+    second(groups / "system.slice" / "zturbo.service" / "worker", "max", 2 * GIB)
+    assert host_memory.host_free_bytes() == 7 * GIB
+
+
+def test_first_version_of_groups_counts_as_well(groups: Path) -> None:
+    (groups.parent / "OWN_GROUPS").write_text("5:devices:/\n4:memory:/docker/abc\n1:cpu,cpuacct:/\n0::/\n")
+    first(groups / "memory", 2**63 - 4096, 20 * GIB, 0)
+    first(groups / "memory" / "docker" / "abc", 8 * GIB, 6 * GIB, GIB)
+    assert host_memory.host_free_bytes() == 3 * GIB
+
+
+def test_container_sees_its_own_group_as_the_root(groups: Path) -> None:
+    (groups.parent / "OWN_GROUPS").write_text("0::/\n")
+    second(groups, str(4 * GIB), 5 * GIB)
+    assert host_memory.host_free_bytes() == 0

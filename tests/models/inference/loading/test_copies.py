@@ -1,0 +1,161 @@
+"""Copies of weights in fewer bits: made once, mapped afterwards, and made anew where they were changed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.inference.denoise.int8 import round_rows
+from models.inference.loading.components import load_text_encoder, load_transformer
+from models.inference.loading.copies import Copies
+
+CPU = torch.device("cpu")
+FILE = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def everything_is_worthwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A transformer's folder that a test may change."""
+    (tmp_path / "transformer").mkdir()
+    for path in (tiny_model / "transformer").iterdir():
+        (tmp_path / "transformer" / path.name).write_bytes(path.read_bytes())
+    return tmp_path / "transformer"
+
+
+def load(folder: Path, copies: Copies) -> dict[str, Tensor]:
+    model = load_transformer(folder, None, torch.bfloat16, CPU, copies, eight_bits=True, mapped=True)
+    return dict(model.named_parameters())
+
+
+def only(cache: Path) -> Path:
+    (copy,) = cache.iterdir()
+    return copy
+
+
+def lies_in(tensor: Tensor, path: Path) -> bool:
+    """Whether a tensor is a view of the file, whose pages every process shares."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, name = line.split()
+        begin, end = (int(edge, 16) for edge in span.split("-"))
+        if begin <= tensor.data_ptr() < end:
+            return Path(name) == path
+    return False
+
+
+def test_second_start_maps_what_the_first_has_rounded(folder: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    cache = tmp_path / "cache"
+    first = load(folder, Copies(cache, on_bytes=lambda done, total: told.append((done, total))))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (sum(tensor.nbytes for tensor in load_file(only(cache)).values()),) * 2
+    inode = only(cache).stat().st_ino
+    again = load(folder, Copies(cache, on_bytes=lambda done, total: pytest.fail("written twice")))
+    assert only(cache).stat().st_ino == inode
+    originals = load_file(folder / FILE)
+    name = "layers.0.feed_forward.w2"
+    for parameters in (first, again):
+        numbers, scale = round_rows(originals[f"{name}.weight"])
+        assert torch.equal(parameters[f"{name}.weight"], numbers)
+        assert torch.equal(parameters[f"{name}.scale"], scale)
+        assert torch.equal(parameters["x_pad_token"], originals["x_pad_token"].bfloat16())
+        assert lies_in(parameters[f"{name}.weight"], only(cache))
+
+
+def cut_off(copy: Path, folder: Path) -> None:
+    os.truncate(copy, copy.stat().st_size - 8)
+
+
+def written_into(copy: Path, folder: Path) -> None:
+    with copy.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(bytes(8))
+
+
+def no_header(copy: Path, folder: Path) -> None:
+    copy.write_bytes(b"\0" * copy.stat().st_size)
+
+
+def of_other_weights(copy: Path, folder: Path) -> None:
+    other = {name: tensor + 1 for name, tensor in load_file(copy).items()}
+    save_file(other, copy, {"made_from": "0" * 64, "written_at": "1000000000"})
+    os.utime(copy, (1, 1))
+
+
+def new_weights(copy: Path, folder: Path) -> None:
+    weights = load_file(folder / FILE)
+    save_file({name: tensor * 2 for name, tensor in weights.items()}, folder / FILE, {"format": "pt"})
+
+
+@pytest.mark.parametrize("spoil", [cut_off, written_into, no_header, of_other_weights, new_weights])
+def test_copy_that_is_not_what_it_was_is_made_anew(
+    spoil: Callable[[Path, Path], None], folder: Path, tmp_path: Path
+) -> None:
+    load(folder, Copies(tmp_path / "cache"))
+    spoil(only(tmp_path / "cache"), folder)
+    found = load(folder, Copies(tmp_path / "cache"))
+    expected = load(folder, Copies(tmp_path / "nothing", max_bytes=0))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_full_disk_is_told_and_the_model_loads_without_a_copy(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("models.disk.FLOOR_BYTES", 2**62)
+    load(folder, Copies(cache))
+    assert "no room" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
+
+    def full(done: int, total: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    assert load(folder, Copies(cache, on_bytes=full))
+    assert "No space left on device" in caplog.text
+    assert not list(cache.iterdir())
+
+
+def test_conversion_that_is_killed_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    program = f"""
+import os, signal, torch
+from pathlib import Path
+from models.inference.loading import copies
+from models.inference.loading.components import load_transformer
+copies.WORTHWHILE_BYTES = 0
+kept = copies.Copies(Path({str(cache)!r}), on_bytes=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
+load_transformer(Path({str(folder)!r}), None, torch.bfloat16, torch.device("cpu"), kept, eight_bits=True)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode < 0
+    assert not list(cache.iterdir())
+    (cache / ".draft-left").write_bytes(b"where a file needs a name to be written")
+    load(folder, Copies(cache))
+    assert only(cache).suffix == ".safetensors"
+
+
+def test_text_encoder_has_a_copy_of_its_own_and_all_that_are_used_are_touched(
+    folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    copies = Copies(tmp_path / "cache")
+    load(folder, copies)
+    first = only(tmp_path / "cache")
+    os.utime(first, ns=(0, first.stat().st_mtime_ns))
+    model = load_text_encoder(
+        tiny_model / "text_encoder", None, torch.bfloat16, copies, eight_bits=True, mapped=True
+    )
+    used = [path.stat().st_atime for path in (tmp_path / "cache").iterdir()]
+    assert len(used) == 2
+    assert abs(used[0] - used[1]) < 60
+    assert model.model.layers[0].mlp.down_proj.weight.dtype == torch.int8

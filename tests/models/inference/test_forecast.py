@@ -1,0 +1,45 @@
+"""What a machine will do with a model, told from sizes and one product that is timed."""
+
+from pathlib import Path
+
+import pytest
+
+from models.config import ModelSettings
+from models.errors import OutOfMemory
+from models.inference.device.placement import Placement
+from models.inference.forecast import PUBLISHED, Forecast, forecast
+
+GIB = 2**30
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ModelSettings:
+    return ModelSettings(data_dir=tmp_path, device="cpu", _env_file=None)
+
+
+def test_published_model_is_foretold_with_its_place_memory_and_time(
+    settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: 14 * GIB)
+    told = forecast(settings, PUBLISHED)
+    assert (told.placement.mode, told.placement.precision) == ("mapped", "int8")
+    assert told.peak_bytes + told.page_bytes < 14 * GIB
+    assert "in int8 on cpu (mapped)" in str(told)
+    assert " at 512x512 and " in str(told)
+    assert told.seconds(512, 512) * 3 < told.seconds(1024, 1024)
+    assert told.seconds(512, 512, 4) < told.seconds(512, 512) < told.seconds(512, 512, 9)
+
+
+def test_time_is_that_of_the_arithmetic() -> None:
+    # Two cores, bfloat16: 38 s a step at 512x512 (../shared/reference/ordinary-machines.md), 302 GFLOP/s.
+    measured = Forecast(Placement("cpu", "bfloat16", "mapped"), 0, 0, PUBLISHED, 302e9, 302e9)
+    step = measured.seconds(512, 512, 2) - measured.seconds(512, 512, 1)
+    assert 30 < step < 60
+
+
+def test_machine_that_is_too_small_is_told_what_would_fit(
+    settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: GIB)
+    with pytest.raises(OutOfMemory, match="ZTURBO_MODEL=demo"):
+        forecast(settings, PUBLISHED)
