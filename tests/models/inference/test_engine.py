@@ -226,7 +226,7 @@ def test_what_stops_a_picture_between_two_steps_leaves_the_engine_ready(
 
     before = generate(engine, job, control)
     with pytest.raises(Cancelled):
-        engine.generate(job, control, lambda step: steps.append(step.step), stop_after_the_first)
+        engine.generate(job, control, lambda step: steps.append(step.step), keep_going=stop_after_the_first)
     assert steps == [1]
     assert np.array_equal(generate(engine, job, control).images[0], before.images[0])
 
