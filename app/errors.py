@@ -276,10 +276,13 @@ _SENTENCES = {
 def _reason(error: ErrorDetails) -> str:
     if error["type"] == "literal_error":
         return f"{quoted(error['input'])} is not one of {error['ctx']['expected']}"
-    sentence = _SENTENCES.get(error["type"], error["msg"])
+    sentence = _SENTENCES.get(error["type"])
+    if sentence is None:
+        # It may quote the caller's own text, braces and all.
+        return error["msg"]
     if error["type"] == "string_too_short" and error["ctx"]["min_length"] == 1:
         return "must not be empty"
-    return sentence.format(**error.get("ctx", {})) if "{" in sentence else sentence
+    return sentence.format(**error.get("ctx", {}))
 
 
 def written(loc: Sequence[int | str]) -> str:

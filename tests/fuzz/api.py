@@ -22,9 +22,10 @@ of the categories is, to whoever posts there, a model's id."""
 
 CONFIG = """
 [checks.not_a_server_error]
-expected-statuses = ["2xx", "3xx", "4xx", 503]
+expected-statuses = ["2xx", "3xx", "4xx", 503, 504]
 """
-"""503 is documented: Redis or every GPU worker is busy or away. No other 5xx may be answered."""
+"""503 is documented: Redis or every GPU worker is busy or away. So is 504: a call that waited for a picture
+waits no more. No other 5xx may be answered."""
 
 
 def call_everything(examples: int, seed: int) -> dict[str, Any]:
