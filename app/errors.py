@@ -210,6 +210,9 @@ class InsufficientStorage(ApiError):
 
     status, error_code = 507, 507001
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, NO_RETRY)
+
 
 def bad_input(error: ValidationError) -> BadInput:
     """Every fault of a body at once, worded for the person who wrote it."""

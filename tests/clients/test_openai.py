@@ -118,6 +118,18 @@ def test_stream_has_the_partial_images_and_the_picture(client: Any, hands: Worke
     assert (events[2].size, events[2].usage.total_tokens) == ("512x512", 0)
 
 
+def test_stream_without_news_has_comments(
+    client: Any, base: str, hands: WorkerHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.http.events.COMMENT_SECONDS", 0.02)
+    body = {"prompt": "a fox", "stream": True}
+    with httpx.stream("POST", f"{base}/v1/images/generations", json=body) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith(":")
+        hands.succeed(OUTPUT)
+        assert "event: image_generation.completed" in list(lines)
+
+
 def test_failure_in_a_stream_is_an_error_of_the_client(client: Any, hands: WorkerHands) -> None:
     with (
         meanwhile(hands, lambda: hands.fail("hub_error", "loras[0].path: nobody is there.")),

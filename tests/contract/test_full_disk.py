@@ -31,6 +31,7 @@ def refused(answer: httpx.Response, why: str = "GB free") -> None:
     assert body["detail"] == body["message"] == body["error_message"]
     # Nobody is told to send the same again by itself.
     assert "retry-after" not in answer.headers
+    assert answer.headers["x-should-retry"] == "false"
 
 
 async def test_upload_is_refused_over_every_dialect(
