@@ -1,20 +1,14 @@
 """The settings of the model layer: which weights it uses, where they are and on which device they run."""
 
 import os
-import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from models.sizes import GRID, PRESETS, output_size
 
 DEFAULT_MODEL = "Tongyi-MAI/Z-Image-Turbo"
 DEFAULT_CONTROLNET = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union"
-
-
-_SIZE = re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}")
 
 
 def default_data_dir() -> Path:
@@ -69,12 +63,6 @@ class ModelSettings(BaseSettings):
             "ready; needs a C++ compiler. Not yet tried on a GPU."
         ),
     )
-    compile_sizes: str = Field(
-        "square_hd",
-        description=(
-            "Sizes to compile for, comma separated: presets, or such as `1024x768`. Others run uncompiled."
-        ),
-    )
     max_cache_bytes: int = Field(
         50_000_000_000,
         gt=0,
@@ -107,23 +95,6 @@ class ModelSettings(BaseSettings):
     prompt_llm_key: SecretStr | None = Field(
         None, description="Bearer token for the server at PROMPT_LLM_URL."
     )
-
-    @field_validator("compile_sizes")
-    @classmethod
-    def _sizes_are_known(cls, sizes: str) -> str:
-        for size in map(str.strip, sizes.split(",")):
-            sides = output_size(size, (0, 0)) if size in PRESETS or _SIZE.fullmatch(size) else (1,)
-            if any(side % GRID for side in sides):
-                raise ValueError(
-                    f"{size!r} is neither a preset ({', '.join(PRESETS)}) nor such as 1024x768, sides a "
-                    f"multiple of {GRID}"
-                )
-        return sizes
-
-    @property
-    def compiled_sizes(self) -> list[tuple[int, int]]:
-        """`compile_sizes` as (width, height)."""
-        return [output_size(size.strip(), (0, 0)) for size in self.compile_sizes.split(",")]
 
     @property
     def loras_path(self) -> Path:

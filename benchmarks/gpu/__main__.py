@@ -76,10 +76,9 @@ class Bench:
             self.components = rounded(self.components)
         self.model = LoadedModel(self.components, placement, None, options.compile, options.attention)
         if options.compile != "off":
-            latents = [(side // 8, side // 8) for side in self.scale.sizes]
             for path in self.controlnets.values():
                 with self.model.denoiser(path) as (transformer, branch):
-                    warm_up(transformer, branch, latents, torch.device(self.device))
+                    warm_up(transformer, branch, torch.device(self.device))
         self.engine = build_engine(self.model, folder)
         self.peak = peak_rate(self.scale.product, self.device, self.dtype)
 

@@ -105,7 +105,7 @@ class Engine:
             name = Path(choice).resolve().name
         with device_errors():
             model = LoadedModel.load(folder, _default_controlnet(settings), settings, on_copy)
-            model.warm_up(settings.compiled_sizes)
+            model.warm_up()
         engine = cls(name, model, settings)
         if is_large(weight := chosen_footprint(settings)):
             engine.forecast = forecast_of(model.placement, weight)

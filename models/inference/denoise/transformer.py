@@ -209,6 +209,8 @@ def _rope(
     )
     image = nn.functional.pad(image, (0, 0, 0, -image.shape[0] % SEQ_MULTI_OF))
     caption_rope, image_rope = (
-        torch.view_as_real(transformer.rope_embedder(ids))[None, :, None] for ids in (caption, image)
+        # No view, as the table of both is none: compiled code is good for the one or the other.
+        torch.view_as_real(transformer.rope_embedder(ids))[None, :, None].clone()
+        for ids in (caption, image)
     )
     return caption_rope, image_rope

@@ -6,7 +6,7 @@ Each part is handed out in a `with` block, within which its weights are on the d
 import gc
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -140,18 +140,16 @@ class LoadedModel:
         with self._on_device(self._vae, "model-offload"):
             yield self._vae
 
-    def warm_up(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """Compile for pictures of these (width, height), if the blocks are to be compiled at all.
+    def warm_up(self) -> None:
+        """Compile the blocks, if they are to be compiled at all.
 
         Where that cannot be done the log says why, and pictures are made as without.
         """
         if self._compile_mode == "off":
             return
-        side = self.pixels_per_latent
-        latents = [(height // side, width // side) for width, height in sizes]
         try:
             with self.denoiser(self._default.path if self._default else None) as (transformer, controlnet):
-                warm_up(transformer, controlnet, latents, self._device)
+                warm_up(transformer, controlnet, self._device)
         except ModelError as error:
             log.warning("%s Until then every step takes longer.", error)
             torch.compiler.set_stance("force_eager")
