@@ -37,6 +37,7 @@ def test_requests_of_one_owner_may_fill_half_and_those_of_another_what_is_left(c
     assert send(client, "c", 25, spare=50, owner="bob")
     assert send(client, "a", 40, spare=50), "a repeated submit is answered all the same"
     assert send(client, "small", 0, spare=0), "what stays in the record needs no room"
+    assert not client.hexists("zturbo:sent:ann", "small")
 
 
 def test_store_without_an_end_has_room(client: redis.Redis) -> None:

@@ -103,6 +103,8 @@ async def test_a_request_goes_through_its_stages(sides: Sides) -> None:
     assert (await read(requests, "a")).state == "in_progress"
     record = take(work_queue, "io", "t3")
     assert (record.stage, record.generated) == ("finish", {"image": "x.npy"})
+    assert work_queue.beat("a", "t3", 0, 0) == "held"
+    assert ((await read(requests, "a")).step, (await read(requests, "a")).total_steps) == (3, 8)
 
     work_queue.finish("a", "t3", {"image": {"name": "x.png"}})
     done = await read(requests, "a")
