@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from worker.logs import LogFormat
 
 REDIS_SECONDS = 2.0
+LARGE_BYTES = 2**30
+"""The weights of a model that is slow without a GPU."""
 STOP_MARGIN_SECONDS = 10.0
 """What a worker may take beside its drain time to end; the API's calls in flight have as long."""
 
@@ -97,7 +99,7 @@ def choose_model(settings: "Settings") -> str:
         bring_missing(settings)
         folder = resolve_model(settings)
     say(settings, f"model: {chosen} ({'as asked' if asked else 'its weights are here'}), {folder}")
-    if not gpu_present():
+    if not gpu_present() and sum(each.stat().st_size for each in folder.rglob("*.safetensors")) > LARGE_BYTES:
         say(settings, "There is no GPU, so a picture takes minutes; the gpu part says below how many.")
     return chosen
 
