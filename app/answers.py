@@ -64,6 +64,7 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         output=_output(record.images, links) if record.state == "succeeded" else None,
         error=failure(record),
         created_at=timestamp(record.created_at),
+        eta_seconds=eta_seconds(record),
         finished_at=timestamp(record.finished_at) if record.finished_at else None,
         expires_at=timestamp(record.expires_at) if record.expires_at else None,
         model_id=record.model_id,

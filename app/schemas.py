@@ -91,6 +91,7 @@ class ResultBody(Body):
     output: Output | None = Field(None, description="Only with `succeeded`.")
     error: Failure | None = Field(None, description="Only with `failed`.")
     created_at: str
+    eta_seconds: float | None = Field(None, description="As the status has it.")
     finished_at: str | None = None
     expires_at: str | None = Field(
         None, description="When it is forgotten, and its picture with it; once it is finished."

@@ -70,8 +70,9 @@ async def test_request_is_told_from_the_line_to_its_result(
         _, status = await anext(stream)
         assert (status["step"], status["total_steps"], status["progress"]) == (2, 8, 0.25)
         assert 500 < status["eta_seconds"] <= 600
-        later = (await calls.get(f"/v1/requests/{request_id}/status")).json()
-        assert 500 < later["eta_seconds"] <= status["eta_seconds"]
+        for route in ("status", "result"):
+            later = (await calls.get(f"/v1/requests/{request_id}/{route}")).json()
+            assert 500 < later["eta_seconds"] <= status["eta_seconds"]
 
         hands.end(running.id, token, OUTPUT)
         rest = [event async for event in stream]

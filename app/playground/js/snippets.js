@@ -4,9 +4,8 @@ import { stringify } from "./json.js";
 
 /** @import {Model, Values} from "./types" */
 
+/** What one call waits for. A picture may take longer: then a program asks again. */
 const WAIT_SECONDS = 60;
-/** What a program may wait for, which shows no one a standing cursor; node itself gives up after 300. */
-const PROGRAM_WAIT_SECONDS = 280;
 
 /**
  * By language. The key itself is never shown: `withKey` says whether one is needed.
@@ -51,21 +50,27 @@ function curl({ url, values, withKey }) {
 
 /** @param {Facts} facts */
 function python({ url, values, extension, many, withKey }) {
-  const key = withKey ? `\n    headers={"Authorization": "Bearer " + os.environ["ZTURBO_TOKEN"]},` : "";
+  const key = withKey ? "\n    headers=headers," : "";
+  const again = withKey ? "result_url, headers=headers" : "result_url";
   const save = many
     ? `for number, url in enumerate(result["output"]["images"], 1):\n    Path(f"picture-{number}.${extension}").write_bytes(httpx.get(url).content)`
     : `Path("picture.${extension}").write_bytes(httpx.get(result["output"]["image"]).content)`;
-  return `${withKey ? "import os\n" : ""}from pathlib import Path
+  return `${withKey ? "import os\n" : ""}import time
+from pathlib import Path
 
 import httpx
 
-answer = httpx.post(
-    ${JSON.stringify(url + PROGRAM_WAIT_SECONDS)},${key}
+${withKey ? `headers = {"Authorization": "Bearer " + os.environ["ZTURBO_TOKEN"]}\n` : ""}answer = httpx.post(
+    ${JSON.stringify(url + WAIT_SECONDS)},${key}
     json=${indented(pythonValue(values), 4)},
-    timeout=${PROGRAM_WAIT_SECONDS + 10},
+    timeout=${WAIT_SECONDS + 10},
 )
 result = answer.raise_for_status().json()
-if result.get("status") != "succeeded":
+result_url = result["result_url"]
+while result["status"] in ("in_queue", "in_progress"):
+    time.sleep(2)
+    result = httpx.get(${again}).raise_for_status().json()
+if result["status"] != "succeeded":
     raise SystemExit(result)
 print("succeeded, seed", result["seed"])
 ${save}
@@ -75,6 +80,7 @@ ${save}
 /** @param {Facts} facts */
 function javascript({ url, values, extension, many, withKey }) {
   const key = withKey ? ", Authorization: `Bearer ${process.env.ZTURBO_TOKEN}`" : "";
+  const again = withKey ? "resultUrl, { headers }" : "resultUrl";
   const save = many
     ? `for (const [index, url] of result.output.images.entries()) {
   const picture = await fetch(url);
@@ -84,12 +90,18 @@ function javascript({ url, values, extension, many, withKey }) {
 await writeFile("picture.${extension}", Buffer.from(await picture.arrayBuffer()));`;
   return `import { writeFile } from "node:fs/promises";
 
-const answer = await fetch(${JSON.stringify(url + PROGRAM_WAIT_SECONDS)}, {
+const headers = { "Content-Type": "application/json"${key} };
+const answer = await fetch(${JSON.stringify(url + WAIT_SECONDS)}, {
   method: "POST",
-  headers: { "Content-Type": "application/json"${key} },
+  headers,
   body: JSON.stringify(${indented(stringify(values, 2), 2)}),
 });
-const result = await answer.json();
+let result = await answer.json();
+const resultUrl = result.result_url;
+while (["in_queue", "in_progress"].includes(result.status)) {
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  result = await (await fetch(${again})).json();
+}
 if (result.status !== "succeeded") throw new Error(JSON.stringify(result));
 console.log("succeeded, seed", result.seed);
 ${save}
