@@ -30,21 +30,14 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 
 FROM base AS api
 COPY requirements/api.txt requirements/
-# Without what only compilers, type checkers and debuggers read.
-# hadolint ignore=DL3008
+# Without what only compilers and type checkers read.
 RUN pip install --no-cache-dir --require-hashes -r requirements/api.txt \
     && find /opt/zturbo -type d \( -name tests -o -name f2py -o -name distutils \) -prune -exec rm -r {} + \
-    && find /opt/zturbo \( -name '*.a' -o -name '*.h' -o -name '*.pyi' -o -name '*.pxd' \) -delete \
-    && apt-get update \
-    && apt-get install --yes --no-install-recommends binutils \
-    && strip --strip-unneeded /opt/zturbo/lib/python3.11/site-packages/*/_obstore.abi3.so \
-        /opt/zturbo/lib/python3.11/site-packages/*/hf_xet.abi3.so \
-    && apt-get purge --yes --auto-remove binutils \
-    && rm -rf /var/lib/apt/lists/*
-# Of the demo model it reads the ControlNets and LoRAs; the worker's image draws.
+    && find /opt/zturbo \( -name '*.a' -o -name '*.h' -o -name '*.pyi' -o -name '*.pxd' \) -delete
+# Of the demo model's weights it reads the LoRAs; the worker's image draws.
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl \
-    && find /opt/zturbo -path '*/demo_weights/*/*.safetensors' ! -path '*/loras/*' -delete
+    && find /opt/zturbo -path '*/demo_weights/*.safetensors' ! -path '*/loras/*' -delete
 USER 10001:10001
 EXPOSE 8000
 ENV ZTURBO_HOST=0.0.0.0

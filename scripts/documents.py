@@ -29,7 +29,7 @@ ENV_HEAD = """\
 # Copy to .env: `zturbo`, from the folder where it is started, and docker compose read it.
 # Every line is a default; `zturbo doctor --all` tells which value holds and where it comes from.
 
-# For docker compose alone: gpu, gpus or workers; where Redis is reached; the folder of LoRA files.
+# For docker compose alone: demo, gpu, gpus or workers; where Redis is reached; the folder of LoRA files.
 # COMPOSE_PROFILES=gpu
 # REDIS_BIND=127.0.0.1
 # LORA_FOLDER=./loras
