@@ -1,9 +1,12 @@
 """English sentences for a scene, worded in many ways; what a sentence leaves out the picture may choose."""
 
+from collections.abc import Iterable
+from functools import cache
+
 import numpy as np
 
 from training.scenes import Scene, Thing, pick
-from training.vocabulary import GROUNDS, OBJECTS, PLACES, POSES, SKIES
+from training.vocabulary import COLOURS, GROUNDS, OBJECTS, PLACES, POSES, SKIES
 
 _OPENERS = ("", "", "", "", "a picture of ", "a photo of ", "there is ", "we see ", "a render of ")
 
@@ -57,6 +60,33 @@ def caption(scene: Scene, rng: np.random.Generator, *, whole: bool = False, fill
     extra = [_FILLERS[at] for at in rng.permutation(len(_FILLERS))[:fillers]]
     text = ", ".join(part for part in (text, light, *extra) if part)
     return text[0].upper() + text[1:] if rng.random() < 0.3 else text
+
+
+def is_of_this_world(sentence: str, thing: Thing) -> bool:
+    """Whether a sentence has captions' words alone, names the thing and its colour, and says on what ground
+    and under what sky it stands.
+    """
+    words = sentence.lower().replace(",", " ").replace(".", " ").split()
+    text = f" {' '.join(words)} "
+
+    def said(phrases: Iterable[str]) -> bool:
+        return any(f" {phrase} " in text for phrase in phrases)
+
+    return (
+        set(words) <= _known_words()
+        and said(OBJECTS[thing.kind])
+        and said([thing.colour])
+        and said(phrase for phrases in GROUNDS.values() for phrase in phrases)
+        and said(phrase for phrases in SKIES.values() for phrase in phrases)
+    )
+
+
+@cache
+def _known_words() -> frozenset[str]:
+    tables = (OBJECTS, GROUNDS, SKIES, POSES, PLACES)
+    phrases = [phrase for table in tables for choices in table.values() for phrase in choices]
+    joining = "small large big a an in that is and next to beside of the left right lit from"
+    return frozenset(" ".join([*phrases, *COLOURS, *_OPENERS, *_FILLERS, joining]).split())
 
 
 def brief_caption(scene: Scene, rng: np.random.Generator) -> str:

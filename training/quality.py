@@ -13,20 +13,22 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.run import write_row
 from models.config import ModelSettings
 from models.inference.engine import Engine
-from models.job import Job, LoraFile, Pixels
+from models.job import Job, LoraFile, Pixels, Start
 from models.weights import demo
 from models.weights.download import file_sha256
 from training import judge as judging
+from training.captions import brief_caption, is_of_this_world
 from training.maps import CONTROLS, Control
 from training.measures import (
     blueprint_measure,
@@ -42,6 +44,7 @@ from training.vocabulary import COLOURS, OBJECTS
 
 JUDGE: Final = Path(__file__).parent / "judge.safetensors"
 SCALES: Final = (0.0, 0.3, 0.6, 0.9)
+STRENGTHS: Final = (0.25, 0.5, 0.75, 1.0)
 STYLES: Final = {"blueprint": blueprint_measure, "night": night_measure}
 AGREEMENTS: Final[dict[Control, float]] = {"canny": 0.65, "depth": 0.88, "pose": 0.65}
 """The least at the largest of SCALES."""
@@ -89,6 +92,7 @@ class Model:
     def draw(
         self, prompt: str, seed: int, control: Pixels | None = None, scale: float = 0.0,
         controlnet: str = "controlnet", style: str | None = None, style_scale: float = 1.0,
+        start: Start | None = None, strength: float | None = None,
     ) -> Pixels:  # fmt: skip
         loras: tuple[LoraFile, ...] = ()
         if style is not None:
@@ -97,8 +101,9 @@ class Model:
         job = Job(
             prompt=prompt, width=self.size, height=self.size, seed=seed, control_scale=scale,
             controlnet=self.bundle / f"{controlnet}.safetensors" if scale else None, loras=loras,
+            strength=strength,
         )  # fmt: skip
-        return self.engine.generate(job, control, lambda _: None).images[0]
+        return self.engine.generate(job, control, lambda _: None, start).images[0]
 
 
 def recognised(logits: NDArray[np.float32], samples: Sequence[Sample]) -> NDArray[np.bool_]:
@@ -202,6 +207,52 @@ def measure_loras(model: Model, judge: judging.Verdict, samples: Sequence[Sample
         figures.add(f"{style} LoRA at scale 0, pixels changed", float((same != plain[0]).sum()), most=0)
 
 
+def measure_start(model: Model, judge: judging.Verdict, samples: Sequence[Sample], figures: Figures) -> None:
+    """How far pictures go from the image that they start from, by strength, and what inpainting puts into a
+    hole where another object was; outside the hole no bit may change.
+    """
+    size = model.size
+    kinds = list(OBJECTS)
+    others, holes = [], []
+    for sample in samples:
+        thing = sample.scene.things[0]
+        other = replace(thing, kind=kinds[(kinds.index(thing.kind) + 3) % 7], joints=None, pose="")
+        rendering = render(replace(sample.scene, things=(other,)), size, size)
+        others.append(rendering.image)
+        reach = np.ones((size // 8, size // 8), np.uint8)
+        holes.append(np.asarray(cv2.dilate(rendering.masks[0].astype(np.uint8), reach)) > 0)
+    gone = []
+    for strength in STRENGTHS:
+        made = [
+            model.draw(sample.prompt, sample.scene.seed, start=Start(other), strength=strength)
+            for sample, other in zip(samples, others, strict=True)
+        ]
+        gone.append(float(np.abs(np.stack(made).astype(np.float32) - np.stack(others)).mean()))
+        figures.add(f"image to image, way gone at strength {strength}", gone[-1] / 255)
+    figures.add("image to image, least rise by strength", float(np.diff(gone).min()) / 255, least=0)
+    filled = [
+        model.draw(sample.prompt, sample.scene.seed, start=Start(other, hole), strength=1.0)
+        for sample, other, hole in zip(samples, others, holes, strict=True)
+    ]
+    logits, _ = judging.look(judge, np.stack(filled))
+    figures.add("inpainting, object recognised", recognised(logits, samples).mean())
+    changed = [
+        int((picture != other)[~hole].sum())
+        for picture, other, hole in zip(filled, others, holes, strict=True)
+    ]
+    figures.add("inpainting, pixels changed outside the mask", float(sum(changed)), most=0)
+
+
+def measure_expansion(model: Model, samples: Sequence[Sample], figures: Figures) -> None:
+    """Whether Magic Prompt answers a few words with a sentence of the world that the model knows."""
+    told = []
+    for sample in samples:
+        brief = brief_caption(sample.scene, np.random.default_rng((sample.scene.seed, 9)))
+        answer = model.engine.expand(brief, sample.scene.seed).prompt
+        told.append(answer is not None and is_of_this_world(answer, sample.scene.things[0]))
+    figures.add("Magic Prompt, answers of this world", float(np.mean(told)), least=1)
+
+
 def measure_time(model: Model, figures: Figures) -> None:
     """Seconds to load, library imports aside, and for one controlled picture."""
     start = time.perf_counter()
@@ -239,6 +290,8 @@ def main() -> None:
         measure_rounding(model, samples, figures)
     measure_control(model, judge, max(1, arguments.count // len(CONTROLS)), figures)
     measure_loras(model, judge, samples[: arguments.count // 2], figures)
+    measure_expansion(model, samples[: arguments.count // 2], figures)
+    measure_start(model, judge, samples[: arguments.count // 4], figures)
     (arguments.out / "figures.json").write_text(json.dumps(figures.values, indent=2) + "\n")
     write_sheet(arguments.out / "sheet.png", model)
     write_row("demo_quality.jsonl", {"dtype": arguments.dtype} | figures.values)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.captions import brief_caption, caption
+from training.captions import brief_caption, caption, is_of_this_world
 from training.maps import CONTROLS, canny_map, control_map, pose_map
 from training.render import render
 from training.scenes import sample_scene
@@ -42,6 +42,15 @@ def test_caption_names_colour_and_object_of_everything_in_the_scene() -> None:
             assert thing.colour in words
             assert any(noun in words for noun in OBJECTS[thing.kind])
         assert scene.things[0].colour in brief_caption(scene, np.random.default_rng(seed))
+
+
+def test_whole_captions_are_of_this_world_and_other_sentences_are_not() -> None:
+    for seed in range(60):
+        scene = sample_scene(seed)
+        sentence = caption(scene, np.random.default_rng(seed), whole=True)
+        assert all(is_of_this_world(sentence, thing) for thing in scene.things), sentence
+        assert not is_of_this_world(f"{sentence}, a fox", scene.things[0])
+        assert not is_of_this_world(brief_caption(scene, np.random.default_rng(seed)), scene.things[0])
 
 
 @pytest.mark.parametrize("kind", list(OBJECTS))
