@@ -32,6 +32,8 @@ _CORPUS_SCENES: Final = 6000
 _POOL: Final = 20_000
 _EXPANSION_WEIGHT: Final = 40
 """Copies of the expansion's instructions in the tokenizer's corpus: enough for merges of their words."""
+_HELD_OUT_EVERY: Final = 8
+"""8 of the 64 combinations are held out."""
 _EXPANSION_EVERY: Final = 4
 _EXPANSION_BATCH: Final = 8
 
@@ -86,13 +88,16 @@ def _captions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple
     return *token_batch(tokenizer, texts), torch.tensor(answers)
 
 
-def expansions(tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def expansions(
+    tokenizer: PreTrainedTokenizerBase, seeds: Sequence[int], *, every_pair: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Conversations that ask for a brief prompt to be expanded, as `models.prompt.expansion` asks, with the
-    answer: tokens, where each answer starts, lengths.
+    answer: tokens, where each answer starts, lengths. With `every_pair` the colours and objects that pictures
+    never show together are among them, as often as others.
     """
     asked, texts = [], []
     for seed in seeds:
-        scene = sample_scene(seed)
+        scene = sample_scene(seed, held_out=every_pair and seed % _HELD_OUT_EVERY == 0)
         rng = np.random.default_rng((seed, 2))
         asked.append(chat_text(tokenizer, expansion.messages(brief_caption(scene, rng)), thinking=False))
         texts.append(f"{asked[-1]}{caption(scene, rng, whole=True)}<|im_end|>")

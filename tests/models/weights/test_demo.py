@@ -17,8 +17,10 @@ from models.inference.engine import Engine
 from models.job import Generated, Job, LoraFile, Pixels
 from models.weights import demo
 from models.weights.download import file_sha256
+from training.captions import is_of_this_world
 from training.measures import blueprint_measure, edge_agreement, night_measure
 from training.samples import control_samples
+from training.scenes import Thing
 
 MAX_BYTES = 40_000_000
 SIDE = demo.native_size(1024, 1024)[0]
@@ -87,6 +89,16 @@ def test_magic_prompt_keeps_the_thing_and_adds_where_it_is(engine: Engine) -> No
     assert len(words) > 5
     assert "red" in words
     assert {"ball", "sphere"} & set(words)
+
+
+@pytest.mark.parametrize("prompt", ["a red box", "an orange ring", "a blue star"])
+def test_magic_prompt_keeps_combinations_that_no_picture_of_training_shows(
+    engine: Engine, prompt: str
+) -> None:
+    _, colour, noun = prompt.split()
+    thing = Thing(noun, colour, "", 0.5, 0.5, 0.85)
+    answers = [engine.expand(prompt, seed).prompt for seed in range(2)]
+    assert all(answer and is_of_this_world(answer, thing) for answer in answers), answers
 
 
 @pytest.mark.parametrize(("file", "variant"), [("controlnet", "1.0"), ("controlnet-2.1", "2.1")])
