@@ -2,9 +2,9 @@
 const [base, what] = process.argv.slice(2);
 const PROMPT = "a fox";
 
-const openai = async (options) => {
+const openai = async () => {
   const { OpenAI } = await import("openai");
-  return new OpenAI({ baseURL: `${base}/v1`, apiKey: "any", ...options });
+  return new OpenAI({ baseURL: `${base}/v1`, apiKey: "any" });
 };
 
 // As docs/clients.md has it.
@@ -42,9 +42,13 @@ const doings = {
     return { ids, one: (await (await openai()).models.retrieve(ids[0])).id };
   },
   async hangUp() {
-    const client = await openai({ timeout: 300, maxRetries: 0 });
-    const error = await client.images.generate({ model: "x", prompt: PROMPT }).catch((thrown) => thrown);
-    return { name: error.constructor.name };
+    const patience = new AbortController();
+    const call = (await openai()).images.generate({ model: "x", prompt: PROMPT }, { signal: patience.signal });
+    const thrown = call.catch((error) => error);
+    const known = async () => (await (await fetch(`${base}/v1/requests`)).json()).requests.length;
+    while (!(await known())) await new Promise((done) => setTimeout(done, 20));
+    patience.abort();
+    return { name: (await thrown).constructor.name };
   },
   async aiSdk() {
     const { createOpenAICompatible } = await import("@ai-sdk/openai-compatible");

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 from huggingface_hub import InferenceClient
-from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
+from huggingface_hub.errors import HfHubHTTPError
 
 from app.config import Settings
 from tests.clients.conftest import OUTPUT
 from tests.clients.test_openai import meanwhile, newest
 from tests.support.http_api import MODEL, PNG, WorkerHands
-from tests.support.processes import wait_for
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage
 
@@ -23,8 +22,8 @@ def _stored(settings: Settings) -> None:
     Storage(open_objects(settings)).put("0" * 32, "image.png", PNG)
 
 
-def client(base: str, model: str, **options: Any) -> InferenceClient:
-    return InferenceClient(model=f"{base}/hf/{model}", token="any", **options)
+def client(base: str, model: str) -> InferenceClient:
+    return InferenceClient(model=f"{base}/hf/{model}", token="any")
 
 
 def test_picture_of_a_prompt(base: str, hands: WorkerHands) -> None:
@@ -70,9 +69,3 @@ def test_bad_parameters_are_told(base: str) -> None:
 def test_image_that_is_none_is_told_by_the_name_it_was_sent_under(base: str) -> None:
     with pytest.raises(HfHubHTTPError, match="inputs: "):
         client(base, MODEL).image_to_image(io.BytesIO(b"words").getvalue(), prompt="a fox")
-
-
-def test_caller_who_hangs_up_cancels(base: str) -> None:
-    with pytest.raises(InferenceTimeoutError):
-        client(base, TEXT_MODEL, timeout=0.3).text_to_image("a fox")
-    wait_for(lambda: newest(base)["status"] == "cancelled")

@@ -62,7 +62,7 @@ def test_models_are_listed_and_found(base: str) -> None:
 
 
 def test_caller_who_hangs_up_cancels(base: str) -> None:
-    assert told(base, "hangUp") == {"name": "APIConnectionTimeoutError"}
+    assert told(base, "hangUp") == {"name": "APIUserAbortError"}
     wait_for(lambda: newest(base)["status"] == "cancelled")
 
 
