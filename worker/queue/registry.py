@@ -55,6 +55,11 @@ class Registry:
             scripts.register(queue=info.kind, worker_id=info.id, info=said, hold_ms=self._hold_ms)
         )
 
+    def process_ids(self, kind: Queue, host: str) -> set[str]:
+        """Of the workers that last said on this machine that they live; some may be dead."""
+        ids: list[str] = self._client.zrange(keys.WORKERS + kind, 0, -1)  # type: ignore[assignment]
+        return {each.rsplit("-", 2)[1] for each in ids if each.startswith(f"{kind}-{host}-")}
+
     def leave(self, info: WorkerInfo) -> None:
         self._client.zrem(keys.WORKERS + info.kind, info.id)
         self._client.delete(keys.WORKER + info.id)

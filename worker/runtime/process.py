@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from redis.exceptions import RedisError
@@ -101,7 +102,7 @@ class WorkerProcess:
             Reconciler(self._work_queue(), self._registry, self._bells, lease_seconds, self._describe)
         ]
         # Before this worker says that it lives: its own id begins alike.
-        self._bury_predecessor()
+        self._bury_predecessors()
         for thread in beside:
             thread.start()
         try:
@@ -138,11 +139,19 @@ class WorkerProcess:
                 thread.stop()
             self._sign_off()
 
-    def _bury_predecessor(self) -> None:
-        """In a container that was started again, who had our name and process id before is dead for sure."""
-        if CONTAINER_NAME.fullmatch(socket.gethostname()):
-            with suppress(RedisError):
-                self._work_queue().declare_dead(self._kind, self.id.rpartition("-")[0] + "-")
+    def _bury_predecessors(self) -> None:
+        """In a container that was started again, who had its name and is no process now is dead for sure.
+
+        So is who had our own process id; but at each start a worker may get another.
+        """
+        host = socket.gethostname()
+        if not CONTAINER_NAME.fullmatch(host):
+            return
+        with suppress(RedisError, OSError):
+            # Threads, which have ids of the same kind, are not listed.
+            alive = {path.name for path in Path("/proc").iterdir()} - {str(known_pid())}
+            for pid in {str(known_pid()), *self._registry.process_ids(self._kind, host)} - alive:
+                self._work_queue().declare_dead(self._kind, f"{self._kind}-{host}-{pid}-")
 
     def _work_queue(self) -> WorkQueue:
         """A work queue on a client of its own."""
