@@ -122,6 +122,7 @@ async def test_time_of_each_stage_is_counted(
     ago(client, request_id, "taken_at", 15_000)
     work_queue.advance(request_id, "t1", "finish", {})
     assert 15_000 <= counted(client, "stage_seconds")["stage_seconds|generate"] < 15_000 + SLACK_MS
+    assert client.hget(f"zturbo:req:{request_id}", "step") == "8", "the beat of the last step came too late"
     assert counted(client, "generate_seconds|model|8|30") == {"generate_seconds|model|8|30": 1}
     assert counted(client, "generate_seconds|model|8|sum").popitem()[1] < 15_000 + SLACK_MS
 
@@ -184,8 +185,13 @@ async def test_preview_and_token_expire_with_the_lease(
     to_gpu(work_queue, request_id)
     take(work_queue, "gpu", "t1")
     work_queue.beat(request_id, "t1", 1, 8, b"jpeg")
-    for key in ("zturbo:token:t1", f"zturbo:preview:{request_id}"):
+    preview = f"zturbo:preview:{request_id}"
+    for key in ("zturbo:token:t1", preview):
         assert LEASE_MS - SLACK_MS < client.pttl(key) <= LEASE_MS
+    # The next step may take longer than a lease.
+    client.pexpire(preview, 1000)
+    work_queue.beat(request_id, "t1", 1, 8)
+    assert LEASE_MS - SLACK_MS < client.pttl(preview) <= LEASE_MS
 
 
 async def test_release_that_is_sent_again_is_known_as_such(

@@ -9,6 +9,8 @@ if answer == 'held' then
         unpack(fields))
     wait(id, stage, place_of(id))
     if stage == 'finish' then
+        -- All steps are done, whether or not the beat of the last one was still sent.
+        if request[3] then redis.call('HSET', REQUEST .. id, 'step', request[3]) end
         local took = at - request[1]
         observe(took, 'generate_seconds', request[2], request[3] or 0)
         local pace = tonumber(redis.call('GET', PACE) or took)
