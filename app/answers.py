@@ -73,6 +73,7 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         model=made.get("model"),
         dtype=made.get("dtype"),
         expanded_prompt=made.get("expanded_prompt"),
+        strength=made.get("strength"),
         control_image=file_url(control_image, links) if control_image else None,
         controlnet=made.get("controlnet"),
         loras=made.get("loras"),

@@ -25,6 +25,8 @@ from worker.inputs.decode import read_image
 from worker.inputs.fetch import DEFAULT_PORTS
 from worker.inputs.guard import AllowList, Refused
 from worker.inputs.input_image import is_own_file, read_data_uri
+from worker.inputs.mask import read_mask
+from worker.storage.workspace import PICTURE_FIELDS
 
 _LOCAL = re.compile(
     r"^[^.]+$|^[\d.]+$|:|\.(local|localhost|lan|home|internal|intranet|home\.arpa)\.?$", re.IGNORECASE
@@ -36,15 +38,15 @@ async def check_now(checked: BaseModel, app: FastAPI) -> None:
     """Raises BadInput with every fault of an endpoint's checked input that this process can know of."""
     settings: Settings = app.state.settings
     faults: list[dict[str, Any]] = []
-    image_url: str = getattr(checked, "image_url", "")
+    pictures = {field: url for field in PICTURE_FIELDS if (url := getattr(checked, field, None))}
     loras: list[LoraInput] = getattr(checked, "loras", [])
-    if image_url[:5].lower() == "data:":
-        look = partial(_image_fault, image_url, settings.max_image_bytes)
-        if sentence := await to_thread.run_sync(look, limiter=DECODING):
-            faults.append(_fault(("image_url",), sentence))
+    sent = {field: url for field, url in pictures.items() if url[:5].lower() == "data:"}
+    if sent:
+        look = partial(_picture_faults, sent, settings.max_image_bytes)
+        faults += await to_thread.run_sync(look, limiter=DECODING)
     faults += _lora_faults(loras, settings)
     if app.state.keys.open:
-        faults += await _host_faults(image_url, loras, settings.allow_hosts)
+        faults += await _host_faults(pictures, loras, settings.allow_hosts)
     preprocess = getattr(checked, "preprocess", None)
     if preprocess in NEED_WEIGHTS:
         missing = await missing_detectors(app.state.requests)
@@ -54,13 +56,23 @@ async def check_now(checked: BaseModel, app: FastAPI) -> None:
         raise BadInput(" ".join(fault["msg"] for fault in faults), detail=faults)
 
 
-def _image_fault(image_url: str, max_bytes: int) -> str | None:
-    """A picture that is sent along is read to its last pixel, as the prepare stage will."""
-    try:
-        read_image(read_data_uri(image_url, "image_url", max_bytes), "image_url")
-    except (FetchError, ImageError) as error:
-        return str(error)
-    return None
+def _picture_faults(sent: dict[str, str], max_bytes: int) -> list[dict[str, Any]]:
+    """Pictures that are sent along, by field, are read to their last pixel, as the prepare stage will.
+
+    A mask is held to the image's size where both are sent along.
+    """
+    faults, image_wh = [], None
+    for field, url in sent.items():
+        try:
+            data = read_data_uri(url, field, max_bytes)
+            if field == "mask_image_url":
+                read_mask(data, field, image_wh)
+            else:
+                height, width = read_image(data, field).shape[:2]
+                image_wh = width, height
+        except (FetchError, ImageError) as error:
+            faults.append(_fault((field,), str(error)))
+    return faults
 
 
 def _lora_faults(loras: list[LoraInput], settings: Settings) -> Iterator[dict[str, Any]]:
@@ -80,8 +92,10 @@ def _knows_loras(settings: Settings) -> bool:
     return not settings.storage and (settings.lora_dir is None or settings.lora_dir.is_dir())
 
 
-async def _host_faults(image_url: str, loras: list[LoraInput], allow_hosts: str) -> list[dict[str, Any]]:
-    places: list[tuple[tuple[str | int, ...], str]] = [(("image_url",), image_url)]
+async def _host_faults(
+    pictures: dict[str, str], loras: list[LoraInput], allow_hosts: str
+) -> list[dict[str, Any]]:
+    places: list[tuple[tuple[str | int, ...], str]] = [((field,), url) for field, url in pictures.items()]
     places += [(("loras", number, "path"), lora.path) for number, lora in enumerate(loras)]
     # Most names are public: for those no thread is woken, which would cost a fifth of a submit.
     local = [(place, *host) for place, url in places if (host := _local_host(url))]
@@ -123,7 +137,7 @@ def _host_fault(place: tuple[str | int, ...], host: str, port: int, allow_hosts:
 
 
 def _written(place: tuple[str | int, ...]) -> str:
-    return "image_url" if len(place) == 1 else f"loras[{place[1]}].path"
+    return str(place[0]) if len(place) == 1 else f"loras[{place[1]}].path"
 
 
 def _fault(place: tuple[str | int, ...], sentence: str) -> dict[str, Any]:

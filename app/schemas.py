@@ -104,6 +104,9 @@ class ResultBody(Body):
     model: str | None = Field(None, description="The weights that made the picture.")
     dtype: str | None = Field(None, description="Precision of the weights, such as `bfloat16` or `int8`.")
     expanded_prompt: str | None = Field(None, description="What prompt expansion made of the prompt.")
+    strength: float | None = Field(
+        None, description="How far the picture went from the image it started from."
+    )
     control_image: str | None = Field(None, description="URL of the control map as the model saw it.")
     controlnet: str | None = Field(None, description="The ControlNet that was used.")
     loras: list[dict[str, Any]] | None = Field(

@@ -44,7 +44,7 @@ from worker.queue.outages import new_request_id
 from worker.queue.record import FINAL_STATES, Record
 from worker.queue.requests import CallersKey, RequestStore, Taken
 from worker.storage.pictures import Storage
-from worker.storage.workspace import holds_picture
+from worker.storage.workspace import holds_picture, large_pictures
 from worker.webhooks import judge_url
 
 MAX_KEY_CHARACTERS = 255
@@ -286,7 +286,8 @@ def _preferred(prefer: str) -> float | None:
 
 def _digest(model_id: str, body: dict[str, Any], webhook: str | None) -> str:
     """A hash by which a body that is sent again is known."""
-    if holds_picture(body):
-        # Hashed by itself: other threads run meanwhile, as they do not while JSON is written.
-        body = body | {"image_url": hashlib.sha256(body["image_url"].encode()).hexdigest()}
+    # Hashed by themselves: other threads run meanwhile, as they do not while JSON is written.
+    body = body | {
+        field: hashlib.sha256(url.encode()).hexdigest() for field, url in large_pictures(body).items()
+    }
     return hashlib.sha256(json.dumps([model_id, body, webhook], sort_keys=True).encode()).hexdigest()

@@ -188,7 +188,7 @@ def _make(
     from worker.storage.backend import open_objects
     from worker.storage.pictures import Storage
 
-    job, control = prepare(request.input, settings, Storage(open_objects(settings)))
+    job, control, start = prepare(request.input, settings, Storage(open_objects(settings)))
     if engine is None:
         progress.show({"status": f"loading {settings.model}"})
         with _libraries_quiet():
@@ -216,7 +216,7 @@ def _make(
             }
         )
 
-    return engine, job, engine.generate(job, control, on_step)
+    return engine, job, engine.generate(job, control, on_step, start)
 
 
 def _save(request: Request, job: "Job", made: "Generated", settings: "Settings", out: Path) -> list[Path]:

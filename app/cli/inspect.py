@@ -59,12 +59,13 @@ def _print_request(body: dict[str, Any]) -> None:
     from worker.encoding.metadata import IMAGE_NOT_KEPT, URL_NOT_KEPT
 
     _print_json(body)
-    if str(body.get("image_url")).startswith(IMAGE_NOT_KEPT):
-        tell(
-            "The input image is not kept in the picture. Put yours in image_url; its file has the "
-            f"sha256 {body['image_url'].removeprefix(IMAGE_NOT_KEPT)}.",
-            err=True,
-        )
+    for field, what in (("image_url", "input image"), ("mask_image_url", "mask")):
+        if str(body.get(field)).startswith(IMAGE_NOT_KEPT):
+            tell(
+                f"The {what} is not kept in the picture. Put yours in {field}; its file has the "
+                f"sha256 {body[field].removeprefix(IMAGE_NOT_KEPT)}.",
+                err=True,
+            )
     for number, lora in enumerate(body.get("loras") or []):
         if URL_NOT_KEPT in str(lora["path"]):
             tell(

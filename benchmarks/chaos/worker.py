@@ -11,7 +11,7 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput
-from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Start, Step
 from models.prompt.expansion import Expansion, declined
 from worker.config import WorkerSettings
 from worker.queue.connection import DEFAULT_REDIS_URL
@@ -36,7 +36,15 @@ class SleepingEngine:
     def control_map(self, preprocess: Preprocess, source: Pixels, keep_going: KeepGoing) -> Pixels:
         return source
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing) -> Generated:
+    def generate(
+        self,
+        job: Job,
+        control: Pixels | None,
+        on_step: OnStep,
+        start: Start | None = None,
+        *,
+        keep_going: KeepGoing,
+    ) -> Generated:
         for step in range(1, job.num_inference_steps + 1):
             time.sleep(STEP_SECONDS)
             on_step(Step(step, job.num_inference_steps))

@@ -14,7 +14,7 @@ from skimage import data
 
 from benchmarks.chaos.worker import SleepingEngine
 from models.config import ModelSettings
-from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Step
+from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Start, Step
 from worker.config import WorkerSettings
 from worker.queue.connection import DEFAULT_REDIS_URL
 from worker.runtime.process import run_worker
@@ -38,7 +38,15 @@ class PhotoEngine(SleepingEngine):
         self._log = settings.data_dir / LOG
         self._photo = photo()
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing) -> Generated:
+    def generate(
+        self,
+        job: Job,
+        control: Pixels | None,
+        on_step: OnStep,
+        start: Start | None = None,
+        *,
+        keep_going: KeepGoing,
+    ) -> Generated:
         steps, begun = job.num_inference_steps, time.monotonic()
         self._note("begin", job.seed)
         for step in range(1, steps + 1):

@@ -6,8 +6,26 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from models.schema.inputs import ControlNetInput, ControlNetLoraInput, TurboInput, TurboLoraInput
-from models.schema.model_ids import CONTROLNET, CONTROLNET_LORA, TURBO, TURBO_LORA
+from models.schema.inputs import (
+    ControlNetInput,
+    ControlNetLoraInput,
+    ImageToImageInput,
+    ImageToImageLoraInput,
+    InpaintingInput,
+    InpaintingLoraInput,
+    TurboInput,
+    TurboLoraInput,
+)
+from models.schema.model_ids import (
+    CONTROLNET,
+    CONTROLNET_LORA,
+    IMAGE_TO_IMAGE,
+    IMAGE_TO_IMAGE_LORA,
+    INPAINTING,
+    INPAINTING_LORA,
+    TURBO,
+    TURBO_LORA,
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,51 @@ _ENDPOINTS = (
         input_model=ControlNetInput,
         output_schema=IMAGE_OUTPUT,
     ),
+    Endpoint(
+        model_id=IMAGE_TO_IMAGE,
+        short_name="image-to-image",
+        display_name="Z-Image Turbo Image to Image",
+        description="An image changed after a prompt by Z-Image-Turbo, as far as `strength` allows.",
+        categories=("image-to-image",),
+        input_model=ImageToImageInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id=IMAGE_TO_IMAGE_LORA,
+        short_name="image-to-image/lora",
+        display_name="Z-Image Turbo Image to Image LoRA",
+        description=(
+            "An image changed after a prompt by Z-Image-Turbo, as far as `strength` allows, styled by up to "
+            "three LoRAs."
+        ),
+        categories=("image-to-image",),
+        input_model=ImageToImageLoraInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id=INPAINTING,
+        short_name="inpainting",
+        display_name="Z-Image Turbo Inpainting",
+        description=(
+            "The masked part of an image drawn anew after a prompt by Z-Image-Turbo; the rest stays to the "
+            "pixel."
+        ),
+        categories=("image-to-image",),
+        input_model=InpaintingInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
+    Endpoint(
+        model_id=INPAINTING_LORA,
+        short_name="inpainting/lora",
+        display_name="Z-Image Turbo Inpainting LoRA",
+        description=(
+            "The masked part of an image drawn anew after a prompt by Z-Image-Turbo, styled by up to three "
+            "LoRAs; the rest stays to the pixel."
+        ),
+        categories=("image-to-image",),
+        input_model=InpaintingLoraInput,
+        output_schema=IMAGE_OUTPUT,
+    ),
 )
 
 ENDPOINTS: dict[str, Endpoint] = {endpoint.model_id: endpoint for endpoint in _ENDPOINTS}
@@ -98,7 +161,15 @@ CONTROL_FIELDS = ControlNetLoraInput.model_fields.keys() - TurboLoraInput.model_
 
 
 def endpoint_for(body: Mapping[str, Any]) -> Endpoint:
-    """The endpoint that a body without a model id is for: the text model unless it has a control field."""
+    """The endpoint that a body without a model id is for.
+
+    A mask asks for inpainting, a strength for image to image, another control field for ControlNet; without
+    any of these it is the text model. All of them take LoRAs.
+    """
+    if "mask_image_url" in body:
+        return ENDPOINTS[INPAINTING_LORA]
+    if "strength" in body:
+        return ENDPOINTS[IMAGE_TO_IMAGE_LORA]
     return ENDPOINTS[CONTROLNET_LORA if CONTROL_FIELDS & body.keys() else TURBO_LORA]
 
 

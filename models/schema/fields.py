@@ -35,6 +35,10 @@ DEFAULT_SIZE: Final = "square_hd"
 DEFAULT_CONTROL_SCALE = 0.9
 DEFAULT_CONTROL_START = 0.0
 DEFAULT_CONTROL_END = 0.4
+DEFAULT_STRENGTH = 0.6
+INPAINTING_STRENGTH = 1.0
+INPAINTING_CONTROL_SCALE = 0.75
+INPAINTING_CONTROL_END = 0.8
 DEFAULT_PREPROCESS: Final = "none"
 DEFAULT_SEED = 0
 DEFAULT_IMAGES = 1
@@ -93,9 +97,9 @@ def _can_be_fetched(image_url: str) -> str:
     return image_url
 
 
+_PictureUrl = Annotated[Text, AfterValidator(_can_be_fetched)]
 ImageUrl = Annotated[
-    Text,
-    AfterValidator(_can_be_fetched),
+    _PictureUrl,
     Field(
         title="Image",
         description=(
@@ -103,6 +107,26 @@ ImageUrl = Annotated[
         ),
         min_length=1,
         examples=["https://example.com/photo.jpg"],
+    ),
+]
+StartImageUrl = Annotated[
+    _PictureUrl,
+    Field(
+        title="Image",
+        description="The image to change: an https, http or data URL, or a file uploaded here.",
+        min_length=1,
+        examples=["https://example.com/photo.jpg"],
+    ),
+]
+MaskUrl = Annotated[
+    _PictureUrl,
+    Field(
+        title="Mask",
+        description=(
+            "A picture of the image's size: what is white in it is drawn anew, the rest stays to the pixel."
+        ),
+        min_length=1,
+        examples=["https://example.com/mask.png"],
     ),
 ]
 
@@ -156,6 +180,15 @@ Loras = Annotated[
         title="LoRAs",
         description=f"Up to {MAX_LORAS} LoRAs or ControlNet checkpoints; may be empty.",
         max_length=MAX_LORAS,
+    ),
+]
+Strength = Annotated[
+    float,
+    Field(
+        title="Strength",
+        description="How far the picture may go from the image: 0 gives it back, 1 draws all of it anew.",
+        ge=0,
+        le=1,
     ),
 ]
 SizeField = Annotated[

@@ -17,6 +17,10 @@ from models.schema.fields import (
     DEFAULT_PREPROCESS,
     DEFAULT_SEED,
     DEFAULT_SIZE,
+    DEFAULT_STRENGTH,
+    INPAINTING_CONTROL_END,
+    INPAINTING_CONTROL_SCALE,
+    INPAINTING_STRENGTH,
     STRICT,
     ControlEnd,
     ControlScale,
@@ -28,12 +32,15 @@ from models.schema.fields import (
     InputModel,
     LoraInput,
     Loras,
+    MaskUrl,
     PreprocessField,
     PresetField,
     Prompt,
     Seed,
     SizeField,
+    StartImageUrl,
     Steps,
+    Strength,
 )
 from models.sizes import ImageSize
 
@@ -117,6 +124,72 @@ class ControlNetLoraInput(Windowed):
     output_format: Format = DEFAULT_FORMAT
 
 
+class ImageToImageInput(InputModel):
+    """Input of `tongyi-mai/z-image/turbo/image-to-image`."""
+
+    prompt: Prompt
+    image_url: StartImageUrl
+    strength: Strength = DEFAULT_STRENGTH
+    image_size: SizeField = "auto"
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = DEFAULT_FORMAT
+
+
+class ImageToImageLoraInput(InputModel):
+    """Input of `tongyi-mai/z-image/turbo/image-to-image/lora`."""
+
+    prompt: Prompt
+    image_url: StartImageUrl
+    strength: Strength = DEFAULT_STRENGTH
+    loras: Loras = Field(default_factory=list)
+    image_size: SizeField = "auto"
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = DEFAULT_FORMAT
+
+
+class InpaintingInput(Windowed):
+    """Input of `tongyi-mai/z-image/turbo/inpainting`."""
+
+    prompt: Prompt
+    image_url: StartImageUrl
+    mask_image_url: MaskUrl
+    strength: Strength = INPAINTING_STRENGTH
+    image_size: SizeField = "auto"
+    control_scale: ControlScale = INPAINTING_CONTROL_SCALE
+    control_start: ControlStart = DEFAULT_CONTROL_START
+    control_end: ControlEnd = INPAINTING_CONTROL_END
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = DEFAULT_FORMAT
+
+
+class InpaintingLoraInput(Windowed):
+    """Input of `tongyi-mai/z-image/turbo/inpainting/lora`."""
+
+    prompt: Prompt
+    image_url: StartImageUrl
+    mask_image_url: MaskUrl
+    strength: Strength = INPAINTING_STRENGTH
+    loras: Loras = Field(default_factory=list)
+    image_size: SizeField = "auto"
+    control_scale: ControlScale = INPAINTING_CONTROL_SCALE
+    control_start: ControlStart = DEFAULT_CONTROL_START
+    control_end: ControlEnd = INPAINTING_CONTROL_END
+    num_inference_steps: Steps = DEFAULT_STEPS
+    seed: Seed = DEFAULT_SEED
+    num_images: Images = DEFAULT_IMAGES
+    enable_prompt_expansion: Expansion = False
+    output_format: Format = DEFAULT_FORMAT
+
+
 class AnyInput(BaseModel):
     """The input of any endpoint as a worker reads it: already checked, fields it lacks left out."""
 
@@ -124,6 +197,9 @@ class AnyInput(BaseModel):
 
     prompt: str
     image_url: str | None = None
+    mask_image_url: str | None = None
+    strength: float | None = None
+    """None where the image is no picture to start from, but guides."""
     loras: list[LoraInput] = []
     image_size: str
     """A size that `models.sizes.output_size` takes."""

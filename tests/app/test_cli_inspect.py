@@ -22,6 +22,7 @@ MADE = {
     "num_inference_steps": 8,
     "width": 16,
     "height": 16,
+    "strength": None,
     "control": None,
     "loras": [],
     "request": {"prompt": "ein süßer Hund 🐕", "image_url": "https://example.com/x.png", "seed": -1},
@@ -73,13 +74,18 @@ def test_gives_back_the_request_with_the_seed_that_was_drawn(cli, picture):
 def test_says_that_the_image_and_the_urls_of_loras_are_not_in_the_picture(cli, picture):
     digest = hashlib.sha256(b"image").hexdigest()
     loras = [{"path": "me/style", "scale": 1}, {"path": "example.com/.../ink.safetensors", "scale": 1}]
-    made = {**MADE, "request": {**MADE["request"], "image_url": f"sha256:{digest}", "loras": loras}}
+    pictures = {"image_url": f"sha256:{digest}", "mask_image_url": "sha256:ab12"}
+    made = {**MADE, "request": {**MADE["request"], **pictures, "loras": loras}}
 
     result = CliRunner().invoke(cli, ["inspect", picture(made=made), "--request"])
 
     assert json.loads(result.stdout)["image_url"] == f"sha256:{digest}"
     assert "The input image is not kept" in result.stderr
     assert digest in result.stderr
+    assert (
+        "The mask is not kept in the picture. Put yours in mask_image_url; its file has the sha256 ab12"
+        in (result.stderr)
+    )
     assert "The URL of example.com/.../ink.safetensors is not kept" in result.stderr
     assert "loras[1].path" in result.stderr
     assert "me/style" not in result.stderr

@@ -235,6 +235,7 @@ def test_what_a_picture_says_of_itself_does_not_command_the_terminal(
         "num_inference_steps": 8,
         "width": 16,
         "height": 16,
+        "strength": None,
         "control": None,
         "loras": [],
         "request": {"prompt": evil, "image_url": "sha256:" + evil},

@@ -1,14 +1,26 @@
 """Idempotency-Key: a submit that is sent again makes no second request."""
 
+import base64
+import io
+
 import httpx
 import pytest
+from PIL import Image
 
 from app.config import Settings
 from app.main import create_app
+from models.schema.model_ids import INPAINTING
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process, picture_uri
 from worker.storage.workspace import INLINE_CHARACTERS
 
 pytestmark = pytest.mark.anyio
+
+
+def white_png() -> bytes:
+    """Of the size of `picture_uri`'s, and of bytes that base64 writes without padding."""
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2), "white").save(file, "PNG")
+    return file.getvalue() + bytes(-len(file.getvalue()) % 3)
 
 
 async def submit(http: httpx.AsyncClient, key: str, **fields: object) -> httpx.Response:
@@ -65,6 +77,20 @@ async def test_picture_of_a_repeated_submit_is_kept_once(http: httpx.AsyncClient
     first = (await submit(http, "a", image_url=picture)).json()["request_id"]
     await submit(http, "a", image_url=picture)
     assert [path.name for path in (settings.data_dir / "work").iterdir()] == [first]
+
+
+async def test_same_key_with_another_large_mask_is_a_422(http: httpx.AsyncClient) -> None:
+    white = base64.b64encode(white_png()).decode()
+    masks = [f"data:image/png;base64,{white}{'A' * (INLINE_CHARACTERS + more)}" for more in (0, 4)]
+    body = {"prompt": "a fox", "image_url": picture_uri(), "seed": 0}
+    answers = [
+        await http.post(
+            f"/v1/models/{INPAINTING}", json=body | {"mask_image_url": mask}, headers={"Idempotency-Key": "a"}
+        )
+        for mask in (masks[0], masks[0], masks[1])
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 422]
+    assert answers[0].json() == answers[1].json()
 
 
 async def test_keys_of_two_callers_have_nothing_to_do_with_each_other(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from app.config import Settings
 from app.main import create_app
 from models.command import zturbo
+from models.schema.model_ids import INPAINTING
 from tests.contract.test_preprocess import write_lora
 from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process, picture_uri
 from worker.queue.registry import WorkerInfo
@@ -59,6 +60,34 @@ async def test_faulty_data_uri_is_a_422(
     assert answer.json()["detail"][0]["loc"] == ["body", "image_url"]
     assert words in answer.json()["error_message"]
     assert hands.client.zcard("zturbo:line") == 0
+
+
+def png(size: tuple[int, int], colour: str | tuple[int, ...], mode: str = "RGB") -> str:
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, "PNG")
+    return HEAD + base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (png((16, 8), "white"), "the mask is 16x8 and the image in image_url 8x8; both must be of one size"),
+        (png((8, 8), "#7f7f7f"), "nothing in the mask is white"),
+        (png((8, 8), (255, 255, 255, 0), "RGBA"), "nothing in the mask is white"),
+        (f"{HEAD}{base64.b64encode(b'not a picture').decode()}", "no picture"),
+        (cut_off(), "damaged or cut off"),
+        ("http://192.168.3.4/mask.png", "mask_image_url: 192.168.3.4 is in"),
+        ("mask.png", "must be an https:, http: or data: URL"),
+    ],
+)
+async def test_faulty_mask_is_a_422(http: httpx.AsyncClient, mask: str, words: str) -> None:
+    body = {"prompt": "a fox", "image_url": png((8, 8), "teal"), "mask_image_url": mask}
+    answer = await http.post(f"/v1/models/{INPAINTING}", json=body)
+    assert answer.status_code == 422
+    assert [fault["loc"] for fault in answer.json()["detail"]] == [["body", "mask_image_url"]]
+    assert words in answer.json()["error_message"]
+    good = await http.post(f"/v1/models/{INPAINTING}", json=body | {"mask_image_url": png((8, 8), "#808080")})
+    assert good.status_code == 200
 
 
 async def test_data_uri_larger_than_a_picture_may_be_is_a_422(settings: Settings) -> None:

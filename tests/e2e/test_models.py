@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from models.schema.catalog import ENDPOINTS
 from models.schema.model_ids import CONTROLNET_LORA
@@ -12,6 +13,7 @@ from tests.e2e.conftest import REQUEST_SECONDS, data_uri, photograph
 FIELDS: dict[str, Any] = {
     "prompt": "a red ball",
     "image_url": data_uri(photograph("astronaut")),
+    "mask_image_url": data_uri(Image.new("L", (512, 512), 255)),
     "loras": [{"path": "style.safetensors"}],
     "preprocess": "canny",
     "num_inference_steps": 3,
@@ -26,7 +28,8 @@ def test_every_model_makes_a_picture(url: str, model_id: str) -> None:
     result = httpx.post(held, json=body, timeout=REQUEST_SECONDS).json()
     assert result["status"] == "succeeded", result
     assert httpx.get(result["output"]["image"]).headers["content-type"] == "image/png"
-    assert ("control_image" in result, bool(result["loras"])) == ("image_url" in taken, "loras" in taken)
+    assert ("control_image" in result, bool(result["loras"])) == ("preprocess" in taken, "loras" in taken)
+    assert ("strength" in result) == ("strength" in taken)
 
 
 def test_map_whose_detector_is_not_on_this_machine_is_refused_at_the_submit(url: str) -> None:

@@ -6,14 +6,16 @@ Two texts: `parameters`, the form that other tools read (AUTOMATIC1111's: the pr
     version, model_id, model       what made it
     prompt, expanded_prompt        as asked, and as rewritten (null when it was not)
     seed, num_inference_steps, width, height
+    strength                       null where the picture starts from no image
     control                        null without a control branch, else preprocess, control_scale,
                                    control_start, control_end, controlnet
     loras                          name, scale, sha256 of each
     request                        the request body that made it
 
 A picture is passed on, so nothing in it opens what it was made from. URLs may hold a secret anywhere, and the
-address of an upload is one. `request.image_url` keeps `sha256:` and the digest of the input image's file; the
-URL of a LoRA or ControlNet keeps its host and the last part of its path: `example.com/.../ink.safetensors`.
+address of an upload is one. `request.image_url` keeps `sha256:` and the digest of the input image's file,
+`request.mask_image_url` the mask's; the URL of a LoRA or ControlNet keeps its host and the last part of its
+path: `example.com/.../ink.safetensors`.
 """
 
 import importlib.metadata
@@ -28,7 +30,7 @@ from worker.encoding.image_texts import Texts, read_texts
 from worker.errors import ImageError
 
 IMAGE_NOT_KEPT = "sha256:"
-"""Begins `request.image_url`."""
+"""Begins `request.image_url` and `request.mask_image_url`."""
 URL_NOT_KEPT = "/.../"
 """Between the host and the last part of a URL; no name of a file has it, so it is not taken for one."""
 
@@ -47,6 +49,7 @@ def describe(model_id: str, body: Mapping[str, Any], job: Job, facts: Facts, see
         "num_inference_steps": job.num_inference_steps,
         "width": job.width,
         "height": job.height,
+        "strength": job.strength,
         "control": {
             "preprocess": body.get("preprocess", job.preprocess),
             "control_scale": job.control_scale,
@@ -60,7 +63,7 @@ def describe(model_id: str, body: Mapping[str, Any], job: Job, facts: Facts, see
             {"name": _public_name(lora.name), "scale": lora.scale, "sha256": lora.sha256}
             for lora in facts.loras
         ],
-        "request": _keepable(body, job.image_sha256),
+        "request": _keepable(body, job),
     }
 
 
@@ -84,6 +87,8 @@ def parameters(metadata: Mapping[str, Any]) -> str:
         "Size": f"{metadata['width']}x{metadata['height']}",
         "Model": metadata["model"],
     }
+    if metadata["strength"] is not None:
+        settings["Denoising strength"] = f"{metadata['strength']:g}"
     if control := metadata["control"]:
         settings["ControlNet 0"] = (
             f"Module: {control['preprocess']}, Model: {control['controlnet']}, "
@@ -136,11 +141,12 @@ def request_body(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise ImageError("The file does not say which request made it.") from fault
 
 
-def _keepable(body: Mapping[str, Any], image_sha256: str | None) -> dict[str, Any]:
-    """The request body without what would open the image or a LoRA."""
+def _keepable(body: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """The request body without what would open a picture or a LoRA."""
     kept = dict(body)
-    if body.get("image_url"):
-        kept["image_url"] = IMAGE_NOT_KEPT + (image_sha256 or "unknown")
+    for field, sha256 in (("image_url", job.image_sha256), ("mask_image_url", job.mask_sha256)):
+        if body.get(field):
+            kept[field] = IMAGE_NOT_KEPT + (sha256 or "unknown")
     if "loras" in body:
         kept["loras"] = [{**lora, "path": _public_name(lora["path"])} for lora in body["loras"]]
     return kept

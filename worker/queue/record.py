@@ -27,7 +27,7 @@ _KINDS: dict[str, TaskKind] = {EXPAND: "expansion", CONTROL_MAP: "control_map"}
 FINAL_STATES: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 """Version of the records that this code submits; a record without one is of version 0. What differs between
 versions is told in docs/upgrades.md. A worker takes no request of a newer version than its own."""
 

@@ -120,7 +120,7 @@ class RequestStore:
             raise ValueError(f"not a request id: {request_id!r}")
         kept = Detached(input)
         if holds_picture(input):
-            kept = await asyncio.to_thread(self._workspace.detach_image, request_id, input)
+            kept = await asyncio.to_thread(self._workspace.detach_pictures, request_id, input)
         fields = {
             "version": str(RECORD_VERSION),
             "model_id": model_id,

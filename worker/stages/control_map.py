@@ -30,7 +30,7 @@ class ControlMapTask(Task[Pixels]):
 
     def prepare(self, keep_going: KeepGoing) -> Advance:
         tools, record = self._tools, self.record
-        asked = PreprocessInput.model_validate(tools.workspace.attach_image(record.id, record.input))
+        asked = PreprocessInput.model_validate(tools.workspace.attach_pictures(record.id, record.input))
         image = read_source(asked.image_url, "image_url", tools.settings, tools.storage)
         source = control_source(image, asked, tools.settings)
         return Advance("generate", {"control": tools.workspace.save(record.id, self._token, source)})

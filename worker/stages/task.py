@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from models.job import Generated, Job, KeepGoing, OnStep, Pixels, Preprocess
+from models.job import Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Start
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
 from worker.inputs.disk_quota import DiskQuota, InLine
@@ -34,7 +34,13 @@ class Engine(Protocol):
         """What happened since it was loaded, by names that `worker.counters` explains."""
 
     def generate(
-        self, job: Job, control: Pixels | None, on_step: OnStep, *, keep_going: KeepGoing
+        self,
+        job: Job,
+        control: Pixels | None,
+        on_step: OnStep,
+        start: Start | None = None,
+        *,
+        keep_going: KeepGoing,
     ) -> Generated: ...
 
     def expand(self, prompt: str, seed: int, keep_going: KeepGoing) -> Expansion: ...

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.job import Pixels
+from models.job import Mask, Pixels
 from worker.errors import StorageError
 from worker.storage.objects import Objects
 
@@ -26,9 +26,10 @@ INLINE_CHARACTERS = 16_384
 """A data URI up to this long stays in the record."""
 
 ASIDE = "(kept aside)"
-"""`image_url` in the record of a request whose data URI is kept here; nothing that a caller could send."""
+"""A picture's field in the record of a request whose data URI is kept here; no caller could send it."""
 
-SOURCE_NAME = "image_url.txt"
+PICTURE_FIELDS = ("image_url", "mask_image_url")
+"""The fields of an input that may hold a picture; a data URI is kept in a file of its field's name."""
 
 YOUNG_SECONDS = 600
 """What is kept is there before its record is; so long it is not taken for an orphan."""
@@ -36,17 +37,25 @@ YOUNG_SECONDS = 600
 
 def holds_picture(body: Mapping[str, Any]) -> bool:
     """Whether an input is too large for its record, which is read at every poll."""
-    url = body.get("image_url", "")
-    return len(url) > INLINE_CHARACTERS and url[:5].lower() == "data:"
+    return bool(large_pictures(body))
+
+
+def large_pictures(body: Mapping[str, Any]) -> dict[str, str]:
+    """The data URIs that make an input so large, by field."""
+    return {
+        field: url
+        for field in PICTURE_FIELDS
+        if len(url := body.get(field) or "") > INLINE_CHARACTERS and url[:5].lower() == "data:"
+    }
 
 
 class Detached(NamedTuple):
-    """An input whose picture is kept aside."""
+    """An input whose pictures are kept aside."""
 
     body: dict[str, Any]
-    """The input without it."""
+    """The input without them."""
     size: int = 0
-    """Bytes of the picture."""
+    """Bytes of the pictures."""
     spare: int | None = None
     """Bytes that callers might have sent just before; None: there is no end to them."""
 
@@ -55,22 +64,23 @@ class Workspace:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    def detach_image(self, request_id: str, body: dict[str, Any]) -> Detached:
-        """Keeps the picture of a body that `holds_picture`. Raises StorageError and DiskFull."""
-        data = body["image_url"].encode()
-        self._objects.check_room(len(data))
+    def detach_pictures(self, request_id: str, body: dict[str, Any]) -> Detached:
+        """Keeps the pictures of a body that `holds_picture`. Raises StorageError and DiskFull."""
+        pictures = {field: url.encode() for field, url in large_pictures(body).items()}
+        size = sum(map(len, pictures.values()))
+        self._objects.check_room(size)
         spare = self._objects.spare_bytes()
-        self._write(request_id, SOURCE_NAME, data)
-        return Detached(body | {"image_url": ASIDE}, len(data), spare)
+        for field, data in pictures.items():
+            self._write(request_id, f"{field}.txt", data)
+        return Detached(body | dict.fromkeys(pictures, ASIDE), size, spare)
 
-    def attach_image(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The input as it was sent. Raises StorageError when the picture is gone."""
-        if body.get("image_url") != ASIDE:
-            return body
-        return body | {"image_url": self._read(request_id, SOURCE_NAME).decode()}
+    def attach_pictures(self, request_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The input as it was sent. Raises StorageError when a picture is gone."""
+        aside = [field for field in PICTURE_FIELDS if body.get(field) == ASIDE]
+        return body | {field: self._read(request_id, f"{field}.txt").decode() for field in aside}
 
-    def save(self, request_id: str, token: str, pixels: Pixels, part: str = "image") -> str:
-        """Keeps a (height, width, 3) picture; returns the name to load it by. Raises StorageError.
+    def save(self, request_id: str, token: str, pixels: Pixels | Mask, part: str = "image") -> str:
+        """Keeps an array of pixels; returns the name to load it by. Raises StorageError.
 
         `part` tells apart what one stage leaves.
         """
@@ -80,10 +90,9 @@ class Workspace:
         self._write(request_id, name, data.getvalue())
         return name
 
-    def load(self, request_id: str, name: str) -> Pixels:
-        """Raises StorageError when the file is gone."""
-        pixels: Pixels = np.load(io.BytesIO(self._read(request_id, name)), allow_pickle=False)
-        return pixels
+    def load(self, request_id: str, name: str) -> Any:
+        """The array of pixels under a name. Raises StorageError when the file is gone."""
+        return np.load(io.BytesIO(self._read(request_id, name)), allow_pickle=False)
 
     def _write(self, request_id: str, name: str, data: bytes) -> None:
         self._objects.put(f"{FOLDER}/{request_id}/{name}", data)

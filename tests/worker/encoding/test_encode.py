@@ -30,6 +30,7 @@ def metadata(prompt: str = "a red cube") -> dict:
         "num_inference_steps": 8,
         "width": 64,
         "height": 48,
+        "strength": None,
         "control": None,
         "loras": [],
         "request": request,

@@ -64,6 +64,17 @@ def described(body: dict = BODY, **changes: object) -> dict:
     return describe(MODEL_ID, body, job, Facts(**{**values, **changes}), 5)
 
 
+def test_says_how_far_a_picture_went_from_its_image_and_which_mask_it_had():
+    body = {**BODY, "mask_image_url": "https://example.com/mask.png?token=5ec2e7"}
+    job = Job(prompt="a hat", width=16, height=16, strength=0.6, mask_sha256="cd" * 32)
+    made = describe(MODEL_ID, body, job, Facts(model="m", seeds=(5,), prompt="a hat", strength=0.6), 5)
+    assert made["strength"] == 0.6
+    assert made["request"]["mask_image_url"] == f"sha256:{'cd' * 32}"
+    assert read_as_a1111_does(parameters(made))[1]["Denoising strength"] == "0.6"
+    assert described()["strength"] is None
+    assert "Denoising" not in parameters(described())
+
+
 def test_says_what_made_the_picture():
     made = described()
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Start, Step
 from models.prompt.expansion import Expansion
 from tests.worker.runtime.crew import IMAGE
 from worker.config import WorkerSettings
@@ -28,7 +28,15 @@ class GreyEngine:
     def control_map(self, preprocess: Preprocess, source: Pixels, keep_going: KeepGoing) -> Pixels:
         return 255 - source
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing) -> Generated:
+    def generate(
+        self,
+        job: Job,
+        control: Pixels | None,
+        on_step: OnStep,
+        start: Start | None = None,
+        *,
+        keep_going: KeepGoing,
+    ) -> Generated:
         on_step(Step(1, 1))
         images = tuple(np.full((16, 16, 3), 9, np.uint8) for _ in job.seeds)
         return Generated(images, None, Facts(model=self.name, seeds=job.seeds, prompt=job.prompt))

@@ -1,5 +1,7 @@
 """One worker's consumer: what comes of each stage is written down, whatever it is."""
 
+import base64
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,12 +9,13 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from PIL import Image
 
 from models.errors import OutOfMemory
-from models.job import Generated, Job, KeepGoing, OnStep, Pixels
+from models.job import Generated, Job, KeepGoing, OnStep, Pixels, Start
 from models.weights import demo
 from tests.support.prompt_server import PromptServer, completion
 from tests.worker.runtime.crew import IMAGE
@@ -57,9 +60,17 @@ class CountingEngine(GreyEngine):
     def __init__(self, begun: Semaphore) -> None:
         self._begun = begun
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing) -> Generated:
+    def generate(
+        self,
+        job: Job,
+        control: Pixels | None,
+        on_step: OnStep,
+        start: Start | None = None,
+        *,
+        keep_going: KeepGoing,
+    ) -> Generated:
         self._begun.release()
-        return super().generate(job, control, on_step, keep_going)
+        return super().generate(job, control, on_step, start, keep_going=keep_going)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +172,19 @@ def test_image_of_the_request_reaches_the_device_and_its_map_the_record(
 ) -> None:
     class SeeingEngine(GreyEngine):
         def generate(
-            self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing
+            self,
+            job: Job,
+            control: Pixels | None,
+            on_step: OnStep,
+            start: Start | None = None,
+            *,
+            keep_going: KeepGoing,
         ) -> Generated:
             assert control is not None
-            return replace(super().generate(job, control, on_step, keep_going), control_image=255 - control)
+            return replace(
+                super().generate(job, control, on_step, start, keep_going=keep_going),
+                control_image=255 - control,
+            )
 
     record = live("io", "gpu", "io", objects=FolderObjects(settings.data_dir), engine=SeeingEngine())
     assert record.output is not None
@@ -172,6 +192,39 @@ def test_image_of_the_request_reaches_the_device_and_its_map_the_record(
     (kept,) = (file for file in files(settings) if file.name == made["name"])
     with Image.open(kept) as image:
         assert (image.size, image.getpixel((0, 0))) == (demo.native_size(512, 512), (255, 127, 127))
+
+
+def test_image_and_mask_that_a_picture_starts_from_reach_the_device(
+    live: Callable[..., Record], client: redis.Redis, settings: WorkerSettings
+) -> None:
+    class SeeingEngine(GreyEngine):
+        def generate(
+            self,
+            job: Job,
+            control: Pixels | None,
+            on_step: OnStep,
+            start: Start | None = None,
+            *,
+            keep_going: KeepGoing,
+        ) -> Generated:
+            assert control is None
+            assert start is not None
+            assert start.mask is not None
+            width, height = demo.native_size(512, 512)
+            assert (start.mask.shape, start.mask.dtype, start.mask.all()) == ((height, width), np.bool_, True)
+            return replace(
+                super().generate(job, control, on_step, start, keep_going=keep_going), images=(start.image,)
+            )
+
+    white = io.BytesIO()
+    Image.new("RGB", (8, 8), "white").save(white, "PNG")
+    mask = f"data:image/png;base64,{base64.b64encode(white.getvalue()).decode()}"
+    client.hset("zturbo:req:a", "input", json.dumps(BODY | {"strength": 1.0, "mask_image_url": mask}))
+    record = live("io", "gpu", "io", objects=FolderObjects(settings.data_dir), engine=SeeingEngine())
+    assert record.error is None
+    (kept,) = files(settings)
+    with Image.open(kept) as image:
+        assert (image.size, image.getpixel((0, 0))) == (demo.native_size(512, 512), (0, 128, 128))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +236,13 @@ def test_what_the_device_raises_is_the_outcome_of_its_request(
 ) -> None:
     class FailingEngine(GreyEngine):
         def generate(
-            self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing
+            self,
+            job: Job,
+            control: Pixels | None,
+            on_step: OnStep,
+            start: Start | None = None,
+            *,
+            keep_going: KeepGoing,
         ) -> Generated:
             raise error
 

@@ -40,7 +40,7 @@ def test_full_disk_is_told_and_leaves_no_half_file(tmp_path: Path, monkeypatch: 
     with pytest.raises(StorageError, match="No space left on device"):
         storage.put(file_id, "a.png", b"after")
     with pytest.raises(StorageError, match="No space left on device"):
-        Workspace(objects).detach_image("a", {"image_url": "data:" + "x" * 20_000})
+        Workspace(objects).detach_pictures("a", {"image_url": "data:" + "x" * 20_000})
     monkeypatch.undo()
     assert storage.read(file_id, "a.png") == b"before"
     assert not list(tmp_path.rglob("*.part"))

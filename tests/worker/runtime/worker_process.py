@@ -14,7 +14,7 @@ import numpy as np
 
 from models.config import ModelSettings
 from models.errors import BadOutput, DeviceBroken, WeightsMissing
-from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Step
+from models.job import Facts, Generated, Job, KeepGoing, OnStep, Pixels, Preprocess, Start, Step
 from models.prompt.expansion import Expansion
 from worker.config import WorkerSettings
 from worker.queue.keys import Queue
@@ -38,7 +38,15 @@ class SleepingEngine:
     def control_map(self, preprocess: Preprocess, source: Pixels, keep_going: KeepGoing) -> Pixels:
         return source
 
-    def generate(self, job: Job, control: Pixels | None, on_step: OnStep, keep_going: KeepGoing) -> Generated:
+    def generate(
+        self,
+        job: Job,
+        control: Pixels | None,
+        on_step: OnStep,
+        start: Start | None = None,
+        *,
+        keep_going: KeepGoing,
+    ) -> Generated:
         assert (control is None) == ("no image" in job.prompt)
         self._note(f"begin {job.seed}")
         if "explode" in job.prompt:

@@ -39,24 +39,35 @@ def test_lost_pixels_are_told_with_the_likely_cause(workspace: Workspace) -> Non
 def test_picture_in_the_request_is_kept_beside_the_record(workspace: Workspace) -> None:
     body = {"prompt": "a fox", "image_url": LONG}
     assert holds_picture(body)
-    detached = workspace.detach_image("a", body)
+    detached = workspace.detach_pictures("a", body)
     assert len(str(detached.body)) < 200
     assert detached.size == len(LONG)
-    assert workspace.attach_image("a", detached.body) == body
+    assert workspace.attach_pictures("a", detached.body) == body
+
+
+def test_mask_in_the_request_is_kept_beside_its_image(workspace: Workspace) -> None:
+    mask = LONG.replace("A", "B")
+    for image, size in ((LONG, len(LONG + mask)), ("https://example.com/a.png", len(mask))):
+        body = {"prompt": "a fox", "image_url": image, "mask_image_url": mask}
+        assert holds_picture(body)
+        detached = workspace.detach_pictures("a", body)
+        assert len(str(detached.body)) < 200
+        assert detached.size == size
+        assert workspace.attach_pictures("a", detached.body) == body
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a.png", "data:image/png;base64,AAAA"])
 def test_short_input_stays_in_the_record(workspace: Workspace, url: str) -> None:
     body = {"prompt": "a fox", "image_url": url}
     assert not holds_picture(body)
-    assert workspace.attach_image("a", body) == body
+    assert workspace.attach_pictures("a", body) == body
 
 
 def test_sweeping_removes_only_what_is_old_and_of_requests_that_are_over(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     for request_id in ("over", "running", "submitted just now"):
-        workspace.detach_image(request_id, {"image_url": LONG})
+        workspace.detach_pictures(request_id, {"image_url": LONG})
     for request_id in ("over", "running"):
         os.utime(tmp_path / "work" / request_id / "image_url.txt", (0, 0))
     assert workspace.sweep(lambda request_id: request_id != "running") == 1
