@@ -43,6 +43,7 @@ from models.schema.fields import (
     Seed,
     SizeField,
     Steps,
+    Strength,
 )
 
 T = TypeVar("T")
@@ -58,14 +59,23 @@ SHOWN_QUALITY = 85
 
 INSTRUCTIONS = (
     "Makes pictures with Z-Image-Turbo on a server of the user's own. An image can guide the composition: "
-    "preprocess says how its control map is made (canny for outlines, depth for space, pose for people)."
+    "preprocess says how its control map is made (canny for outlines, depth for space, pose for people). "
+    "With strength the image itself is changed, with mask only the part of it that is white there."
 )
 
 ImageField = Annotated[
     str | None,
     Field(
-        description="The image that guides the picture: an https or http URL, or the path of a file here.",
+        description="The image that guides the picture, or is changed when `strength` or `mask` is given: an "
+        "https or http URL, or the path of a file here.",
         examples=["/home/me/sketch.png"],
+    ),
+]
+MaskField = Annotated[
+    str | None,
+    Field(
+        description="A picture of the image's size, white where that is to be drawn anew: a URL or a path.",
+        examples=["/home/me/mask.png"],
     ),
 ]
 RequestIdField = Annotated[str, Field(description="As generate or list_requests told it.")]
@@ -85,6 +95,8 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
         ctx: Context,
         prompt: Prompt,
         image: ImageField = None,
+        mask: MaskField = None,
+        strength: Strength | None = None,
         loras: Loras = [],  # noqa: B006 - read only
         image_size: SizeField = "auto",
         preprocess: PreprocessField = DEFAULT_PREPROCESS,
@@ -111,12 +123,16 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
             "enable_prompt_expansion": enable_prompt_expansion,
             "output_format": output_format,
         }
+        if mask is not None:
+            body["mask_image_url"] = await run_sync(_read, mask, "mask")
+        if strength is not None:
+            body["strength"] = strength
         if image is None:
             body |= {"image_size": DEFAULT_SIZE if image_size == "auto" else image_size}
         else:
+            body |= {"image_url": await run_sync(_read, image), "image_size": image_size}
+        if image is not None and mask is None and strength is None:
             body |= {
-                "image_url": await run_sync(_read, image),
-                "image_size": image_size,
                 "preprocess": preprocess,
                 "control_scale": control_scale,
                 "control_start": control_start,
@@ -195,16 +211,16 @@ async def _answer(client: Client, request_id: str, out: Path | None) -> CallTool
     return CallToolResult(content=[_text(result), *shown], structured_content=result)
 
 
-def _read(image: str) -> str:
+def _read(image: str, field: str = "image") -> str:
     """A URL as it is; a file of this machine as a data URI, if it is a picture."""
     if "://" in image or image.startswith(("data:", "/v1/files/")):
         return image
     try:
         uri = data_uri(Path(image).expanduser().read_bytes())
     except OSError as error:
-        raise ToolError(f"image: {image} cannot be read: {error.strerror}.") from error
+        raise ToolError(f"{field}: {image} cannot be read: {error.strerror}.") from error
     if not uri.startswith("data:image/"):
-        raise ToolError(f"image: {image} is no picture that is taken.")
+        raise ToolError(f"{field}: {image} is no picture that is taken.")
     return uri
 
 

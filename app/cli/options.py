@@ -39,7 +39,26 @@ INPUT_OPTIONS: dict[str, Any] = {
     "image": Annotated[
         str | None,
         typer.Option(
-            "--image", metavar="FILE|URL|-", help="The image that guides, - reads it: --image photo.jpg"
+            "--image",
+            metavar="FILE|URL|-",
+            help="The image that guides or, with --strength or --mask, is changed, - reads it: "
+            "--image photo.jpg",
+        ),
+    ],
+    "mask": Annotated[
+        str | None,
+        typer.Option(
+            "--mask",
+            metavar="FILE|URL|-",
+            help="What is white in it is drawn anew, of the image's size, - reads it: --mask mask.png",
+        ),
+    ],
+    "strength": Annotated[
+        float | None,
+        typer.Option(
+            "--strength",
+            metavar="NUMBER",
+            help="How far the picture may go from the image, 0 to 1: --strength 0.6",
         ),
     ],
     "lora": Annotated[
@@ -144,7 +163,8 @@ INPUT_OPTIONS: dict[str, Any] = {
         ),
     ],
 }
-"""By parameter name; all but `image`, `lora` and `input` are fields of the input under their own names."""
+"""By parameter name; all but `image`, `mask`, `lora` and `input` are fields of the input under their own
+names."""
 
 
 def takes_input(command: Callable[..., None]) -> Callable[..., None]:
@@ -169,17 +189,20 @@ def build_bodies(
     *,
     input: str | None = None,
     image: str | None = None,
+    mask: str | None = None,
     lora: list[str] | None = None,
     seed: str | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """A request body for each seed; what is not given is not sent: the server's defaults hold."""
-    if input == STDIN and image == STDIN:
-        fail("Only one of --input and --image can be read from standard input.", Exit.USAGE)
+    if [input, image, mask].count(STDIN) > 1:
+        fail("Only one of --input, --image and --mask can be read from standard input.", Exit.USAGE)
     seeds = [] if seed is None else _seeds(seed)
     body = _read_json(input) if input else {}
     if image is not None:
         body["image_url"] = image_url(image)
+    if mask is not None:
+        body["mask_image_url"] = image_url(mask, "--mask")
     if lora:
         body["loras"] = [_lora(text) for text in lora]
     body |= {name: value for name, value in fields.items() if value is not None}
@@ -199,10 +222,11 @@ def addressed(body: dict[str, Any], name: str | None) -> tuple[str, dict[str, An
 
 def flags_named(sentence: str) -> str:
     """A sentence of the input's fields, with each flag in its place."""
-    flags = "|".join(INPUT_OPTIONS.keys() - {"image", "lora", "input"})
+    flags = "|".join(INPUT_OPTIONS.keys() - {"image", "mask", "lora", "input"})
     sentence = re.sub(rf"(^|; )({flags})(?=: )", lambda found: f"{found[1]}{_flag(found[2])}", sentence)
     sentence = re.sub(r"(^|[; ])loras\[(\d+)\](?:\.\w+)?(?=: )", _lora_flag, sentence)
-    return re.sub(r"(^|; )loras(?=: )", r"\1--lora", sentence).replace("image_url", "--image")
+    sentence = re.sub(r"(^|; )loras(?=: )", r"\1--lora", sentence)
+    return sentence.replace("mask_image_url", "--mask").replace("image_url", "--image")
 
 
 def _flag(field: str) -> str:
@@ -213,8 +237,8 @@ def _lora_flag(found: re.Match[str]) -> str:
     return f"{found[1]}--lora, number {int(found[2]) + 1}"
 
 
-def image_url(image: str) -> str:
-    """A URL as it is; a file, or standard input for `-`, as a data URI."""
+def image_url(image: str, flag: str = "--image") -> str:
+    """A URL as it is; a file, or standard input for `-`, as a data URI. `flag` asked for it."""
     from app.client import data_uri
 
     if image.startswith(("http://", "https://", "data:", "/v1/files/")):
@@ -225,7 +249,7 @@ def image_url(image: str) -> str:
         try:
             data = Path(image).read_bytes()
         except OSError as error:
-            fail(f"--image: {image} cannot be read: {error.strerror}.", Exit.NO_INPUT)
+            fail(f"{flag}: {image} cannot be read: {error.strerror}.", Exit.NO_INPUT)
     return data_uri(data)
 
 

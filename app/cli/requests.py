@@ -58,8 +58,8 @@ ModelId = Annotated[
         "--model-id",
         metavar="ID",
         autocompletion=_short_names,
-        help="Which of its models to ask: turbo, lora, controlnet, controlnet/lora or a whole id; else "
-        "controlnet/lora with an image, lora without one: --model-id turbo",
+        help="Which of its models to ask, by id or by the end of one; else it goes by what is given, a "
+        "mask, a strength or an image: --model-id turbo",
     ),
 ]
 RequestId = Annotated[str, typer.Argument(metavar="REQUEST_ID", help="Its id, as submit told it: 0f3c…")]

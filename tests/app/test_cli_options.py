@@ -12,8 +12,14 @@ from app.cli.options import build_bodies, flags_named, image_url
 
 
 def test_what_is_not_given_is_left_to_the_server() -> None:
-    [body] = build_bodies(image="https://example.com/a.png", prompt="x", seed=None)
-    assert body == {"prompt": "x", "image_url": "https://example.com/a.png"}
+    [body] = build_bodies(
+        image="https://example.com/a.png", mask="https://example.com/m.png", prompt="x", seed=None
+    )
+    assert body == {
+        "prompt": "x",
+        "image_url": "https://example.com/a.png",
+        "mask_image_url": "https://example.com/m.png",
+    }
 
 
 @pytest.mark.parametrize(
@@ -22,6 +28,10 @@ def test_what_is_not_given_is_left_to_the_server() -> None:
         (
             "image_url: is required; control_scale: must be less",
             "--image: is required; --control-scale: must be less",
+        ),
+        (
+            "mask_image_url: the mask is 2x2 and the image in image_url 4x4; strength: must be less",
+            "--mask: the mask is 2x2 and the image in --image 4x4; --strength: must be less",
         ),
         ("loras[1].scale: is required", "--lora, number 2: is required"),
         ("loras: at most 3", "--lora: at most 3"),

@@ -168,6 +168,14 @@ def _cli() -> typer.Typer:
     [
         ((), "tongyi-mai/z-image/turbo/lora"),
         (("--image", "https://example.com/a.png"), "tongyi-mai/z-image/turbo/controlnet/lora"),
+        (
+            ("--image", "https://example.com/a.png", "--strength", "0.5"),
+            "tongyi-mai/z-image/turbo/image-to-image/lora",
+        ),
+        (
+            ("--image", "https://example.com/a.png", "--mask", "https://example.com/m.png"),
+            "tongyi-mai/z-image/turbo/inpainting/lora",
+        ),
         (("--model-id", "turbo"), "tongyi-mai/z-image/turbo"),
         (
             ("--model-id", "controlnet", "--image", "https://example.com/a.png"),

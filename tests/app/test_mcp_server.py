@@ -26,6 +26,7 @@ from app.cli.exits import Exit
 from app.config import Settings
 from app.main import create_app
 from models.command import install
+from models.schema.model_ids import IMAGE_TO_IMAGE_LORA, INPAINTING_LORA
 from tests.support.http_api import WorkerHands, served
 from tests.support.processes import wait_for
 from worker.storage.backend import open_objects
@@ -91,6 +92,8 @@ async def test_tools_make_a_picture_tell_of_it_and_list_it(
 ) -> None:
     photo = tmp_path / "photo.png"
     Image.new("RGB", (64, 64)).save(photo)
+    mask = tmp_path / "mask.png"
+    Image.new("RGB", (64, 64), "white").save(mask)
     steps: list[tuple[float, float | None, str | None]] = []
 
     async def on_progress(step: float, total: float | None, words: str | None) -> None:
@@ -114,7 +117,18 @@ async def test_tools_make_a_picture_tell_of_it_and_list_it(
         assert result is not None
         again = await client.call_tool("status", {"request_id": result["request_id"]})
         listed = await client.call_tool("list_requests", {})
+        painting = {"prompt": "A hat", "image": str(photo), "mask": str(mask), "wait_seconds": 0}
+        painted = (await client.call_tool("generate", painting)).structured_content
+        changed = (
+            await client.call_tool("generate", asked | {"strength": 0.5, "wait_seconds": 0})
+        ).structured_content
 
+    assert painted is not None
+    assert changed is not None
+    assert [(told["model_id"], told["status"]) for told in (painted, changed)] == [
+        (INPAINTING_LORA, "in_queue"),
+        (IMAGE_TO_IMAGE_LORA, "in_queue"),
+    ]
     assert json.loads(told(made)) == result == again.structured_content
     assert (result["status"], result["seed"]) == ("succeeded", 7)
     assert opened(result["saved"][0]).size == (1024, 512)
