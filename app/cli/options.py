@@ -58,7 +58,8 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--strength",
             metavar="NUMBER",
-            help="How far the picture may go from the image, 0 to 1: --strength 0.6",
+            help="How far the picture may go from the image, 0 to 1, else 0.6, or 1 with --mask: "
+            "--strength 0.5",
         ),
     ],
     "lora": Annotated[
@@ -84,7 +85,7 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--control-scale",
             metavar="NUMBER",
-            help="How strongly the image guides, 0 to 1, else 0.9: --control-scale 0.6",
+            help="How strongly the image guides, 0 to 1, else 0.9, or 0.75 with --mask: --control-scale 0.6",
         ),
     ],
     "control_start": Annotated[
@@ -100,7 +101,8 @@ INPUT_OPTIONS: dict[str, Any] = {
         typer.Option(
             "--control-end",
             metavar="NUMBER",
-            help="Fraction of the steps after which control ends, else 0.4: --control-end 0.8",
+            help="Fraction of the steps after which control ends, else 0.4, or 0.8 with --mask: "
+            "--control-end 1",
         ),
     ],
     "preprocess": Annotated[

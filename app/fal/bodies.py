@@ -22,13 +22,25 @@ from models.schema.fields import (
     ImageUrl,
     InputModel,
     Loras,
+    MaskUrl,
     PreprocessField,
     Prompt,
     Seed,
+    StartImageUrl,
     Steps,
+    Strength,
 )
 from models.schema.inputs import Windowed
-from models.schema.model_ids import CONTROLNET, CONTROLNET_LORA, TURBO, TURBO_LORA
+from models.schema.model_ids import (
+    CONTROLNET,
+    CONTROLNET_LORA,
+    IMAGE_TO_IMAGE,
+    IMAGE_TO_IMAGE_LORA,
+    INPAINTING,
+    INPAINTING_LORA,
+    TURBO,
+    TURBO_LORA,
+)
 from models.sizes import MAX_SIDE, MIN_SIDE, ImageSize, PresetSize, on_grid
 from worker.queue.record import Record, State
 
@@ -115,6 +127,38 @@ class ControlLoraInput(ControlInput):
     loras: Loras = Field(default_factory=list)
 
 
+class ChangedImageInput(FalInput):
+    """Input of `fal-ai/z-image/turbo/image-to-image`."""
+
+    image_url: StartImageUrl
+    image_size: ImageSize | FalSize = "auto"
+    strength: Strength = 0.6
+
+
+class ChangedImageLoraInput(ChangedImageInput):
+    """Input of `fal-ai/z-image/turbo/image-to-image/lora`."""
+
+    loras: Loras = Field(default_factory=list)
+
+
+class InpaintInput(FalInput, Windowed):
+    """Input of `fal-ai/z-image/turbo/inpaint`."""
+
+    image_url: StartImageUrl
+    mask_image_url: MaskUrl
+    image_size: ImageSize | FalSize = "auto"
+    strength: Strength = 1.0
+    control_scale: ControlScale = 0.75
+    control_start: ControlStart = 0.0
+    control_end: ControlEnd = 0.8
+
+
+class InpaintLoraInput(InpaintInput):
+    """Input of `fal-ai/z-image/turbo/inpaint/lora`."""
+
+    loras: Loras = Field(default_factory=list)
+
+
 class Model(NamedTuple):
     """One of fal's models."""
 
@@ -128,6 +172,10 @@ MODELS: dict[str, Model] = {
     "turbo/lora": Model(TextLoraInput, TURBO_LORA),
     "turbo/controlnet": Model(ControlInput, CONTROLNET),
     "turbo/controlnet/lora": Model(ControlLoraInput, CONTROLNET_LORA),
+    "turbo/image-to-image": Model(ChangedImageInput, IMAGE_TO_IMAGE),
+    "turbo/image-to-image/lora": Model(ChangedImageLoraInput, IMAGE_TO_IMAGE_LORA),
+    "turbo/inpaint": Model(InpaintInput, INPAINTING),
+    "turbo/inpaint/lora": Model(InpaintLoraInput, INPAINTING_LORA),
 }
 """Those of fal's models that are here, by what follows owner and app in their ids."""
 

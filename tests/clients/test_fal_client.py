@@ -125,6 +125,16 @@ CONTROL_DEFAULTS = TEXT_DEFAULTS | {
     "control_end": 0.8,
     "preprocess": "none",
 }
+CHANGED_DEFAULTS = TEXT_DEFAULTS | {"image_size": "auto", "strength": 0.6}
+INPAINT_DEFAULTS = CHANGED_DEFAULTS | {
+    "strength": 1.0,
+    "control_scale": 0.75,
+    "control_start": 0.0,
+    "control_end": 0.8,
+}
+MASKED = {"prompt": "a fox", "image_url": "https://example.com/a.png"} | {
+    "mask_image_url": "https://example.com/mask.png"
+}
 PROMPT = {"prompt": "a fox"}
 SIZE = {"image_size": {"width": 500, "height": 700}}
 
@@ -142,6 +152,10 @@ SIZE = {"image_size": {"width": 500, "height": 700}}
             ARGUMENTS | SIZE,
             CONTROL_DEFAULTS | {"loras": [], "image_size": "496x704"},
         ),
+        ("turbo/image-to-image", ARGUMENTS, CHANGED_DEFAULTS),
+        ("turbo/image-to-image/lora", ARGUMENTS, CHANGED_DEFAULTS | {"loras": []}),
+        ("turbo/inpaint", MASKED, INPAINT_DEFAULTS),
+        ("turbo/inpaint/lora", MASKED | SIZE, INPAINT_DEFAULTS | {"loras": [], "image_size": "496x704"}),
     ],
 )
 def test_input_is_ours_with_fals_defaults(
@@ -149,9 +163,9 @@ def test_input_is_ours_with_fals_defaults(
 ) -> None:
     handle = client.submit(f"fal-ai/z-image/{model}", arguments)
     record = httpx.get(f"{base}/v1/requests/{handle.request_id}").json()
-    assert record["model_id"] == f"tongyi-mai/z-image/{model}"
+    assert record["model_id"] == f"tongyi-mai/z-image/{model.replace('inpaint', 'inpainting')}"
     assert record["input"] == made | {
-        name: arguments[name] for name in ("prompt", "image_url") if name in arguments
+        name: arguments[name] for name in ("prompt", "image_url", "mask_image_url") if name in arguments
     }
 
 

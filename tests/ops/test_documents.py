@@ -136,7 +136,7 @@ def test_help_of_every_flag_tells_its_default() -> None:
         if (
             flag.required
             or flag.default is not None
-            or flag.name in ("prompt", "image", "lora", "input", "what")
+            or flag.name in ("prompt", "image", "mask", "lora", "input", "what")
         ):
             continue
         default = known.get(flag.name)
