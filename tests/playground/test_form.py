@@ -161,7 +161,11 @@ def test_what_two_models_share_stays_when_the_model_changes(page: Page) -> None:
     before = request_of(page)
     model = page.get_by_label("Model", exact=True)
     expect(model.locator("option")).to_have_text(
-        ["With an image and LoRAs", "Text only", "With LoRAs", "With an image"]
+        [
+            *("With an image and LoRAs", "Text only", "With LoRAs", "With an image"),
+            *("An image changed", "An image changed, with LoRAs"),
+            *("Part of an image anew", "Part of an image anew, with LoRAs"),
+        ]
     )
     model.select_option(label="Text only")
     shared = request_of(page)

@@ -253,7 +253,7 @@ def test_compare_slider_lays_the_control_image_over_the_picture(page: Page) -> N
 def test_picture_becomes_the_control_image_and_its_seed_is_locked(page: Page) -> None:
     fill(page, seed=-1)
     run_to_picture(page)
-    page.get_by_role("button", name="Use as control image").click()
+    page.get_by_role("button", name="Use as image").click()
     page.get_by_role("button", name="Use this seed again").click()
     shown = page.locator("zt-compare .under").get_attribute("src")
     body = request_of(page)

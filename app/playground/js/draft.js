@@ -31,10 +31,10 @@ export class Draft extends EventTarget {
   /** Whether the control image looks like a photograph, which is no control map. */
   photograph = false;
   /**
-   * Done when the control image that is on its way to the server is in `values`, or its fault in `faults`.
-   * @type {Promise<void> | null}
+   * By field, a picture on its way to the server: done when it is in `values`, or its fault in `faults`.
+   * @type {Map<string, Promise<void>>}
    */
-  arriving = null;
+  arriving = new Map();
   /** Why the JSON view's text is no request; empty when it is one. */
   broken = "";
 

@@ -75,11 +75,12 @@ function useModel(model) {
 }
 
 async function start() {
-  if (draft.arriving) {
+  if (draft.arriving.size) {
+    const names = [...draft.arriving.keys()];
     runner.sending = true;
-    await draft.arriving;
+    await Promise.all(draft.arriving.values());
     runner.sending = false;
-    const fault = draft.faults.get(IMAGE);
+    const fault = names.map((name) => draft.faults.get(name)).find(Boolean);
     if (fault) return runner.say(fault);
   }
   if (draft.broken) return runner.say(draft.broken);
@@ -115,8 +116,10 @@ async function send(modelId, input, size) {
 /** @param {Example} example */
 async function runExample(example) {
   try {
-    const hasImage = (/** @type {Model} */ model) => model.fields.some((field) => field.name === IMAGE);
-    if (example.image && !hasImage(draft.model)) useModel(models.find(hasImage));
+    const wanted = [...Object.keys(example.values), IMAGE];
+    const hasAll = (/** @type {Model} */ model) =>
+      wanted.every((name) => model.fields.some((field) => field.name === name));
+    if (example.image && !hasAll(draft.model)) useModel(models.find(hasAll));
     await fillExample(api, draft, example);
     await start();
   } catch (error) {

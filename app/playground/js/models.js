@@ -5,14 +5,19 @@
 /** Fields whose presence tells models apart, and what a model with one takes, in words. */
 const IMAGE = "image_url";
 const LORAS = "loras";
+const MASK = "mask_image_url";
+const STRENGTH = "strength";
 
 /**
- * What a model takes: "Text only", "With an image and LoRAs".
+ * What a model takes: "Text only", "With an image and LoRAs", "Part of an image anew".
  * @param {Model} model
  */
 export function takes(model) {
+  const loras = has(model, LORAS);
+  if (has(model, MASK)) return loras ? "Part of an image anew, with LoRAs" : "Part of an image anew";
+  if (has(model, STRENGTH)) return loras ? "An image changed, with LoRAs" : "An image changed";
   const image = has(model, IMAGE);
-  if (!has(model, LORAS)) return image ? "With an image" : "Text only";
+  if (!loras) return image ? "With an image" : "Text only";
   return image ? "With an image and LoRAs" : "With LoRAs";
 }
 

@@ -1,4 +1,13 @@
-/** Which denoising steps the control image guides. */
+/** Which denoising steps are done, and which of them the image guides. */
+
+/**
+ * How many of so many steps are done where a picture starts from an image, by the server's rule; all at strength 1.
+ * @param {number} steps
+ * @param {number} [strength]
+ */
+export function stepsDone(steps, strength = 1) {
+  return steps - Math.trunc(Math.max(steps - Math.min(steps * strength, steps), 0));
+}
 
 /**
  * Step i of n is guided unless i/n < control_start or (i+1)/n > control_end, the rule that the server follows.

@@ -60,6 +60,7 @@ export interface Result extends Seeded {
   model?: string;
   expanded_prompt?: string;
   control_image?: string;
+  strength?: number;
   controlnet?: string;
   loras?: { path?: string; name?: string; scale: number; matched: number; unmatched: number }[];
   timings?: Record<string, number>;

@@ -5,7 +5,7 @@ import { stringify } from "../json.js";
 
 /** @import {Picture, Result, Shown} from "../types" */
 
-const ORDER = ["prepare", "encode", "preprocess", "control", "denoise", "decode", "generate", "finish"];
+const ORDER = ["prepare", "encode", "image", "preprocess", "control", "denoise", "decode", "generate", "finish"];
 
 export class About extends HTMLElement {
   /** @type {(seed: number | bigint) => void} */
@@ -34,6 +34,7 @@ export class About extends HTMLElement {
       ["Expanded prompt", result.expanded_prompt && [result.expanded_prompt]],
       ["Time", result.timings && timings(result.timings)],
       ["LoRAs", result.loras?.length ? result.loras.map(loraLine) : null],
+      ["Strength", result.strength !== undefined && [String(result.strength)]],
       ["ControlNet", result.controlnet && [result.controlnet]],
       ["Model", result.model && [result.model]],
       ["Kept until", result.expires_at && [day(result.expires_at)]],

@@ -1,7 +1,7 @@
 /** How a running request fares: its place in line, a bar of its steps with the guided ones marked, time left. */
 
 import { h } from "../dom.js";
-import { guidedSteps } from "../steps.js";
+import { guidedSteps, stepsDone } from "../steps.js";
 
 /** @import {Status, Values} from "../types" */
 
@@ -28,8 +28,10 @@ export class Progress extends HTMLElement {
 
   /** @param {Values | null} input the request's body, null when it is not known */
   begin(input) {
-    const { num_inference_steps: steps = 8, control_start: start = 0, control_end: end = 1 } = input ?? {};
-    this.draw(input?.image_url ? guidedSteps(steps, start, end) : Array(steps).fill(false));
+    const { num_inference_steps: all = 8, strength, control_start: start = 0, control_end: end = 1 } = input ?? {};
+    const steps = stepsDone(all, strength);
+    const guided = input?.image_url && input.control_scale > 0;
+    this.draw(guided ? guidedSteps(steps, start, end) : Array(steps).fill(false));
     this.removeAttribute("data-moving");
     this.due = 0;
     this.tell("Sending…", 0);

@@ -158,7 +158,7 @@ export class Stage extends HTMLElement {
       compare.over ? toggle : "",
       this.download(shown, pictures, index),
       this.nextSeed(shown),
-      button("reuse", "Use as control image", () => this.to.onReuse(picture.url)),
+      button("reuse", "Use as image", () => this.to.onReuse(picture.url)),
       this.restore(shown),
     );
     this.to.onShow(shown, picture);

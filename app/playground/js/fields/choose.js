@@ -2,6 +2,7 @@
 
 import "./image.js";
 import "./loras.js";
+import "./mask.js";
 import "./plain.js";
 import "./preprocess.js";
 import "./prompt.js";
@@ -16,6 +17,7 @@ import "./window.js";
 const BY_NAME = {
   prompt: "zt-prompt",
   image_url: "zt-image",
+  mask_image_url: "zt-mask",
   preprocess: "zt-preprocess",
   loras: "zt-loras",
   image_size: "zt-size",
@@ -36,7 +38,7 @@ const WINDOW = ["control_start", "control_end"];
 /** @type {[string, string[]][]} */
 const SECTIONS = [
   ["Prompt", ["prompt", "enable_prompt_expansion"]],
-  ["Control", ["image_url", "preprocess", "control_scale"]],
+  ["Control", ["image_url", "mask_image_url", "strength", "preprocess", "control_scale"]],
   ["LoRAs", ["loras"]],
   ["Picture", ["image_size", "num_images", "seed"]],
 ];
@@ -70,7 +72,7 @@ export function elementFor(field, fields, context) {
   if (WITHIN[field.name] && has(WITHIN[field.name])) return null;
   if (WINDOW.includes(field.name) && WINDOW.every(has)) {
     if (field.name !== WINDOW[0]) return null;
-    const description = "The share of the steps in which the control image guides the picture.";
+    const description = "The share of the steps in which the image guides the picture.";
     return make("zt-window", { ...field, description }, context);
   }
   return make(tagFor(field), field, context);

@@ -13,7 +13,7 @@ export class ImageField extends Field {
   /** @type {string | null} the URL that is shown; null before the first */
   shown = null;
   file = h("input", { type: "file", accept: TYPES, class: "hidden-visually" });
-  picture = h("img", { alt: "Control image", hidden: true });
+  picture = h("img", { hidden: true });
   empty = h("span", { class: "drop-words" });
   clearing = iconButton("close", "Remove the image", () => this.clear(), { hidden: true });
   pair = h("div", { class: "pair" });
@@ -23,7 +23,8 @@ export class ImageField extends Field {
   build() {
     this.file.id = `${this.controlId}-file`;
     this.input.id = this.controlId;
-    this.map = new ControlMap(this.api, this.draft);
+    this.picture.alt = `${this.called[0].toUpperCase()}${this.called.slice(1)}`;
+    this.map = this.guides ? new ControlMap(this.api, this.draft) : null;
     this.file.addEventListener("change", () => this.take(this.file.files?.[0]));
     this.picture.addEventListener("load", () => this.loaded());
     this.picture.addEventListener("error", () => this.show(false));
@@ -36,9 +37,18 @@ export class ImageField extends Field {
       h("label", { class: "drop", htmlFor: this.file.id }, this.empty, this.picture),
       this.clearing,
     );
-    this.pair.replaceChildren(this.file, source, this.map.element);
+    this.pair.replaceChildren(this.file, source, this.map?.element ?? "");
     this.append(...this.head(), this.pair, this.about, this.input, this.fault);
     this.listen();
+  }
+
+  /** Whether a map of the image guides the picture; else the image itself is changed. */
+  get guides() {
+    return this.draft.field("preprocess") !== undefined;
+  }
+
+  get called() {
+    return this.guides ? "control image" : "image";
   }
 
   disconnectedCallback() {
@@ -88,9 +98,10 @@ export class ImageField extends Field {
   take(file) {
     this.file.value = "";
     if (!file) return;
-    const { draft } = this;
-    const arriving = this.upload(file, () => draft.arriving === arriving);
-    draft.arriving = arriving;
+    const { arriving } = this.draft;
+    const { name } = this.field;
+    const coming = this.upload(file, () => arriving.get(name) === coming);
+    arriving.set(name, coming);
     this.pair.classList.add("busy");
   }
 
@@ -104,12 +115,12 @@ export class ImageField extends Field {
       remember(url, file);
       if (!isWanted()) return;
       this.value = url;
-      announce("The control image is in place.");
+      announce(`The ${this.called} is in place.`);
     } catch (error) {
       if (isWanted()) this.draft.setFaults([[this.field.name, saying(error)]]);
     } finally {
       if (isWanted()) {
-        this.draft.arriving = null;
+        this.draft.arriving.delete(this.field.name);
         this.pair.classList.remove("busy");
       }
     }

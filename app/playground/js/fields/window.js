@@ -1,7 +1,7 @@
 /** `control_start` and `control_end` as two handles over the steps, the guided ones lit. */
 
 import { h } from "../dom.js";
-import { describeSteps, guidedSteps } from "../steps.js";
+import { describeSteps, guidedSteps, stepsDone } from "../steps.js";
 import { Field } from "./field.js";
 
 const NOTCH = 0.01;
@@ -42,8 +42,13 @@ export class WindowField extends Field {
   }
 
   refresh() {
-    const { control_start: start = 0, control_end: end = 1, num_inference_steps: steps = 8 } = this.draft.values;
-    const guided = guidedSteps(steps, start, end);
+    const {
+      control_start: start = 0,
+      control_end: end = 1,
+      num_inference_steps: all = 8,
+      strength,
+    } = this.draft.values;
+    const guided = guidedSteps(stepsDone(all, strength), start, end);
     const cells = guided.map((lit, index) => h("span", { class: lit ? "cell lit" : "cell" }, String(index + 1)));
     this.cells.replaceChildren(...cells);
     for (const [input, value] of /** @type {[HTMLInputElement, number][]} */ ([
@@ -56,7 +61,7 @@ export class WindowField extends Field {
     // Of two handles in one place, the one that can still move must be on top.
     this.start.classList.toggle("above", start > 0.5);
     this.words.textContent = `${start.toFixed(2)} – ${end.toFixed(2)}`;
-    this.note.textContent = `${describeSteps(guided)} by the control image`;
+    this.note.textContent = `${describeSteps(guided)} by the ${strength === undefined ? "control image" : "image"}`;
   }
 }
 

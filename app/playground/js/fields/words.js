@@ -5,6 +5,7 @@ const TITLES = {
   preprocess: "Guide the picture by",
   control_scale: "Strength of the guide",
   control_start: "Guided steps",
+  strength: "How far from the image",
   image_size: "Size",
   output_format: "File type",
 };
