@@ -65,7 +65,7 @@ MODULES = {
     "app/auth.py": ("tests/app/test_auth.py",),
     "app/http/trusted_proxy.py": ("tests/app/test_links.py",),
     "app/http/cors.py": ("tests/app/test_cors.py",),
-    "app/http/plain_path.py": ("tests/contract/test_wire.py",),
+    "app/http/plain_path.py": ("tests/contract/test_bodies.py",),
     "app/prechecks.py": ("tests/contract/test_prechecks.py",),
 }
 """What is broken, a file or a folder of Lua scripts, and the tests that should notice."""

@@ -138,11 +138,17 @@ async def test_operator_learns_which_rule_refused_and_the_line_that_allows_it(
     body = DOCUMENTED_INPUT | {"image_url": url, "loras": [{"path": url}]}
     answer = await submit_to(settings, body, allow_hosts="nas.lan")
     assert answer.status_code == 422
-    assert [fault["loc"][1] for fault in answer.json()["detail"]] == ["image_url", "loras"]
+    places = [fault["msg"].partition(":")[0] for fault in answer.json()["detail"]]
+    assert places == ["image_url", "loras[0].path"]
     for fault in answer.json()["detail"]:
         assert fault["msg"].endswith(f": ZTURBO_ALLOW_HOSTS=nas.lan,{entry} {zturbo()} serve")
     allowed = await submit_to(settings, body, allow_hosts=f"nas.lan,{entry}")
     assert allowed.status_code == 200
+
+
+async def test_file_of_this_server_is_no_host_near_it(http: httpx.AsyncClient) -> None:
+    body = DOCUMENTED_INPUT | {"image_url": f"{http.base_url}/v1/files/{'0' * 32}/upload.png"}
+    assert (await http.post(SUBMIT, json=body)).status_code == 200
 
 
 async def test_address_is_named_once(http: httpx.AsyncClient) -> None:
