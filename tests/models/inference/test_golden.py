@@ -19,6 +19,7 @@ from models.inference.control.controlnet import Layout, Refiner, fill_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.pipeline import denoise, noise_levels
 from models.inference.denoise.transformer import Conditioning, Control, condition, control_tokens, predict
+from models.inference.loading.eight_bits import rounded
 from models.inference.loading.tensors import Weights, fill
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -102,7 +103,8 @@ def _load(
         transformer = use_own_blocks(ZImageTransformer2DModel(**config))
     if eight_bits:
         round_blocks(transformer)
-    fill(transformer, Weights([path], "transformer."), torch.float32, "cpu", source=path.name)
+    own = rounded(Weights([path], "transformer."), transformer)
+    fill(transformer, own, torch.float32, "cpu", source=path.name)
     weights = Weights([path], "controlnet.")
     return transformer, fill_controlnet(
         weights, layout, config, torch.float32, "cpu", path.name, eight_bits=eight_bits
