@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.coupling import CHANNELS
 from training.render import Rendering
 from training.scenes import Scene
 from training.vocabulary import COLOURS, OBJECTS
@@ -23,7 +22,7 @@ CELL: Final = 8
 """Side of a cell, pixels."""
 _CELLS: Final = 4
 """Cells along a side of a patch of 32 pixels: the autoencoder's 16 times the transformer's 2."""
-_COVER_WEIGHT, _NAME_WEIGHT, _NUMBER_WEIGHT = 0.5, 0.05, 0.05
+_COVER_WEIGHT, _NAME_WEIGHT = 0.5, 0.05
 _THING_WEIGHT: Final = 2.0
 
 
@@ -49,7 +48,7 @@ def thing_weights(labels: Tensor, sigmas: Tensor) -> Tensor:
 
 class CellProbe(nn.Module):
     """Linear readings of the image tokens after the transformer's middle layer: which of a patch's cells are
-    covered by a thing, the thing's kind and colour, and the scene's `coupling.coordinates`.
+    covered by a thing, and the thing's kind and colour.
     """
 
     def __init__(self, transformer: ZImageTransformer2DModel) -> None:
@@ -57,15 +56,14 @@ class CellProbe(nn.Module):
         dim = transformer.config.dim
         self.cover = nn.Linear(dim, _CELLS * _CELLS)
         self.names = nn.ModuleList(nn.Linear(dim, 1 + len(words)) for words in (OBJECTS, COLOURS))
-        self.numbers = nn.Linear(dim, CHANNELS)
         self._read: Tensor
         transformer.layers[(len(transformer.layers) - 1) // 2].register_forward_hook(self._keep)
 
     def _keep(self, _module: nn.Module, _given: Any, tokens: Tensor) -> None:
         self._read = tokens
 
-    def loss(self, labels: Tensor, numbers: Tensor) -> Tensor:
-        """Of the last forward, against labels (B, 2, height / 8, width / 8) and coordinates (B, 16)."""
+    def loss(self, labels: Tensor) -> Tensor:
+        """Of the last forward, against labels (B, 2, height / 8, width / 8)."""
         cells = labels.long().unflatten(-2, (-1, _CELLS)).unflatten(-1, (-1, _CELLS)).transpose(-3, -2)
         wanted = cells.flatten(2, 3).flatten(-2)
         read = F.rms_norm(self._read[:, : wanted.shape[2]].float(), self._read.shape[-1:])
@@ -75,5 +73,4 @@ class CellProbe(nn.Module):
         names = [
             F.cross_entropy(head(read[there]), shown[:, at][there]) for at, head in enumerate(self.names)
         ]
-        choices: Tensor = (self.numbers(read) - numbers[:, None]).square().mean()
-        return _COVER_WEIGHT * cover + _NAME_WEIGHT * torch.stack(names).sum() + _NUMBER_WEIGHT * choices
+        return _COVER_WEIGHT * cover + _NAME_WEIGHT * torch.stack(names).sum()

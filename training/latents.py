@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from training import autoencoder
 from training.captions import caption
-from training.coupling import coordinates
 from training.flow import Captions, pad_captions
 from training.labels import cell_labels
 from training.pictures import Shape, in_parallel, to_tensor
@@ -46,18 +45,15 @@ class Shard:
     latents: Tensor
     labels: Tensor
     captions: Captions
-    numbers: Tensor
-    """Each scene's `coupling.coordinates`, (N, 16)."""
 
-    def batch(self, count: int, device: str) -> tuple[Tensor, Tensor, Captions, Tensor]:
-        """Random scenes, each with its labels, one of its captions and its coordinates."""
+    def batch(self, count: int, device: str) -> tuple[Tensor, Tensor, Captions]:
+        """Random scenes, each with its labels and one of its captions."""
         rows = torch.randint(len(self.latents), (count,))
         worded = rows * WORDINGS + torch.randint(WORDINGS, (count,))
         return (
             self.latents[rows].float().to(device),
             self.labels[rows].to(device),
             self.captions[worded].to(device),
-            self.numbers[rows].to(device),
         )
 
 
@@ -121,17 +117,12 @@ def _load(
         latents = encode_pictures(vae, np.stack([pixels for pixels, _ in drawn]), runtime)
         labels = torch.from_numpy(np.stack([labels for _, labels in drawn]))
         captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, shard_captions(index))))
-        numbers = [coordinates(sample_scene(seed)) for seed in shard_seeds(index)]
-        saved = {
-            "latents": latents, "labels": labels, "states": captions.states, "lengths": captions.lengths,
-            "numbers": torch.from_numpy(np.stack(numbers)),
-        }  # fmt: skip
+        saved = {"latents": latents, "labels": labels, "states": captions.states, "lengths": captions.lengths}
         unfinished = path.with_suffix(".partial")
         torch.save(saved, unfinished)
         unfinished.replace(path)
     loaded: dict[str, Any] = torch.load(path, weights_only=True)
-    captions = Captions(loaded["states"], loaded["lengths"])
-    return Shard(loaded["latents"], loaded["labels"], captions, loaded["numbers"])
+    return Shard(loaded["latents"], loaded["labels"], Captions(loaded["states"], loaded["lengths"]))
 
 
 def fit_prompts(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> list[str]:

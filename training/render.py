@@ -59,18 +59,11 @@ def _backdrop(scene: Scene, width: int, height: int) -> tuple[Array, Array]:
     return canvas, np.repeat(near[:, None], width, axis=1)
 
 
-def cloud_places(scene: Scene) -> list[tuple[float, float]]:
-    """How far each cloud is from the middle of its side of the sky, a fraction of the width, and how low it
-    hangs, a fraction of the sky's height.
-    """
-    rng = np.random.default_rng(scene.seed + 1)
-    return [(rng.uniform(-0.1, 0.1), rng.uniform(0.3, 0.6)) for _ in range(2)]
-
-
 def _add_clouds(canvas: Array, scene: Scene, width: int, height: int) -> None:
+    rng = np.random.default_rng(scene.seed + 1)
     cover = np.zeros((height, width), np.float32)
-    for side, (aside, low) in zip((0.22, 0.75), cloud_places(scene), strict=True):
-        x, y = side + aside, low * scene.horizon
+    for side in (0.22, 0.75):
+        x, y = side + rng.uniform(-0.1, 0.1), rng.uniform(0.3, 0.6) * scene.horizon
         for dx, dy, radius in ((-0.08, 0.01, 0.05), (0.0, -0.02, 0.07), (0.09, 0.01, 0.05)):
             centre = (int((x + dx) * width), int((y + dy) * height))
             axes = (int(radius * 1.5 * width), int(radius * 0.8 * height))

@@ -21,11 +21,9 @@ FIGURE_SIZES: Final[dict[str, tuple[float, float]]] = {
     "small": (0.50, 0.56), "": (0.66, 0.74), "large": (0.80, 0.86)
 }  # fmt: skip
 PAIR_SIZE: Final = (0.36, 0.44)
-_PAIR_FIGURE_SIZE: Final = (0.56, 0.64)
 CENTRES: Final[dict[str, tuple[float, float]]] = {
     "left": (0.28, 0.34), "middle": (0.47, 0.53), "right": (0.66, 0.72)
 }  # fmt: skip
-HORIZONS: Final = (0.38, 0.46)
 _PAIR_CENTRES: Final = ((0.25, 0.30), (0.70, 0.75))
 
 
@@ -76,38 +74,20 @@ def _pair(rng: np.random.Generator, kinds: list[str], held_out: bool) -> tuple[s
             return kind, colour
 
 
-def height_range(kind: str, size: str, pair: bool) -> tuple[float, float]:
-    """Between what a thing's height is drawn."""
-    if kind == "figure":
-        return _PAIR_FIGURE_SIZE if pair else FIGURE_SIZES[size]
-    return PAIR_SIZE if pair else SIZES[size]
-
-
-def base_range(kind: str, size: str, pair: bool) -> tuple[float, float]:
-    """Between what a thing's base is drawn."""
-    if kind == "figure":
-        return 0.90, 0.95
-    return (0.74, 0.88) if size == "small" or pair else (0.82, 0.90)
-
-
-def centre_range(place: str, index: int) -> tuple[float, float]:
-    """Between what the `x` of a scene's thing is drawn; there are two where no `place` is named."""
-    return CENTRES[place] if place else _PAIR_CENTRES[index]
-
-
 def _thing(
     rng: np.random.Generator, kind: str, colour: str, centre: tuple[float, float], pair: bool
 ) -> Thing:
     if kind == "figure":
         size = "" if pair else pick(rng, ("", "", "", "small", "large"))
         pose = pick(rng, POSES)
+        low, high = (0.56, 0.64) if pair else FIGURE_SIZES[size]
         return Thing(
-            kind, colour, size, rng.uniform(*height_range(kind, size, pair)), rng.uniform(*centre),
-            rng.uniform(*base_range(kind, size, pair)), pose=pose, joints=pose_joints(pose, rng),
+            kind, colour, size, rng.uniform(low, high), rng.uniform(*centre), rng.uniform(0.90, 0.95),
+            pose=pose, joints=pose_joints(pose, rng),
         )  # fmt: skip
     size = "" if pair else pick(rng, ("", "", "small", "large"))
-    height = rng.uniform(*height_range(kind, size, pair))
-    base = rng.uniform(*base_range(kind, size, pair))
+    height = rng.uniform(*(PAIR_SIZE if pair else SIZES[size]))
+    base = rng.uniform(0.74, 0.88) if size == "small" or pair else rng.uniform(0.82, 0.90)
     return Thing(kind, colour, size, height, rng.uniform(*centre), base, yaw=int(rng.integers(YAWS)))
 
 
@@ -142,7 +122,7 @@ def sample_scene(
         things,
         pick(rng, GROUNDS),
         pick(rng, SKIES),
-        rng.uniform(*HORIZONS),
+        rng.uniform(0.38, 0.46),
         int(rng.choice((-1, 1))),
         place,
         seed,

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from models.inference.denoise.blocks import use_own_blocks
 from training import flow
-from training.coupling import coupled_noise
 from training.flow import Captions, RopeTables
 from training.labels import CellProbe, thing_weights
 from training.latents import Shard
@@ -39,13 +38,10 @@ def drop_captions(captions: Captions, empty: Tensor, share: float) -> Captions:
     return Captions(states, torch.where(dropped, len(empty), captions.lengths))
 
 
-def noised(latents: Tensor, numbers: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents at random noise levels: (noisy, sigmas, the answer that the transformer should give).
-
-    The noise carries `numbers` (B, 16), the scenes' coordinates; without them it goes with no scene.
-    """
+def noised(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents at random noise levels: (noisy, sigmas, the answer that the transformer should give)."""
     sigmas = flow.draw_sigmas(len(latents), str(latents.device))
-    noise = torch.randn_like(latents) if numbers is None else coupled_noise(numbers, *latents.shape[-2:])
+    noise = torch.randn_like(latents)
     mix = sigmas[:, None, None, None]
     return (1 - mix) * latents + mix * noise, sigmas, latents - noise
 
@@ -89,15 +85,13 @@ def train_base(
         transformer.load_state_dict(ZImageTransformer2DModel.from_pretrained(start).float().state_dict())
     probe = CellProbe(transformer).to(runtime.device)
 
-    def loss_of(
-        latents: Tensor, labels: Tensor, captions: Captions, numbers: Tensor, ropes: RopeTables
-    ) -> Tensor:
+    def loss_of(latents: Tensor, labels: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
         captions = drop_captions(captions, empty.to(runtime.device), _DROPPED)
-        noisy, sigmas, target = noised(latents, numbers)
+        noisy, sigmas, target = noised(latents)
         with runtime.autocast():
             answer = velocity(transformer, noisy, sigmas, captions, ropes)
         weights = thing_weights(labels, sigmas)
-        return (weights * (answer - target).square()).mean() + probe.loss(labels, numbers)
+        return (weights * (answer - target).square()).mean() + probe.loss(labels)
 
     velocity = runtime.compile(flow.velocity)
     peak = _PEAK if start is None else _PEAK / 2
@@ -117,11 +111,9 @@ def train_guided(
     student = copy.deepcopy(base).train().requires_grad_(True)
     velocity = runtime.compile(flow.velocity)
 
-    def loss_of(
-        latents: Tensor, _labels: Tensor, captions: Captions, numbers: Tensor, ropes: RopeTables
-    ) -> Tensor:
+    def loss_of(latents: Tensor, _labels: Tensor, captions: Captions, ropes: RopeTables) -> Tensor:
         blank = drop_captions(captions, empty.to(runtime.device), 1.0)
-        noisy, sigmas, _ = noised(latents, numbers)
+        noisy, sigmas, _ = noised(latents)
         with runtime.autocast():
             with torch.no_grad():
                 told = velocity(teacher, noisy, sigmas, captions, ropes)
@@ -148,8 +140,8 @@ def _fit(
     tables = flow.TableCache(transformer)
     for fraction in progress.steps():
         shard = shard_for_step(shards, progress.step)
-        latents, labels, captions, numbers = shard.batch(preset.batch, runtime.device)
-        loss = loss_of(latents, labels, captions, numbers, tables(captions, latents))
+        latents, labels, captions = shard.batch(preset.batch, runtime.device)
+        loss = loss_of(latents, labels, captions, tables(captions, latents))
         loss.backward()
         optimizers.step(learning_rate(fraction, peak, progress.step, warm_up=50))
         average.update(progress.step)

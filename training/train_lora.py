@@ -18,7 +18,6 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from training import flow
 from training.captions import caption
-from training.coupling import coordinates
 from training.flow import pad_captions
 from training.latents import encode_pictures, fit_prompts
 from training.pictures import in_parallel
@@ -64,7 +63,6 @@ def _train(
     latents = encode_pictures(vae, pixels, runtime)
     prompts = [caption(scene, np.random.default_rng((scene.seed, 5))) for scene in scenes]
     captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
-    numbers = torch.from_numpy(np.stack([coordinates(scene) for scene in scenes]))
     # A copy: the adapter's wrappers would stay in the transformer that is exported.
     transformer = copy.deepcopy(guided).requires_grad_(False)
     transformer.add_adapter(
@@ -79,7 +77,7 @@ def _train(
     for fraction in progress.steps():
         rows = torch.randint(len(latents), (preset.batch,))
         clean, told = latents[rows].float().to(runtime.device), captions[rows].to(runtime.device)
-        noisy, sigmas, target = noised(clean, numbers[rows].to(runtime.device))
+        noisy, sigmas, target = noised(clean)
         ropes = tables(told, clean)
         with runtime.autocast():
             wanted = guided_target(guided, base, noisy, sigmas, told, ropes, target)
