@@ -9,18 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from app.errors import bad_field, bad_input
+from app.errors import bad_input
 from app.schemas import Body
 from app.translation import Asked, Size, ask, in_words, read_size
 from models.schema.catalog import ENDPOINTS, Endpoint
 from models.schema.fields import STRICT, WHOLE, Format, Images, InputModel, Prompt, Text
-from models.schema.model_ids import CONTROLNET_LORA, TURBO_LORA
+from models.schema.model_ids import CONTROLNET_LORA, IMAGE_TO_IMAGE_LORA, INPAINTING_LORA, TURBO_LORA
 from worker.queue.record import Record
+from worker.storage.workspace import PICTURE_FIELDS
 
 MAX_PARTIAL_IMAGES = 3
 
 GENERATION_WORDS = {"num_images": "n", "image_size": "size"}
-EDIT_WORDS = GENERATION_WORDS | {"image_url": "image"}
+EDIT_WORDS = GENERATION_WORDS | {"image_url": "image", "mask_image_url": "mask"}
 """Our names of the fields and OpenAI's."""
 
 USAGE = {
@@ -97,7 +98,7 @@ def read_generation(body: object) -> tuple[ImagesInput, Asked]:
 
 
 def read_edit(body: dict[str, Any]) -> tuple[ImagesInput, Asked]:
-    """A call that has an image, `image_url` in `body`. Raises BadInput."""
+    """A call that has an image, `image_url` in `body`, and maybe a mask. Raises BadInput."""
     with in_words(EDIT_WORDS):
         said = _read(body)
         fields = said.fields()
@@ -112,15 +113,16 @@ def _read(body: object) -> ImagesInput:
 
 
 def _edit_endpoint(model: str, fields: dict[str, Any]) -> Endpoint:
-    """Raises BadInput for an image of which nobody can tell how it is to guide the picture."""
+    """The named one if it takes the pictures that are sent, else the one that they are meant for."""
     endpoint = ENDPOINTS.get(model)
-    if endpoint is not None and "image_url" in endpoint.input_model.model_fields:
+    if (
+        endpoint is not None
+        and fields.keys() & set(PICTURE_FIELDS) <= endpoint.input_model.model_fields.keys()
+    ):
         return endpoint
-    if "preprocess" in fields:
-        return ENDPOINTS[CONTROLNET_LORA]
-    raise bad_field(
-        "preprocess", "preprocess: say what of the image guides the picture: canny, depth, pose, or none."
-    )
+    if "mask_image_url" in fields:
+        return ENDPOINTS[INPAINTING_LORA]
+    return ENDPOINTS[CONTROLNET_LORA if "preprocess" in fields else IMAGE_TO_IMAGE_LORA]
 
 
 class ImagesBody(Body):

@@ -10,10 +10,12 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 
 from app.errors import bad_field
-from app.http.multipart import open_form
+from app.http.multipart import DECODING, open_form
 from app.openai.bodies import ImagesInput
 from app.translation import data_uri
 from models.schema.catalog import ENDPOINTS
+from worker.errors import ImageError
+from worker.inputs.decode import read_image
 
 MAX_FILES = 20
 MAX_FIELDS = 100
@@ -36,25 +38,47 @@ _NESTED = re.compile(r"loras\[\d*\]\[(\w+)\]")
 
 
 async def read_form(request: Request, limit: int) -> dict[str, Any]:
-    """The body that the form stands for, its image as a data URI in `image_url`.
+    """The body that the form stands for, its image and mask as data URIs in the fields that we have for them.
 
     Raises BadInput, and BodyTooLarge once it is past `limit` bytes.
     """
     async with open_form(request, "image", limit, MAX_FILES, MAX_FIELDS) as form:
         fields = read_fields(form)
-        files = [
-            value
-            for name, value in form.multi_items()
-            if isinstance(value, UploadFile) and name.startswith("image")
-        ]
-        if len(files) > 1:
-            raise bad_field("image", f"image: {len(files)} are sent, and one guides a picture.")
-        if not files:
-            raise bad_field("image", "image: is required, as a file.")
-        if "mask" in form:
-            raise bad_field("mask", "mask: no model here redraws a part of an image.")
-        data = await files[0].read()
-    return fields | {"image_url": await to_thread.run_sync(data_uri, data)}
+        image, mask = await _file(form, "image"), await _file(form, "mask")
+    if image is None:
+        raise bad_field("image", "image: is required, as a file.")
+    return fields | await to_thread.run_sync(_pictures, image, mask, limiter=DECODING)
+
+
+async def _file(form: FormData, name: str) -> bytes | None:
+    """The bytes of the one file that is sent as `image`, `image[]` or `image[0]`; None when there is none."""
+    files = [
+        value
+        for part, value in form.multi_items()
+        if isinstance(value, UploadFile) and part.partition("[")[0] == name
+    ]
+    if len(files) > 1:
+        raise bad_field(name, f"{name}: {len(files)} are sent, and one is meant.")
+    return await files[0].read() if files else None
+
+
+def _pictures(image: bytes, mask: bytes | None) -> dict[str, str]:
+    pictures = {"image_url": data_uri(image)}
+    return pictures if mask is None else pictures | {"mask_image_url": data_uri(_white_mask(mask))}
+
+
+def _white_mask(mask: bytes) -> bytes:
+    """A mask in which white is what is transparent in this one: that is drawn anew. Raises BadInput."""
+    # Imported now: OpenCV would slow the start of every command.
+    from worker.encoding.encode import encode
+
+    try:
+        transparent = read_image(mask, "mask", "white") - read_image(mask, "mask", "black")
+    except ImageError as error:
+        raise bad_field("mask", str(error)) from None
+    if not transparent.any():
+        raise bad_field("mask", "mask: nothing in it is transparent, and what is transparent is drawn anew.")
+    return encode(transparent, "png").data
 
 
 def read_fields(form: FormData) -> dict[str, Any]:

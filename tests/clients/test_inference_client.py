@@ -53,6 +53,13 @@ def test_picture_that_an_image_guides(base: str, hands: WorkerHands) -> None:
     )
 
 
+def test_picture_that_an_image_becomes(base: str, hands: WorkerHands) -> None:
+    with meanwhile(hands, lambda: hands.succeed(OUTPUT)):
+        client(base, f"{TEXT_MODEL}/image-to-image").image_to_image(PNG, prompt="a fox", strength=0.4)
+    made = newest(base)["input"]
+    assert (made["strength"], made["image_size"]) == (0.4, "auto")
+
+
 def test_bad_parameters_are_told(base: str) -> None:
     parameters: dict[str, Any]
     for parameters, words in (

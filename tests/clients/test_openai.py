@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.config import Settings
 from app.main import create_app
@@ -18,6 +19,8 @@ from tests.clients.conftest import OUTPUT
 from tests.support.http_api import MODEL, PNG, WorkerHands, served
 from tests.support.processes import wait_for
 from worker.encoding.encode import encode_preview
+from worker.inputs.decode import read_image
+from worker.inputs.input_image import read_data_uri
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage
 
@@ -179,6 +182,36 @@ def test_picture_that_is_not_there_in_time_is_not_asked_for_again(client: Any, h
     assert len(hands.client.keys("zturbo:req:*")) == 1
 
 
+def mask(mode: str, size: tuple[int, int] = (2, 2)) -> bytes:
+    file = io.BytesIO()
+    picture = Image.new(mode, size, "black")
+    if mode == "RGBA":
+        picture.putpixel((1, 0), (0, 0, 0, 0))
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_image_alone_is_changed_and_a_masks_transparent_part_is_drawn_anew(
+    client: Any, base: str, hands: WorkerHands
+) -> None:
+    with meanwhile(hands, lambda: hands.succeed(OUTPUT)):
+        client.images.edit(
+            model="gpt-image-1", image=("a.png", PNG), prompt="a fox", extra_body={"strength": 0.3}
+        )
+    record = newest(base)
+    assert record["model_id"] == "tongyi-mai/z-image/turbo/image-to-image/lora"
+    assert (record["input"]["strength"], record["input"]["image_size"]) == (0.3, "auto")
+    with meanwhile(hands, lambda: hands.succeed(OUTPUT)):
+        # A text model cannot take a mask.
+        client.images.edit(
+            model=TEXT_MODEL, image=("a.png", PNG), mask=("m.png", mask("RGBA")), prompt="a fox"
+        )
+    record = newest(base)
+    assert record["model_id"] == "tongyi-mai/z-image/turbo/inpainting/lora"
+    white = read_image(read_data_uri(record["input"]["mask_image_url"], "", 10_000), "")
+    assert (white == 255).all(axis=2).tolist() == [[False, True], [False, False]]
+
+
 def test_caller_who_leaves_a_stream_cancels(client: Any, base: str, hands: WorkerHands) -> None:
     with client.images.generate(model="x", prompt="a fox", stream=True):
         wait_for(lambda: hands.client.zcard("zturbo:line"))
@@ -226,7 +259,7 @@ def test_bad_form_is_told_with_its_field(client: Any) -> None:
     good = {"image": ("a.png", PNG), "prompt": "a fox", "extra_body": {"preprocess": "canny"}}
     for fields, param, words in (
         ({"image": ("a.png", b"words")}, "image", "image: "),
-        ({"image": [("a.png", PNG), ("b.png", PNG)]}, "image", "image: 2 are sent, and one guides a picture"),
+        ({"image": [("a.png", PNG), ("b.png", PNG)]}, "image", "image: 2 are sent, and one is meant"),
         (
             {"extra_body": {"preprocess": "canny", "control_scale": "much"}},
             "control_scale",
@@ -239,6 +272,9 @@ def test_bad_form_is_told_with_its_field(client: Any) -> None:
             "say the scale of each",
         ),
         ({"n": "many"}, "n", "n: must be an integer"),
+        ({"mask": ("m.png", mask("RGB"))}, "mask", "mask: nothing in it is transparent"),
+        ({"mask": ("m.png", b"words")}, "mask", "mask: this is no picture"),
+        ({"mask": ("m.png", mask("RGBA", (4, 4)))}, "mask", "mask: the mask is 4x4 and the image"),
     ):
         with pytest.raises(openai.UnprocessableEntityError, match=words) as error:
             client.images.edit(**good | fields)
