@@ -25,7 +25,6 @@ from worker.inputs.decode import read_image
 from worker.inputs.fetch import DEFAULT_PORTS
 from worker.inputs.guard import AllowList, Refused
 from worker.inputs.input_image import is_own_file, read_data_uri
-from worker.inputs.mask import read_mask
 from worker.storage.workspace import PICTURE_FIELDS
 
 _LOCAL = re.compile(
@@ -61,6 +60,9 @@ def _picture_faults(sent: dict[str, str], max_bytes: int) -> list[dict[str, Any]
 
     A mask is held to the image's size where both are sent along.
     """
+    # Imported now: OpenCV would slow the start of every command.
+    from worker.inputs.mask import read_mask
+
     faults, image_wh = [], None
     for field, url in sent.items():
         try:
