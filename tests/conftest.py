@@ -1,5 +1,6 @@
 """Fixtures for every layer: a real Redis, a hub and a language model's server on loopback."""
 
+import gc
 import os
 import secrets
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return folder if folder in ONE_SERVER else nodeid
 
     return FolderScheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: no collection of garbage looks through it again, which costs seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

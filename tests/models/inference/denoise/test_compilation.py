@@ -20,7 +20,7 @@ JOB = Job(prompt="a red ball", width=64, height=64, num_inference_steps=2, seed=
 
 @pytest.fixture(autouse=True)
 def tracing_only() -> Iterator[None]:
-    torch.compiler.set_default_backend("aot_eager")
+    torch.compiler.set_default_backend("eager")
     yield
     torch.compiler.set_default_backend("inductor")
     torch.compiler.set_stance("default")

@@ -104,6 +104,7 @@ def test_prompt_is_expanded_by_a_mapped_text_encoder(
     half_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
+    monkeypatch.setattr("models.inference.text_encoder.MAX_NEW_TOKENS", 20)
     for dtype in ("float32", "bfloat16"):
         engine = load(half_model, tmp_path, dtype=dtype)
         assert engine.expand("a cat", 1) == engine.expand("a cat", 1)
