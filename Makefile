@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 # What runs and draws, as in the worker's image; and with what tests, lints and measures.
 RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
-# A third of the tests' time is waiting: for servers to start, leases to run out.
-PYTEST_ARGS ?= -n 3
+# Much of the tests' time is waiting, for servers to start and leases to run out: two cores keep four processes busy.
+PYTEST_ARGS ?= -n 4
 SERVE_ARGS ?=
 
 # A uv on the PATH if it works, else one inside .venv.
