@@ -86,7 +86,7 @@ class Parameter:
             raise faults([{**fault, "loc": where} for fault in error.errors(include_url=False)]) from None
 
     def documented(self) -> dict[str, Any]:
-        """As OpenAPI has it."""
+        """The parameter object that the OpenAPI document has for it."""
         about = {"name": self.name, "in": self.place, "description": self.description}
         return about | {"required": False, "schema": self.kind.json_schema()}
 

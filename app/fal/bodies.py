@@ -177,7 +177,7 @@ MODELS: dict[str, Model] = {
     "turbo/inpaint": Model(InpaintInput, INPAINTING),
     "turbo/inpaint/lora": Model(InpaintLoraInput, INPAINTING_LORA),
 }
-"""Those of fal's models that are here, by what follows owner and app in their ids."""
+"""The models of fal that this server answers; a key is what follows owner and app in the model's id."""
 
 OTHER_MODEL = (
     "There is nothing at this path; of fal's models there are here "

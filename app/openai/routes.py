@@ -143,7 +143,7 @@ def _event_bytes(body: dict[str, Any]) -> bytes:
 
 
 def _is_due(record: Record, sent: int, partial_images: int) -> bool:
-    """Whether a preview is the next of the partial images, which are spread evenly over the steps."""
+    """True when the next partial image is due: `partial_images` are spread evenly over the steps."""
     due_at = (sent + 1) / (partial_images + 1)
     return sent < partial_images and progress(record) >= due_at
 

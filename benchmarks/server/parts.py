@@ -30,9 +30,9 @@ class Part:
     process: psutil.Process
 
     def cpu_seconds(self) -> float:
-        """Of all its threads, to the nanosecond: the times in /proc/PID/stat are told in hundredths."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+        """Processor seconds that the process has used, threads that have ended included (Linux)."""
+        # The clock of another process, as clock_getcpuclockid(3) makes its number: psutil tells hundredths.
+        return time.clock_gettime((~self.process.pid << 3) | 2)
 
     def memory(self) -> int:
         """Bytes of its own, shared pages left out."""

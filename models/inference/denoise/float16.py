@@ -15,8 +15,10 @@ from models.inference.denoise.blocks import Block, ControlBlock
 Model = TypeVar("Model", bound=nn.Module)
 
 FACTOR = 2.0**-6
-"""Of `w3`, `w2` and `to_out` each, so that what `w2` gives is smaller by 2**-12: values to 1.6e7 were seen
-there, to 6.6e5 behind `w3`. In one place, it would make weights too small for float16 themselves."""
+"""The factor by which the weights of `w3`, `w2` and `to_out` are made smaller, each.
+
+What `w2` gives becomes smaller by 2**-12: values up to 1.6e7 were seen there, and up to 6.6e5 behind `w3`.
+The whole factor in one place would make weights too small for float16."""
 
 
 @torch.no_grad()

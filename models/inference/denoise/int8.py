@@ -241,7 +241,7 @@ def _chunks(tokens: Tensor) -> Iterator[slice]:
 
 
 def integer_product(values: Tensor, weight: Tensor) -> Tensor:
-    """Of (tokens, in) and (out, in), int8: (tokens, out) in int32."""
+    """The product (tokens, out), int32, of int8 `values` (tokens, in) and int8 `weight` (out, in)."""
     missing = LEAST_CUDA_ROWS - len(values)
     if values.is_cuda and missing > 0:
         return torch._int_mm(F.pad(values, (0, 0, 0, missing)), weight.t())[:-missing]

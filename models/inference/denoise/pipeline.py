@@ -31,11 +31,11 @@ class Kept:
     """What a run that redraws a part of a picture leaves as it is."""
 
     latents: Tensor
-    """Those of the picture, (1, channels, height, width)."""
+    """The picture's own latents, (1, channels, height, width)."""
     noise: Tensor
     """What the run begins with, (batch, channels, height, width)."""
     hole: Tensor
-    """True where it is redrawn, (1, 1, height, width)."""
+    """True where the picture is redrawn, (1, 1, height, width)."""
 
     def set_back(self, latents: Tensor, sigma: float) -> Tensor:
         """The latents with all but the hole as the picture has it at this noise level."""

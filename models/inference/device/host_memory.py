@@ -30,7 +30,7 @@ def _available() -> int:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Of each group with a limit: what is free in it, and pages of files, which it drops when it is full."""
+    """Bytes left in each control group that has a limit; pages of files count, as a full group drops them."""
     for folder, limit_file, usage_file in _groups():
         # Without a limit there is no number, or no such file.
         with suppress(OSError, ValueError):
