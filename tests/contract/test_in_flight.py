@@ -56,20 +56,31 @@ def is_refused(answer: httpx.Response) -> bool:
 
 
 @contextmanager
-def half_sent(base: str, name: str, size: int) -> Iterator[None]:
+def half_sent(base: str, name: str, size: int, rest: int = 1) -> Iterator[socket.socket]:
     """A body of which so many bytes have been sent, and the rest never is."""
     url = httpx.URL(base)
     with socket.create_connection((url.host, url.port or 80)) as connection:
         head = (
             f"POST {SUBMIT} HTTP/1.1\r\nHost: {url.netloc.decode()}\r\nAuthorization: Bearer {KEYS[name]}\r\n"
         )
-        connection.sendall(f"{head}Content-Length: {size + 1}\r\n\r\n".encode() + b" " * size)
-        yield
+        connection.sendall(f"{head}Content-Length: {size + rest}\r\n\r\n".encode() + b" " * size)
+        yield connection
+
+
+def is_full(base: str, name: str, size: int) -> bool:
+    """So many bytes are refused. None is sent, as it would count, and another's last ones might not fit."""
+    with half_sent(base, name, 0, size) as connection:
+        connection.settimeout(1)
+        try:
+            return connection.recv(100).startswith(b"HTTP/1.1 503 ")
+        except TimeoutError:
+            return False
 
 
 def test_one_key_has_half_of_the_bound_and_others_are_served(base: str) -> None:
     with half_sent(base, "ann", BOUND // 4):
-        wait_for(lambda: is_refused(submit(base, "ann", BOUND // 4)))
+        wait_for(lambda: is_full(base, "ann", BOUND // 4 + 1), 60)
+        assert is_refused(submit(base, "ann", BOUND // 4))
         assert submit(base, "bob", BOUND // 4).status_code == 200
     wait_for(lambda: submit(base, "ann", BOUND // 4).status_code == 200)
 
@@ -77,7 +88,8 @@ def test_one_key_has_half_of_the_bound_and_others_are_served(base: str) -> None:
 def test_bound_holds_over_all_keys_and_for_bodies_of_no_declared_length(base: str) -> None:
     size = BOUND // 2 - 1000
     with half_sent(base, "ann", size), half_sent(base, "bob", size):
-        wait_for(lambda: is_refused(submit(base, "cyd", 3_000)), 60)
+        wait_for(lambda: is_full(base, "cyd", 3_000), 60)
+        assert is_refused(submit(base, "cyd", 3_000))
 
         def chunks() -> Iterator[bytes]:
             yield json.dumps(DOCUMENTED_INPUT).encode()
