@@ -36,21 +36,27 @@ def random_controlnet(layout: Layout, config: Any, dtype: torch.dtype, device: s
 
 def random_vae(widths: tuple[int, ...], dtype: torch.dtype, device: str) -> Any:
     """An autoencoder of the published shape at these widths; the published ones are 128, 256, 512, 512."""
+    return fill_at_random(empty_vae(widths), dtype, device)
+
+
+def empty_vae(widths: tuple[int, ...]) -> Any:
+    """The same on the meta device."""
     stages = len(widths)
     with torch.device("meta"):
-        model = AutoencoderKL(
+        return AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * stages,
             up_block_types=("UpDecoderBlock2D",) * stages,
             block_out_channels=widths,
             layers_per_block=2,
             latent_channels=16,
             norm_num_groups=min(32, widths[0]),
+            # The side of the tiles that it decodes in where memory is short.
+            sample_size=1024,
             scaling_factor=0.3611,
             shift_factor=0.1159,
             use_quant_conv=False,
             use_post_quant_conv=False,
         )
-    return fill_at_random(model, dtype, device)
 
 
 def fill_at_random(model: Model, dtype: torch.dtype, device: str, home: str | None = None) -> Model:

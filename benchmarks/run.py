@@ -24,14 +24,16 @@ def option_parser(name: str, doc: str, check: str = "") -> argparse.ArgumentPars
     return parser
 
 
-def write_row(name: str, figures: Mapping[str, Any], options: argparse.Namespace | None = None) -> None:
-    """Prints the options and figures, and adds them to the file `name` of benchmarks/results."""
+def write_row(
+    name: str, figures: Mapping[str, Any], options: argparse.Namespace | None = None, *, told: bool = True
+) -> None:
+    """Adds options and figures to the file `name` of benchmarks/results; printed, if they are to be told."""
     row = {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "machine": _machine(), "commit": _commit()}
     row |= {
         option: value for option, value in vars(options or argparse.Namespace()).items() if option != "check"
     }
     row |= figures
-    for key, value in row.items():
+    for key, value in row.items() if told else ():
         print(f"{key:<30}{value}")
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / name).open("a") as file:

@@ -113,8 +113,12 @@ def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
 def _feed(feed: Any, x: Tensor) -> Tensor:
     if in_integers(feed.w1, x):
         return feed_forward(feed.w1, feed.w2, feed.w3, x)
-    # In place: these are the largest tensors of a block, and fresh memory costs as much as the arithmetic.
-    inner = F.silu(feed.w1(x), inplace=True).mul_(feed.w3(x))
+    if torch.compiler.is_compiling():
+        # One kernel of two: what is in place would have to be there before the other product.
+        inner = F.silu(feed.w1(x)) * feed.w3(x)
+    else:
+        # In place: these are a block's largest tensors, and fresh memory costs as much as the arithmetic.
+        inner = F.silu(feed.w1(x), inplace=True).mul_(feed.w3(x))
     output: Tensor = feed.w2(inner)
     return output
 

@@ -134,7 +134,7 @@ class LoraStack:
 
     def _check_mergeable(self, weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():
-            if type(weight) is not nn.Parameter or weight.dtype not in DTYPES:
+            if weight.dtype not in DTYPES:
                 raise LoraError(
                     f"LoRAs cannot be merged into quantized weights ({name} is stored as {weight.dtype}): "
                     "run the server with weights in bfloat16, float16 or float32."

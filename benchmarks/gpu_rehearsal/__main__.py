@@ -1,0 +1,174 @@
+"""What a GPU would be given to do, counted without one: the server's engine at full size, on fake tensors.
+
+    python -m benchmarks.gpu_rehearsal --check
+
+Counts kernels, bytes, waits and copies of a request in every placement that some card gets, compiles a block
+for cards of four generations, and says which bounds are met. Milliseconds are estimates for an H100 at the
+rates of `counter.py`; nothing here is timed. A row in benchmarks/results/gpu_rehearsal.jsonl.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.gpu_rehearsal.card import fake_card
+from benchmarks.gpu_rehearsal.counter import ATTENTION, MEMORY_RATE, Counts
+from benchmarks.gpu_rehearsal.graphs import count_graphs
+from benchmarks.gpu_rehearsal.requests import Model, Request, placements
+from benchmarks.run import option_parser, write_row
+
+CARDS_GB = (80, 32, 24, 16, 12, 10, 8, 6)
+SMALL_CARD_GB = 12
+CAPABILITIES = ("8.0", "8.9", "9.0", "12.0")
+COMPILED = (("layer", "bfloat16"), ("control", "bfloat16"), ("layer", "int8"))
+STEPS_OF_A_PICTURE = 8
+
+
+class Line(NamedTuple):
+    """A line of the table. Without a bound it is told for its own sake, and None was not measured."""
+
+    what: str
+    measured: float | str | None
+    bound: float | None = None
+
+    @property
+    def met(self) -> bool:
+        return self.bound is None or (isinstance(self.measured, int | float) and self.measured <= self.bound)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = option_parser("gpu_rehearsal", __doc__, check="when a bound is not met").parse_args(argv)
+    blocks = list(compiled_blocks())
+    lines = [*at_full_size(blocks), *every_placement(), *small_card(), *of_blocks(blocks)]
+    lines.append(Line("graphs for 3 sizes, 4 captions, no branch, Union 1.0, 2.1", count_graphs(), 6))
+    print(table(lines))
+    write_row("gpu_rehearsal.jsonl", {line.what: line.measured for line in lines}, told=False)
+    return int(options.check and not all(line.met for line in lines))
+
+
+def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) -> Iterator[Line]:
+    """The published model on a card that holds all of it."""
+    fused = next((each["GB of fused kernels"] for each in blocks if "skipped" not in each), None)
+    with fake_card(CARDS_GB[0]) as recorder, Model(recorder, layers) as model:
+        first = model.request()
+        again = {union: model.request(union) for union in (None, "1.0", "2.1")}
+        uploads = model.uploads_of_known_loras()
+        count = model.blocks
+    step = again[None].step
+    yield Line("kernels a step, eager", step.launches, 1150)
+    yield Line("memory traffic a step, eager, GB", _gb(step.bytes), 87)
+    yield Line("memory traffic a step, compiled, GB", fused and _gb(_compiled_bytes(step, fused, count)), 45)
+    for union in ("1.0", "2.1"):
+        yield Line(f"kernels a step, eager, Union {union}", again[union].step.launches)
+    yield Line("launches of the text encoder a prompt", _text(first).launches, 1)
+    yield Line("uploads for a change of three LoRAs used before", uploads, 0)
+    for name, seconds in (
+        ("eager", step.seconds),
+        ("compiled", fused and _compiled_seconds(step, fused, count)),
+    ):
+        picture = seconds and _picture_seconds(first, seconds)
+        is_bound = name == "compiled"
+        yield Line(f"a step on an H100, {name}, estimated ms", _ms(seconds), 90 if is_bound else None)
+        yield Line(f"a picture on an H100, {name}, estimated ms", _ms(picture), 760 if is_bound else None)
+    yield Line("a picture in fp8", "skipped: there are no weights in fp8")
+
+
+def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS_GB) -> Iterator[Line]:
+    """A request with Union 1.0 in each placement and precision that some card gets."""
+    waits: set[str] = set()
+    pageable: set[str] = set()
+    faults = []
+    for name, card, options in placements(cards_gb):
+        try:
+            with fake_card(*card) as recorder, Model(recorder, layers, **options) as model:
+                model.request("1.0")
+                request = model.request("1.0")
+        except (
+            Exception
+        ) as error:  # a mismatch of devices or types is a RuntimeError or TypeError of any kind
+            faults.append(f"{name}: {str(error).splitlines()[0]}")
+            continue
+        yield Line(
+            f"{name}: kernels a step / peak GB", f"{request.step.launches} / {_gb(request.whole.peak)}"
+        )
+        waits |= request.step.waits.keys()
+        pageable |= request.whole.pageable.keys()
+    yield Line(_with("devices or types that do not fit", faults), len(faults), 0)
+    yield Line(_with("places in a step where the host waits", waits), len(waits), 0)
+    yield Line(_with("places that copy from pageable memory", pageable), len(pageable), 0)
+
+
+def small_card(layers: int | None = None) -> Iterator[Line]:
+    with fake_card(SMALL_CARD_GB) as recorder, Model(recorder, layers) as model:
+        model.request("1.0")
+        yield Line(f"page-locked host memory, {SMALL_CARD_GB} GB card, GB", _gb(recorder.most_pinned), 1.5)
+        yield Line(f"private host memory, {SMALL_CARD_GB} GB card, GB", _gb(recorder.most_private), 6)
+
+
+def compiled_blocks() -> Iterator[dict[str, Any]]:
+    """What inductor and Triton make of a block, each kind in a process of its own."""
+    for kind, precision in COMPILED:
+        command = [sys.executable, "-m", "benchmarks.gpu_rehearsal.compiled", kind, precision]
+        only = CAPABILITIES if (kind, precision) == COMPILED[0] else ("9.0",)
+        done = subprocess.run([*command, *only], stdout=subprocess.PIPE, text=True, cwd=_root())
+        yield from (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+
+
+def of_blocks(blocks: Iterable[dict[str, Any]]) -> Iterator[Line]:
+    for block in blocks:
+        name = f"compiled {block['block']}, {block['precision']}, sm_{block['capability'].replace('.', '')}"
+        if "skipped" in block:
+            yield Line(name, f"skipped: {block['skipped']}")
+            continue
+        made = f"{block['products']} products, {block['attention']} attention"
+        bound = 5 if block["precision"] == "bfloat16" and block["block"] == "layer" else None
+        yield Line(f"{name}: fused kernels beside {made}", block["fused kernels"], bound)
+
+
+def table(lines: Iterable[Line]) -> str:
+    rows = [("what", "measured", "bound", "met")]
+    for line in lines:
+        bound = "" if line.bound is None else f"{line.bound:g}"
+        rows.append((line.what, str(line.measured), bound, bound and ("yes" if line.met else "NO")))
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ("---",) * 4, *rows[1:]])
+
+
+def _compiled_bytes(step: Counts, fused_gb: float, blocks: int) -> float:
+    """Products and attention move what they move eager; what lies between in the blocks is fused."""
+    return sum(kernel.bytes for kernel in step.kernels if kernel.flop) + blocks * fused_gb * 1e9
+
+
+def _compiled_seconds(step: Counts, fused_gb: float, blocks: int) -> float:
+    kept = sum(kernel.seconds for kernel in step.kernels if kernel.flop or ATTENTION in kernel.name)
+    return kept + blocks * fused_gb * 1e9 / MEMORY_RATE
+
+
+def _picture_seconds(request: Request, step: float) -> float:
+    return _text(request).seconds + STEPS_OF_A_PICTURE * step + request.parts["autoencoder"].seconds
+
+
+def _text(request: Request) -> Counts:
+    return request.parts["text_encoder"]
+
+
+def _with(what: str, names: Iterable[str]) -> str:
+    return f"{what} ({', '.join(sorted(names))})" if names else what
+
+
+def _gb(count: float) -> float:
+    return round(count / 1e9, 2)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _root() -> Path:
+    return Path(__file__).parents[2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

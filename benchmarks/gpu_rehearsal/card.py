@@ -1,0 +1,143 @@
+"""A graphics card that is not there: PyTorch's CUDA functions, answered for tensors that have no values."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.gpu_rehearsal.counter import Recorder, Substitutes
+
+DRIVER_SHARE = 0.97
+"""Of a card's memory that a process finds free."""
+
+
+@contextmanager
+def fake_card(gigabytes: float, capability: tuple[int, int] = (9, 0)) -> Iterator[Recorder]:
+    """Within the block PyTorch sees one GPU; what it is given to do is counted and not done."""
+    recorder = Recorder()
+    with ExitStack() as stack:
+        stack.enter_context(answers(recorder, gigabytes, capability))
+        stack.enter_context(patch.object(nn.Module, "_apply", _apply))
+        fakes = FakeTensorMode(allow_non_fake_inputs=True)
+        for mode in (fakes, recorder, Substitutes(recorder), torch.no_grad()):
+            stack.enter_context(mode)
+        yield recorder
+
+
+@contextmanager
+def answers(recorder: Recorder, gigabytes: float, capability: tuple[int, int]) -> Iterator[None]:
+    """Within the block torch.cuda tells of one GPU."""
+    total = int(gigabytes * 2**30)
+    free = int(total * DRIVER_SHARE)
+    stand_ins: dict[str, Any] = {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "get_device_name": lambda *_: f"{gigabytes:g} GB",
+        "get_device_capability": lambda *_: capability,
+        "get_device_properties": lambda *_: SimpleNamespace(
+            total_memory=total, major=capability[0], minor=capability[1], multi_processor_count=132
+        ),
+        "mem_get_info": lambda *_: (free - recorder.live, total),
+        "memory_allocated": lambda *_: recorder.live,
+        "memory_reserved": lambda *_: recorder.live,
+        "empty_cache": lambda: None,
+        "synchronize": lambda *_: recorder.wait(),
+        "current_stream": lambda *_: FakeStream(recorder),
+        "default_stream": lambda *_: FakeStream(recorder),
+        "Stream": lambda *_, **__: FakeStream(recorder),
+        "Event": lambda *_, **__: FakeEvent(recorder),
+        "stream": lambda stream: stream,
+        "CUDAGraph": lambda *_, **__: FakeGraph(recorder),
+        "graph": lambda graph, *_, **__: graph.capture(),
+        "graph_pool_handle": lambda: (0, 0),
+        "_lazy_init": lambda: None,
+    }
+    with ExitStack() as stack:
+        stack.enter_context(patch.multiple(torch.cuda, **stand_ins))
+        # Else what goes to the device would look for the driver.
+        stack.enter_context(patch.object(FakeTensorMode, "avoid_device_init", property(lambda _: True)))
+        yield
+
+
+class FakeStream:
+    """A queue of the device's; used as a context it is the current one, which makes no difference here."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __enter__(self) -> "FakeStream":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def wait_stream(self, other: Any) -> None: ...
+
+    def wait_event(self, event: Any) -> None: ...
+
+    def record_event(self, event: Any = None) -> Any:
+        event = event or FakeEvent(self._recorder)
+        event.record()
+        return event
+
+    def synchronize(self) -> None:
+        self._recorder.wait()
+
+
+class FakeEvent:
+    """A mark in a queue. To wait for it costs nothing while the device has more to do behind it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._launched = -1
+
+    def record(self, stream: Any = None) -> None:
+        self._launched = self._recorder.launched
+
+    def wait(self, stream: Any = None) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        if self._launched == self._recorder.launched:
+            self._recorder.wait()
+
+
+class FakeGraph:
+    """A CUDA graph: what is captured is launched as one, each time that it is replayed."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._has_kernels = False
+
+    @contextmanager
+    def capture(self) -> Iterator[None]:
+        with self._recorder.counting() as counts:
+            yield
+        if counts.waits or counts.uploads:
+            raise RuntimeError(f"CUDA error: not permitted while a stream is captured: {[*counts.waits]}")
+        self._has_kernels = bool(counts.kernels)
+
+    def replay(self) -> None:
+        assert self._has_kernels
+        self._recorder.counts.graphs += 1
+        self._recorder.launched += 1
+
+    def pool(self) -> tuple[int, int]:
+        return (0, 0)
+
+    def reset(self) -> None: ...
+
+
+def _apply(module: nn.Module, convert: Any, recurse: bool = True) -> nn.Module:
+    """`nn.Module.to`, by which tensors without values keep their identity."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = convert(tensor.data)
+    return module

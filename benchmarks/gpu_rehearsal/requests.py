@@ -1,0 +1,248 @@
+"""Whole requests to the published model on a card that is not there, by the server's own engine."""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from copy import deepcopy
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from diffusers import FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+from benchmarks.gpu.models import FULL, LORA_MODULES
+from benchmarks.gpu_rehearsal.card import fake_card
+from benchmarks.gpu_rehearsal.counter import Counts, Recorder
+from benchmarks.random_models import PUBLISHED, empty_vae
+from models.config import ModelSettings
+from models.errors import OutOfMemory
+from models.inference.control.controlnet import KNOWN, Layout, empty_controlnet
+from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.denoise.float16 import shrink
+from models.inference.denoise.int8 import round_matrices
+from models.inference.device import loaded_model
+from models.inference.device.loaded_model import LoadedModel, plan
+from models.inference.engine import Engine
+from models.inference.forecast import PUBLISHED as PUBLISHED_WEIGHT
+from models.inference.loading.components import Components
+from models.inference.loading.copies import Copies
+from models.inference.lora.stack import LoraStack
+from models.job import Job, LoraFile
+from models.weights import demo
+
+PRECISIONS = (("auto", (9, 0)), ("int8", (9, 0)), ("auto", (7, 5)))
+"""A setting and a card's compute capability: bfloat16, 8 bits, and float16, which is for older cards."""
+LORAS, LORA_RANK = 3, 4
+SIDE = 1024
+STEPS = 3
+"""The first is left out of what is told of a step."""
+UNIONS = {layout.variant: layout for layout in KNOWN if layout.variant in ("1.0", "2.1")}
+PARTS = ("text_encoder", "denoiser", "autoencoder")
+
+
+class Request(NamedTuple):
+    """What one request gave the card to do."""
+
+    whole: Counts
+    parts: dict[str, Counts]
+    """By the part of the model that was in use."""
+    step: Counts
+    """From one step's report to the next one's."""
+
+
+class Model:
+    """The published model, or one of fewer layers, as the server loads it for the card that is there."""
+
+    def __init__(self, recorder: Recorder, layers: int | None = None, **settings: Any) -> None:
+        self._recorder = recorder
+        self._files = tempfile.TemporaryDirectory()
+        folder = Path(self._files.name)
+        self.unions = {name: folder / f"{name}.safetensors" for name in UNIONS}
+        for path in self.unions.values():
+            path.touch()
+        options = ModelSettings(data_dir=folder, _env_file=None, **settings)
+
+        def components(_: Path, dtype: torch.dtype, home: torch.device, *__: Any, **form: Any) -> Components:
+            with recorder.mapping() if form["mapped"] else nullcontext():
+                return _components(layers, dtype, home, eight_bits=form["eight_bits"])
+
+        def controlnet(path: Path, config: Any, dtype: torch.dtype, home: Any, **form: Any) -> Any:
+            layout = _shortened(UNIONS[path.stem], config["n_layers"])
+            net = use_own_blocks(empty_controlnet(layout, config))
+            if form["eight_bits"]:
+                round_blocks(net)
+            with recorder.mapping() if form["mapped"] else nullcontext():
+                net = _filled(net, dtype, home)
+            return (shrink(net) if dtype == torch.float16 else net), layout
+
+        with ExitStack() as stack:
+            for name, stand_in in (
+                ("footprint", lambda *_: PUBLISHED_WEIGHT),
+                ("load_components", components),
+            ):
+                stack.enter_context(patch.object(loaded_model, name, stand_in))
+            self._patch = patch.object(loaded_model, "load_controlnet", controlnet)
+            self._patch.start()
+            self.loaded = LoadedModel.load(folder, self.unions["1.0"], options)
+        self.engine = Engine("rehearsal", self.loaded, options)
+        self._by_part: dict[str, Counts] = {}
+        for part in PARTS:
+            setattr(self.loaded, part, self._counted(part, getattr(self.loaded, part)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.stop()
+        self._files.cleanup()
+
+    @property
+    def blocks(self) -> int:
+        """The blocks that run in a step."""
+        transformer: Any = self.loaded.transformer
+        return len(transformer.noise_refiner) + len(transformer.layers)
+
+    def request(self, union: str | None = None, **options: Any) -> Request:
+        """Make one picture, with a control branch on every step or none."""
+        job = Job(
+            prompt="a red ball and a blue cube on a green table, in front of a white wall",
+            width=SIDE, height=SIDE, num_inference_steps=STEPS, control_end=1.0,
+            controlnet=self.unions[union] if union else None, control_scale=0.75 if union else 0.0, **options,
+        )  # fmt: skip
+        control = None
+        if union:
+            control = np.full((SIDE, SIDE, 3), 128, np.uint8)
+        self._by_part = defaultdict(Counts)
+        steps: list[Counts] = []
+        with ExitStack() as open_step, self._recorder.counting() as whole:
+
+            def on_step(step: Any) -> None:
+                open_step.close()
+                if step.step < STEPS:
+                    steps.append(open_step.enter_context(self._recorder.counting()))
+
+            self.engine.generate(job, control, on_step)
+        return Request(whole, dict(self._by_part), steps[-1])
+
+    def uploads_of_known_loras(self) -> int:
+        """Copies to the device for three LoRAs that were in use before, when another one was since."""
+        with _disable_current_modes():
+            loras = [_write_lora(self.loaded.transformer, Path(self._files.name), n) for n in range(LORAS)]
+        stack = LoraStack(self.loaded.transformer, self.loaded.originals)
+        with patch.object(safe_open, "get_tensor", _read_of(safe_open.get_tensor)):
+            stack.apply(loras)
+            stack.apply(loras[:1])
+            with self._recorder.counting() as counts:
+                stack.apply(loras)
+        return counts.uploads
+
+    def _counted(self, part: str, use: Any) -> Any:
+        @contextmanager
+        def counted(*arguments: Any) -> Iterator[Any]:
+            with self._recorder.counting() as counts, use(*arguments) as used:
+                yield used
+            self._by_part[part] = counts
+
+        return counted
+
+
+def placements(
+    cards_gb: Iterable[float],
+) -> Iterator[tuple[str, tuple[float, tuple[int, int]], dict[str, Any]]]:
+    """Each placement that the server chooses on some card: its name, that card, and the settings."""
+    known = set()
+    for (dtype, capability), gigabytes in product(PRECISIONS, cards_gb):
+        options: dict[str, Any] = {"dtype": dtype}
+        with fake_card(gigabytes, capability), tempfile.TemporaryDirectory() as folder:
+            settings = ModelSettings(data_dir=Path(folder), _env_file=None, **options)
+            with suppress(OutOfMemory):
+                placement = plan("cuda", PUBLISHED_WEIGHT, settings, Copies(Path(folder)))
+                if placement not in known:
+                    known.add(placement)
+                    tiled = ", tiled" if placement.tiled_vae else ""
+                    name = f"{placement.mode}, {placement.precision}{tiled} ({gigabytes:g} GB)"
+                    yield name, (gigabytes, capability), options
+
+
+def _read_of(read: Any) -> Any:
+    """The same read, which by itself would make tensors without values."""
+
+    def get_tensor(file: Any, name: str) -> Any:
+        with _disable_current_modes():
+            return read(file, name)
+
+    return get_tensor
+
+
+def _write_lora(transformer: Any, folder: Path, number: int) -> LoraFile:
+    """On every linear layer of every block."""
+    tensors = {}
+    for name, weight in transformer.named_parameters():
+        module = name.removesuffix(".weight")
+        if module.endswith(LORA_MODULES):
+            rows, columns = weight.shape
+            tensors[f"transformer.{module}.lora_A.weight"] = torch.zeros(LORA_RANK, columns)
+            tensors[f"transformer.{module}.lora_B.weight"] = torch.zeros(rows, LORA_RANK)
+    path = folder / f"lora-{number}.safetensors"
+    save_file(tensors, path)
+    return LoraFile(name=path.name, path=path, scale=1.0, sha256=f"{number:064}")
+
+
+def _shortened(layout: Layout, layers: int) -> Layout:
+    places = tuple(place for place in layout.places if place < layers)
+    return Layout(layout.variant, places, layout.channels, layout.refiner)
+
+
+@cache
+def _skeletons(layers: int | None) -> tuple[Any, Any, Any]:
+    """Transformer, text encoder and autoencoder on the meta device."""
+    depth = {} if layers is None else {"n_layers": layers}
+    with torch.device("meta"):
+        transformer = use_own_blocks(ZImageTransformer2DModel(**{**PUBLISHED, **FULL.transformer, **depth}))
+    words = {**FULL.text_encoder, **({} if layers is None else {"num_hidden_layers": layers})}
+    with init_empty_weights(include_buffers=False):
+        text_encoder = Qwen3ForCausalLM(Qwen3Config(tie_word_embeddings=True, **words))
+    return transformer, text_encoder, empty_vae(FULL.vae)
+
+
+def _components(
+    layers: int | None, dtype: torch.dtype, home: torch.device, *, eight_bits: bool
+) -> Components:
+    with _disable_current_modes():
+        transformer, text_encoder, vae = (deepcopy(part) for part in _skeletons(layers))
+    if eight_bits:
+        round_blocks(transformer)
+        round_matrices(text_encoder.model)
+    _filled(transformer, dtype, home)
+    text_encoder = _filled(text_encoder, dtype, torch.device("cpu"))
+    text_encoder.tie_weights()
+    return Components(
+        tokenizer=AutoTokenizer.from_pretrained(demo.FOLDER / "tokenizer"),
+        text_encoder=text_encoder,
+        transformer=shrink(transformer) if dtype == torch.float16 else transformer,
+        vae=_filled(vae, torch.float32 if dtype == torch.float16 else dtype, torch.device("cpu")),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def _filled(model: Any, dtype: torch.dtype, home: torch.device) -> Any:
+    """Memory for the weights of a model on the meta device; what has 8 bits keeps its types."""
+    for owner in model.modules():
+        for leaf, parameter in list(owner.named_parameters(recurse=False)):
+            kept = parameter.dtype if hasattr(owner, "scale") else dtype
+            tensor = torch.empty(parameter.shape, dtype=kept, device=home)
+            setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False))
+        for leaf, buffer in list(owner.named_buffers(recurse=False)):
+            setattr(owner, leaf, torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu"))
+    return model.eval()

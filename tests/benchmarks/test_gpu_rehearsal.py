@@ -1,0 +1,80 @@
+"""The rehearsal's quick half: two layers at the full width on fake tensors, and what it can find."""
+
+import pytest
+import torch
+
+from benchmarks.gpu_rehearsal import __main__ as rehearsal
+from benchmarks.gpu_rehearsal.__main__ import Line, table
+from benchmarks.gpu_rehearsal.card import fake_card
+
+LAYERS = 2
+BLOCKS = [{"GB of fused kernels": 0.668}]
+
+
+def test_step_of_two_layers_keeps_to_its_share_of_kernels_and_bytes() -> None:
+    lines = {line.what: line.measured for line in rehearsal.at_full_size(BLOCKS, LAYERS)}
+    # 30 layers and 2 refiners, and what is around them, have a bound of 1,150 and of 87 GB.
+    assert lines["kernels a step, eager"] <= 1150 - 28 * 33
+    assert lines["memory traffic a step, eager, GB"] <= 87 - 28 * 2.5
+    assert lines["memory traffic a step, compiled, GB"] < lines["memory traffic a step, eager, GB"]
+
+
+def test_every_placement_that_a_card_gets_runs_without_a_mismatch() -> None:
+    lines = list(rehearsal.every_placement(1, (12,)))
+    (faults,) = (line for line in lines if line.what.startswith("devices or types"))
+    assert faults.met, faults.what
+    assert len(lines) == 3 + 3
+
+
+def test_wait_upload_and_memory_are_seen() -> None:
+    with fake_card(24) as recorder, recorder.counting() as counts:
+        weights = torch.empty(1000, 1000).to("cuda")
+        assert counts.pageable.total() == counts.uploads == 1
+        product = weights @ weights
+        assert [kernel.name for kernel in counts.kernels] == ["mm"]
+        assert (counts.flop, counts.bytes, recorder.live) == (2 * 1000**3, 8_000_000, 8_000_000)
+        pinned = torch.empty(3, pin_memory=True)
+        before = counts.waits.total()
+        pinned.to("cuda", non_blocking=True)
+        assert counts.waits.total() == before
+        product.sum().item()
+        assert counts.waits.total() == before + 1
+        with pytest.raises(RuntimeError, match="device"):
+            product @ torch.empty(1000, 1000)
+
+
+def test_event_is_waited_for_only_while_nothing_comes_behind_it() -> None:
+    with fake_card(24) as recorder, recorder.counting() as counts:
+        number = torch.empty(3, device="cuda")
+        done = torch.cuda.Event()
+        done.record()
+        number + 1
+        done.synchronize()
+        assert not counts.waits
+        done.record()
+        done.synchronize()
+        assert counts.waits.total() == 1
+
+
+def test_graph_is_one_launch_and_takes_no_upload() -> None:
+    with fake_card(24) as recorder:
+        number = torch.empty(3, device="cuda")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            number + 1 + 1
+        with recorder.counting() as counts:
+            graph.replay()
+        assert counts.launches == 1
+        with pytest.raises(RuntimeError, match="captured"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+            torch.ones(3).to("cuda")
+
+
+def test_page_locked_memory_is_counted_by_powers_of_two() -> None:
+    with fake_card(12) as recorder:
+        torch.empty(5000, dtype=torch.uint8).pin_memory()
+        assert recorder.most_pinned == 8192
+
+
+def test_table_says_which_bound_is_not_met() -> None:
+    assert "| kernels | 2 | 1 | NO |" in table([Line("kernels", 2, 1), Line("bytes", 5)])
+    assert not Line("kernels", None, 1).met
