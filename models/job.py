@@ -122,7 +122,7 @@ class Step(NamedTuple):
     total: int
     preview: Callable[[], Pixels] | None = None
     """Makes a small picture of what comes out, several side by side; call it during the step's callback only.
-    None: it cannot."""
+    On a GPU it shows the step before. None: there is none to show."""
     seconds_left: float | None = None
     """The time until the pixels are there, an estimate; None: nothing is known."""
 

@@ -86,6 +86,7 @@ def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS
             with fake_card(*card) as recorder, Model(recorder, layers, **options) as model:
                 model.request("1.0")
                 request = model.request("1.0")
+                waits |= model.request("1.0", watched=True).step.waits.keys()
         except (
             Exception
         ) as error:  # a mismatch of devices or types is a RuntimeError or TypeError of any kind

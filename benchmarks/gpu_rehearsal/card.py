@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 import torch
@@ -51,7 +51,7 @@ def answers(recorder: Recorder, gigabytes: float, capability: tuple[int, int]) -
         "synchronize": lambda *_: recorder.wait(),
         "current_stream": lambda *_: FakeStream(recorder),
         "default_stream": lambda *_: FakeStream(recorder),
-        "Stream": lambda *_, **__: FakeStream(recorder),
+        "Stream": lambda *_, **__: FakeStream(recorder, aside=True),
         "Event": lambda *_, **__: FakeEvent(recorder),
         "stream": lambda stream: stream,
         "CUDAGraph": lambda *_, **__: FakeGraph(recorder),
@@ -67,15 +67,18 @@ def answers(recorder: Recorder, gigabytes: float, capability: tuple[int, int]) -
 
 
 class FakeStream:
-    """A queue of the device's; used as a context it is the current one, which makes no difference here."""
+    """A queue of the device's. Whoever waits for one that is not the main one lets that one go on."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, *, aside: bool = False) -> None:
         self._recorder = recorder
+        self._aside = aside
 
-    def __enter__(self) -> "FakeStream":
+    def __enter__(self) -> Self:
+        self._recorder.aside += self._aside
         return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self._recorder.aside -= self._aside
 
     def wait_stream(self, other: Any) -> None: ...
 

@@ -103,6 +103,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Bytes on the device."""
         self.launched = 0
         """Kernels and copies so far."""
+        self.aside = 0
+        """Above 0 while another queue than the main one is in use."""
         self.most_pinned = 0
         """The most bytes of the host that were page-locked at once."""
         self.most_private = 0
@@ -138,8 +140,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._mapping = False
 
     def wait(self) -> None:
-        """The host waits here until the device is idle."""
-        self.counts.waits[_place()] += 1
+        """The host waits here until the device is idle, unless only a queue beside the main one is meant."""
+        if not self.aside:
+            self.counts.waits[_place()] += 1
 
     def pin(self, tensor: Tensor, *, exact: bool = False) -> None:
         """Page-lock a tensor; PyTorch's allocator takes the next power of two, unlike what is registered."""

@@ -113,12 +113,12 @@ class Model:
         transformer: Any = self.loaded.transformer
         return len(transformer.noise_refiner) + len(transformer.layers)
 
-    def request(self, union: str | None = None, **options: Any) -> Request:
-        """Make one picture, with a control branch on every step or none."""
+    def request(self, union: str | None = None, *, watched: bool = False) -> Request:
+        """Make one picture, with a control branch on every step or none; `watched`: with previews."""
         job = Job(
             prompt="a red ball and a blue cube on a green table, in front of a white wall",
             width=SIDE, height=SIDE, num_inference_steps=STEPS, control_end=1.0,
-            controlnet=self.unions[union] if union else None, control_scale=0.75 if union else 0.0, **options,
+            controlnet=self.unions[union] if union else None, control_scale=0.75 if union else 0.0,
         )  # fmt: skip
         control = None
         if union:
@@ -128,6 +128,8 @@ class Model:
         with ExitStack() as open_step, self._recorder.counting() as whole:
 
             def on_step(step: Any) -> None:
+                if watched and step.preview:
+                    step.preview()
                 open_step.close()
                 if step.step < STEPS:
                     steps.append(open_step.enter_context(self._recorder.counting()))

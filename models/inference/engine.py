@@ -34,6 +34,7 @@ from models.inference.denoise.pipeline import (
 )
 from models.inference.denoise.preview import preview
 from models.inference.denoise.transformer import Control, condition, control_tokens
+from models.inference.denoise.upload import upload
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.out_of_memory import device_errors, fit, fit_batch
 from models.inference.forecast import Forecast, chosen_footprint, forecast_of, is_large
@@ -88,6 +89,7 @@ class Engine:
         self._detectors = Detectors(settings, self.device)
         self.forecast: Forecast | None = None
         """What to expect of it; None for a small model."""
+        self._step_seconds = 0.0
         self._decode_seconds = 0.0
         """What the last picture took for each of its pixels."""
 
@@ -242,7 +244,7 @@ class Engine:
 
         # LoRAs are merged into the transformer alone, so that none of them changes an embedding.
         embeds = self._cache.get("prompt", prompt, embed)
-        return embeds.to(self.device), job.expanded_prompt, None
+        return upload(embeds, self.device), job.expanded_prompt, None
 
     def _encode_picture(self, image: Pixels, mask: Mask | None = None) -> Tensor:
         """Latents of a picture or, with a mask, what tells the control branch of inpainting there."""
@@ -253,7 +255,7 @@ class Engine:
                 return latents.cpu()
 
         key = (_digest(image), None if mask is None else _digest(mask), self._model.placement.tiled_vae)
-        return self._cache.get("control", key, encode).to(self.device)
+        return upload(self._cache.get("control", key, encode), self.device)
 
     def _decode(self, latents: Tensor) -> list[Pixels]:
         """One picture after the other: at once they would take more memory and no less time."""
@@ -287,16 +289,23 @@ class Engine:
         batches = [job.seeds[first : first + at_once] for first in range(0, job.num_images, at_once)]
 
         step_began = time.perf_counter()
+        earlier: Callable[[], Tensor] | None = None
 
         def report(batch: int, step: int, steps: int, guess: Callable[[], Tensor]) -> None:
-            nonlocal step_began
+            nonlocal step_began, earlier
             model.end_step()
             seconds = time.perf_counter() - step_began
+            if model.steps.run_ahead and step == 1:
+                # It was only handed over.
+                seconds = max(seconds, self._step_seconds)
+            self._step_seconds = seconds
+            # Where this step is still under way, the one before is shown.
+            shown, earlier = earlier if model.steps.run_ahead else guess, guess
             done, total = batch * steps + step, len(batches) * steps
             # As the last step went: the first may have read its weights from the disk, and a step without the
             # control branch is shorter.
             left = seconds * (total - done) + self._decode_seconds * job.width * job.height * job.num_images
-            on_step(Step(done, total, lambda: preview(guess()), left))
+            on_step(Step(done, total, shown and partial(self._preview, shown), left))
             step_began = time.perf_counter()
 
         path = job.controlnet if control_latents is not None else None
@@ -310,11 +319,11 @@ class Engine:
             made = []
             for batch, seeds in enumerate(batches):
                 drawn = [draw_noise(seed, transformer.in_channels, height, width) for seed in seeds]
-                noise = torch.cat(drawn).to(embeds.device)
+                noise = upload(torch.cat(drawn), embeds.device)
                 latents = noise if start is None else mix(start, noise, sigmas[0].item())
                 kept = None
                 if start is not None and mask is not None:
-                    hole = latent_mask(mask, model.pixels_per_latent).to(embeds.device)
+                    hole = upload(latent_mask(mask, model.pixels_per_latent), embeds.device)
                     kept = Kept(start, noise, hole)
                 made.append(
                     denoise(
@@ -330,6 +339,10 @@ class Engine:
                     )
                 )
             return torch.cat(made)
+
+    def _preview(self, guess: Callable[[], Tensor]) -> Pixels:
+        with self._model.steps.beside():
+            return preview(guess())
 
     @contextmanager
     def _saying(self, keep_going: KeepGoing) -> Iterator[None]:

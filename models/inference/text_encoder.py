@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
+from models.inference.denoise.upload import upload
 from models.prompt.expansion import (
     MAX_NEW_TOKENS,
     TEMPERATURE,
@@ -37,7 +38,7 @@ def encode_prompt(text_encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     tokens = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
     # Without the language model head, which is for Magic Prompt.
     output = text_encoder.base_model(
-        input_ids=tokens["input_ids"].to(text_encoder.device), output_hidden_states=True, use_cache=False
+        input_ids=upload(tokens["input_ids"], text_encoder.device), output_hidden_states=True, use_cache=False
     )
     embedding: Tensor = output.hidden_states[-2][0]
     return embedding

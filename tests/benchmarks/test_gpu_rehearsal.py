@@ -24,6 +24,8 @@ def test_every_placement_that_a_card_gets_runs_without_a_mismatch() -> None:
     (faults,) = (line for line in lines if line.what.startswith("devices or types"))
     assert faults.met, faults.what
     assert len(lines) == 3 + 3
+    (waits,) = (line for line in lines if line.what.startswith("places in a step"))
+    assert waits.met, waits.what
 
 
 def test_wait_upload_and_memory_are_seen() -> None:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from models.errors import BadOutput
 from models.inference.denoise.transformer import Conditioning, Control, predict
+from models.inference.denoise.upload import upload
 from models.job import Mask, Pixels, is_controlled
 
 TRAIN_TIMESTEPS = 1000
@@ -71,7 +72,7 @@ def encode_inpainting(vae: AutoencoderKL, pixels: Pixels, mask: Mask) -> Tensor:
     As VideoX-Fun's `ZImageControlPipeline` makes them without a control picture: 16 channels of zeros, 1 that
     is one where the picture stays, and 16 of the picture with its hole at 0, which is grey.
     """
-    keep = torch.from_numpy(~mask).to(vae.device)[None, None]
+    keep = upload(torch.from_numpy(~mask), vae.device)[None, None]
     latents = _encode(vae, _levels(vae, pixels) * keep)
     stays = F.interpolate(keep.to(latents.dtype), size=latents.shape[-2:], mode="nearest")
     return torch.cat([torch.zeros_like(latents), stays, latents], dim=1)
@@ -88,7 +89,7 @@ def latent_mask(mask: Mask, pixels_per_latent: int) -> Tensor:
 
 def _levels(vae: AutoencoderKL, pixels: Pixels) -> Tensor:
     """A picture as the autoencoder takes it, (1, 3, height, width), -1 to 1."""
-    return torch.from_numpy(pixels).to(vae.device).permute(2, 0, 1)[None] / 127.5 - 1
+    return upload(torch.from_numpy(pixels), vae.device).permute(2, 0, 1)[None] / 127.5 - 1
 
 
 def _encode(vae: AutoencoderKL, levels: Tensor) -> Tensor:
@@ -117,7 +118,8 @@ def denoise(
     """
     steps = len(sigmas) - 1
     # 1 - sigma, rounded as diffusers rounds it: the time embedding makes a thousandfold of any difference.
-    timesteps = ((TRAIN_TIMESTEPS - sigmas * TRAIN_TIMESTEPS) / TRAIN_TIMESTEPS).tolist()
+    # Copied to the device once for all steps: in a step the host waits for nothing.
+    timesteps = upload((TRAIN_TIMESTEPS - sigmas * TRAIN_TIMESTEPS) / TRAIN_TIMESTEPS, latents.device)
     deltas = sigmas.diff().tolist()
     for step in range(steps):
         active = control if is_controlled(step, steps, control_start, control_end) else None

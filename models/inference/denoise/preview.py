@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from models.inference.denoise.upload import upload
 from models.job import Pixels
 
 FACTORS = (
@@ -23,8 +24,7 @@ BIAS = (-0.0329, -0.0718, -0.0851)
 
 def preview(latents: Tensor) -> Pixels:
     """Pixels (height, pictures * width, 3), side by side, of latents (pictures, 16, height, width)."""
-    factors = torch.tensor(FACTORS, device=latents.device)
-    bias = torch.tensor(BIAS, device=latents.device)
+    factors, bias = (upload(torch.tensor(numbers), latents.device) for numbers in (FACTORS, BIAS))
     colours = latents.float().permute(2, 0, 3, 1).flatten(1, 2) @ factors + bias
     pixels: Pixels = ((colours / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
     return pixels

@@ -73,8 +73,8 @@ def predict(
 ) -> Tensor:
     """The transformer's raw output, float32, for latents (batch, 16, height, width).
 
-    `timestep` is 1 - sigma: 0 is pure noise; one for all, or one for each, (batch,). Without `control` no
-    part of the branch runs.
+    `timestep` is 1 - sigma: 0 is pure noise; one for all, or one for each, (batch,). A tensor on the device
+    spares the host a wait. Without `control` no part of the branch runs.
     """
     patch, embedder = _patch(transformer)
     dtype = transformer.x_pad_token.dtype
@@ -203,7 +203,8 @@ def _rope(
     places = torch.arange(1, caption_tokens + 1, dtype=torch.int32, device=device)
     caption = nn.functional.pad(places[:, None], (0, 2))
     image = torch.cartesian_prod(
-        torch.tensor([caption_tokens + 1], dtype=torch.int32, device=device),
+        # Filled there: a list would be copied there.
+        torch.full((1,), caption_tokens + 1, dtype=torch.int32, device=device),
         torch.arange(rows, dtype=torch.int32, device=device),
         torch.arange(columns, dtype=torch.int32, device=device),
     )

@@ -25,6 +25,7 @@ from models.inference.device.devices import fast_type, find_device, free_bytes
 from models.inference.device.offload import move_all_but, on_device, stream
 from models.inference.device.pages import give_up_first
 from models.inference.device.placement import ON_DEVICE, Placement, decide, eight_bit_bytes, smaller
+from models.inference.device.steps import Steps
 from models.inference.device.widening import Widening
 from models.inference.loading.components import Components, Files, load_components
 from models.inference.loading.copies import Copies, OnBytes
@@ -66,6 +67,7 @@ class LoadedModel:
         self._text_encoder = components.text_encoder
         self._vae = components.vae
         self._device = torch.device(placement.device)
+        self.steps = Steps(self._device)
         self._attention = attention
         self._copies = copies
         self._widening = Widening()
@@ -156,8 +158,8 @@ class LoadedModel:
             self._compile_mode = "off"
 
     def end_step(self) -> None:
-        """Wait until a denoising step is done; what it held in CUDA graphs is free for the next."""
-        self.synchronize()
+        """Tell of a denoising step that the device was given; what it held in CUDA graphs is free again."""
+        self.steps.end()
         if self._compile_mode == "reduce-overhead":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
