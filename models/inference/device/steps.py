@@ -19,7 +19,7 @@ class Steps:
         """The host has handed a step over: wait until the step before it is done."""
         if not self.run_ahead:
             return
-        handed_over = torch.cuda.Event()
+        handed_over = torch.cuda.Event()  # type: ignore[no-untyped-call]
         handed_over.record(torch.cuda.current_stream(self._device))
         before, self._last = self._last, handed_over
         if before is not None:
@@ -31,6 +31,6 @@ class Steps:
         if not self.run_ahead:
             yield
             return
-        self._side = self._side or torch.cuda.Stream(self._device)
+        self._side = self._side or torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._side):
             yield
