@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.gpu_rehearsal.counter import Recorder, Substitutes
+from benchmarks.gpu_rehearsal.counter import Counts, Kernel, Recorder, Substitutes
 
 DRIVER_SHARE = 0.97
 """Of a card's memory that a process finds free."""
@@ -118,19 +118,25 @@ class FakeGraph:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._has_kernels = False
+        self._captured: list[Kernel] = []
 
     @contextmanager
     def capture(self) -> Iterator[None]:
-        with self._recorder.counting() as counts:
+        around, counts = self._recorder.counts, Counts(peak=self._recorder.live)
+        self._recorder.counts = counts
+        try:
             yield
+        finally:
+            self._recorder.counts = around
+        around.peak = max(around.peak, counts.peak)
         if counts.waits or counts.uploads:
             raise RuntimeError(f"CUDA error: not permitted while a stream is captured: {[*counts.waits]}")
-        self._has_kernels = bool(counts.kernels)
+        self._captured = counts.kernels
 
     def replay(self) -> None:
-        assert self._has_kernels
+        assert self._captured
         self._recorder.counts.graphs += 1
+        self._recorder.counts.replayed += self._captured
         self._recorder.launched += 1
 
     def pool(self) -> tuple[int, int]:

@@ -67,6 +67,8 @@ class Counts:
     kernels: list[Kernel] = field(default_factory=list)
     graphs: int = 0
     """CUDA graphs that were replayed."""
+    replayed: list[Kernel] = field(default_factory=list)
+    """The kernels of these, which the host did not launch."""
     waits: Counter[str] = field(default_factory=Counter)
     """Places in the code where the host waited until the device had nothing left to do."""
     pageable: Counter[str] = field(default_factory=Counter)
@@ -82,15 +84,15 @@ class Counts:
 
     @property
     def bytes(self) -> int:
-        return sum(kernel.bytes for kernel in self.kernels)
+        return sum(kernel.bytes for kernel in self.kernels + self.replayed)
 
     @property
     def flop(self) -> int:
-        return sum(kernel.flop for kernel in self.kernels)
+        return sum(kernel.flop for kernel in self.kernels + self.replayed)
 
     @property
     def seconds(self) -> float:
-        return sum(kernel.seconds for kernel in self.kernels)
+        return sum(kernel.seconds for kernel in self.kernels + self.replayed)
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -124,6 +126,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             inner, self.counts = self.counts, before
             before.kernels += inner.kernels
             before.graphs += inner.graphs
+            before.replayed += inner.replayed
             before.waits += inner.waits
             before.pageable += inner.pageable
             before.uploads += inner.uploads

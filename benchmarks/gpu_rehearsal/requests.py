@@ -44,6 +44,7 @@ from models.weights import demo
 PRECISIONS = (("auto", (9, 0)), ("int8", (9, 0)), ("auto", (7, 5)))
 """A setting and a card's compute capability: bfloat16, 8 bits, and float16, which is for older cards."""
 LORAS, LORA_RANK = 3, 4
+PROMPT = "a red ball and a blue cube on a green table, in front of a white wall"
 SIDE = 1024
 STEPS = 3
 """The first is left out of what is told of a step."""
@@ -113,10 +114,10 @@ class Model:
         transformer: Any = self.loaded.transformer
         return len(transformer.noise_refiner) + len(transformer.layers)
 
-    def request(self, union: str | None = None, *, watched: bool = False) -> Request:
+    def request(self, union: str | None = None, *, prompt: str = PROMPT, watched: bool = False) -> Request:
         """Make one picture, with a control branch on every step or none; `watched`: with previews."""
         job = Job(
-            prompt="a red ball and a blue cube on a green table, in front of a white wall",
+            prompt=prompt,
             width=SIDE, height=SIDE, num_inference_steps=STEPS, control_end=1.0,
             controlnet=self.unions[union] if union else None, control_scale=0.75 if union else 0.0,
         )  # fmt: skip

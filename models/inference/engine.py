@@ -41,7 +41,8 @@ from models.inference.forecast import Forecast, chosen_footprint, forecast_of, i
 from models.inference.loading.copies import OnBytes
 from models.inference.lora.stack import LoraStack
 from models.inference.lru import LruCache
-from models.inference.text_encoder import encode_prompt, expand_prompt
+from models.inference.prompt_graphs import PromptGraphs
+from models.inference.text_encoder import encode_prompt, expand_prompt, hidden_states
 from models.job import (
     Facts,
     Generated,
@@ -89,6 +90,7 @@ class Engine:
         self._detectors = Detectors(settings, self.device)
         self.forecast: Forecast | None = None
         """What to expect of it; None for a small model."""
+        self._graphs: PromptGraphs | None = None
         self._step_seconds = 0.0
         self._decode_seconds = 0.0
         """What the last picture took for each of its pixels."""
@@ -234,17 +236,27 @@ class Engine:
             with self._model.text_encoder() as text_encoder:
                 expanded, warning = expand_prompt(text_encoder, self._model.tokenizer, job.prompt, job.seed)
                 prompt = expanded or job.prompt
-                return encode_prompt(text_encoder, self._model.tokenizer, prompt), expanded, warning
+                embeds = encode_prompt(text_encoder, self._model.tokenizer, prompt, self._prompt_graphs())
+            return upload(embeds, self.device), expanded, warning
 
         prompt = job.expanded_prompt or job.prompt
 
         def embed() -> Tensor:
             with self._model.text_encoder() as text_encoder:
-                return encode_prompt(text_encoder, self._model.tokenizer, prompt).cpu()
+                return encode_prompt(text_encoder, self._model.tokenizer, prompt, self._prompt_graphs())
 
         # LoRAs are merged into the transformer alone, so that none of them changes an embedding.
         embeds = self._cache.get("prompt", prompt, embed)
         return upload(embeds, self.device), job.expanded_prompt, None
+
+    def _prompt_graphs(self) -> PromptGraphs | None:
+        """Graphs are good as long as the weights that they read stay where they are."""
+        if self._model.placement.mode != "resident" or not self.device.startswith("cuda"):
+            self._graphs = None
+        elif self._graphs is None:
+            with self._model.text_encoder() as text_encoder:
+                self._graphs = PromptGraphs(partial(hidden_states, text_encoder), text_encoder.device)
+        return self._graphs
 
     def _encode_picture(self, image: Pixels, mask: Mask | None = None) -> Tensor:
         """Latents of a picture or, with a mask, what tells the control branch of inpainting there."""

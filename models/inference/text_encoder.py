@@ -4,11 +4,14 @@ Template and layer are the checkpoint authors' (diffusers' `ZImagePipeline._enco
 is a Qwen3, whose embeddings are its language model head too: Magic Prompt needs no further weights.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from models.inference.denoise.upload import upload
+from models.inference.prompt_graphs import PromptGraphs
 from models.prompt.expansion import (
     MAX_NEW_TOKENS,
     TEMPERATURE,
@@ -25,23 +28,43 @@ MAX_TOKENS = 512
 
 
 @torch.no_grad()
-def encode_prompt(text_encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
-    """The embedding of `prompt`, shape (tokens, hidden size), on the text encoder's device and in its dtype.
+def encode_prompt(
+    text_encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    graphs: PromptGraphs | None = None,
+) -> Tensor:
+    """The embedding of `prompt`, shape (tokens, hidden size), in host memory and in the text encoder's dtype.
 
-    Run at the prompt's own length: the reference pads to 512 tokens and drops the padding's embeddings, which
-    a causal model never lets the prompt's tokens see.
+    The reference pads to 512 tokens and drops the padding's embeddings, which a causal model never lets the
+    prompt's tokens see: here the prompt has its own length, or with `graphs` the next that there is one for.
     """
     asked = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(
         asked, tokenize=False, add_generation_prompt=True, enable_thinking=True
     )
     tokens = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-    # Without the language model head, which is for Magic Prompt.
-    output = text_encoder.base_model(
-        input_ids=upload(tokens["input_ids"], text_encoder.device), output_hidden_states=True, use_cache=False
-    )
-    embedding: Tensor = output.hidden_states[-2][0]
-    return embedding
+    numbers: Tensor = tokens["input_ids"]
+    hidden = graphs(numbers) if graphs else None
+    if hidden is None:
+        hidden = hidden_states(text_encoder, upload(numbers, text_encoder.device))
+    return hidden[0].cpu()
+
+
+@torch.no_grad()
+def hidden_states(text_encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """What the layer before the last one makes of tokens (1, tokens), as (1, tokens, hidden size).
+
+    The last layer and the language model head, which Magic Prompt alone has a use for, are not run.
+    """
+    model: Any = text_encoder.base_model
+    places = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    hidden: Tensor = model.embed_tokens(tokens)
+    turns = model.rotary_emb(hidden, places)
+    for layer in model.layers[:-1]:
+        # Without a mask its attention is causal.
+        hidden = layer(hidden, attention_mask=None, position_ids=places, position_embeddings=turns)
+    return hidden
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ def test_step_of_two_layers_keeps_to_its_share_of_kernels_and_bytes() -> None:
     # 30 layers and 2 refiners, and what is around them, have a bound of 1,150 and of 87 GB.
     assert lines["kernels a step, eager"] <= 1150 - 28 * 33
     assert lines["memory traffic a step, eager, GB"] <= 87 - 28 * 2.5
+    assert lines["launches of the text encoder a prompt"] == 1
     assert lines["memory traffic a step, compiled, GB"] < lines["memory traffic a step, eager, GB"]
 
 

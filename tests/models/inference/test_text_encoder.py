@@ -1,12 +1,16 @@
 """The prompt's embedding: diffusers' numbers, at the prompt's own length. Its rewriting: seeded, or none."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers import ZImagePipeline
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-from models.inference.text_encoder import MAX_TOKENS, encode_prompt, expand_prompt
+from models.inference.prompt_graphs import PromptGraphs
+from models.inference.text_encoder import MAX_TOKENS, encode_prompt, expand_prompt, hidden_states
 from models.prompt.expansion import MAX_NEW_TOKENS
 
 CHAT_TEMPLATE = """\
@@ -80,6 +84,24 @@ def test_embedding_has_the_prompts_own_length(text_encoder, tokenizer):
 
 def test_prompt_past_512_tokens_is_cut_off(text_encoder, tokenizer):
     assert encode_prompt(text_encoder, tokenizer, "x" * 2000).shape == (MAX_TOKENS, 32)
+
+
+def test_layer_that_nothing_comes_of_is_not_run(text_encoder, tokenizer):
+    with text_encoder.model.layers[-1].register_forward_hook(lambda *_: pytest.fail("it was run")):
+        encode_prompt(text_encoder, tokenizer, "a red cube")
+
+
+def test_what_fills_a_graph_up_changes_no_embedding(text_encoder):
+    tokens = torch.arange(3, 23)[None]
+    alone, filled = (hidden_states(text_encoder, F.pad(tokens, (0, more))) for more in (0, 12))
+    torch.testing.assert_close(alone, filled[:, :20], rtol=0, atol=1e-5)
+
+
+def test_prompt_is_encoded_as_well_where_no_graph_can_be_captured(text_encoder, tokenizer, caplog):
+    graphs = PromptGraphs(partial(hidden_states, text_encoder), torch.device("cpu"))
+    plain = encode_prompt(text_encoder, tokenizer, "a red cube")
+    assert torch.equal(encode_prompt(text_encoder, tokenizer, "a red cube", graphs), plain)
+    assert "runs without CUDA graphs" in caplog.text
 
 
 def test_bare_text_encoder_gives_the_same_numbers_as_the_language_model(text_encoder, tokenizer):
