@@ -138,8 +138,8 @@ class Model:
             self.engine.generate(job, control, on_step)
         return Request(whole, dict(self._by_part), steps[-1])
 
-    def uploads_of_known_loras(self) -> int:
-        """Copies to the device for three LoRAs that were in use before, when another one was since."""
+    def change_of_loras(self) -> Counts:
+        """Put three LoRAs in that were in use before, when another set was since."""
         with _disable_current_modes():
             loras = [_write_lora(self.loaded.transformer, Path(self._files.name), n) for n in range(LORAS)]
         stack = LoraStack(self.loaded.transformer, self.loaded.originals)
@@ -148,7 +148,7 @@ class Model:
             stack.apply(loras[:1])
             with self._recorder.counting() as counts:
                 stack.apply(loras)
-        return counts.uploads
+        return counts
 
     def _counted(self, part: str, use: Any) -> Any:
         @contextmanager

@@ -23,10 +23,13 @@ def find_device(wanted: str) -> str:
 
 
 def free_bytes(device: str) -> int:
-    """Memory that is free on a device; host memory for the CPU and for Apple's GPU, which shares it."""
+    """Memory that is free on a device; host memory for the CPU and for Apple's GPU, which shares it.
+
+    What PyTorch keeps of a GPU's for reuse is free as well.
+    """
     if device.startswith("cuda"):
-        free: int = torch.cuda.mem_get_info(device)[0]
-        return free
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return host_free_bytes()
 
 

@@ -2,7 +2,8 @@
 
 A merge costs nothing per denoising step and leaves every weight's address as it was, so compiled code and
 graphs stay good. The weights that a set of LoRAs touches are kept as they were, and every set is merged anew
-from those copies: nothing is ever subtracted.
+from those copies, by one product for each weight: nothing is ever subtracted. The factors of the LoRAs used
+last stay on the device.
 
 Most of a LoRA's changes are smaller than a step of 8 bits. Beside a weight in 8 bits its factors are
 multiplied on their own, so that no rounding takes anything from them and a set is changed in no time; a
@@ -23,10 +24,12 @@ from models.errors import LoraError
 from models.inference.denoise.beside import MappedLinear
 from models.inference.denoise.float16 import factor_of
 from models.inference.denoise.int8 import Int8Linear
+from models.inference.device.devices import free_bytes
 from models.inference.device.host_memory import host_free_bytes
 from models.inference.loading.tensors import Source
 from models.inference.lora.delta import Delta
-from models.inference.lora.merge import Tensors, add_delta, all_finite, first_bad_key, low_rank, open_lora
+from models.inference.lora.factors import Factors, Pair
+from models.inference.lora.merge import Tensors, add_delta, all_finite, first_bad_key, open_lora
 from models.inference.lora.plan import LoraPlan, plan_file
 from models.job import AppliedLora, LoraFile
 
@@ -37,6 +40,8 @@ GPU_RESERVE = 6 * 2**30
 
 Changes = list[tuple[str, float, Delta]]
 """What the LoRAs of a set do to one weight: their sha256, scale and change."""
+FactorsOf = Mapping[str, Mapping[str, Pair]]
+"""The factors of each LoRA, by its sha256, and of each weight."""
 MergeSet = tuple[tuple[str, float], ...]
 """The sha256 and scale of each LoRA, sorted: their order in a request makes no difference to any bit."""
 
@@ -61,6 +66,15 @@ class LoraStack:
             for name, layer in transformer.named_modules()
             if isinstance(layer, Int8Linear | MappedLinear)
         }
+        self._own = {
+            f"{name}.{leaf}" if name else leaf: factor_of(module)
+            for name, module in transformer.named_modules()
+            for leaf, _ in module.named_parameters(recurse=False)
+        }
+        """What the weights of each layer are multiplied by, in float16."""
+        # Where a block's weights may be on the host until it runs, what is in no block is on the device.
+        self._pad = transformer.get_parameter("x_pad_token")
+        self._factors = Factors(self._pad)
         self._changed: set[str] = set()
         self._plans: dict[str, LoraPlan] = {}
         self._pristine: dict[str, Tensor] = {}
@@ -114,17 +128,22 @@ class LoraStack:
             self._keep({name: weights[name] for name in changes.keys() - self._pristine.keys()})
             with ExitStack() as files:
                 opened = {sha256: files.enter_context(open_lora(known[sha256][0])) for sha256, _ in wanted}
+                factors = {
+                    sha256: self._factors.get(sha256, known[sha256][1].deltas, opened[sha256], self._own)
+                    for sha256, _ in wanted
+                }
+                doubtful: list[Tensor] = []
                 for name, deltas in changes.items():
-                    total = self._pristine[name].to(weights[name].device).to(torch.float32, copy=True)
-                    for sha256, scale, delta in deltas:
-                        add_delta(total, delta, opened[sha256], scale * self._factor(name))
-                    weights[name].copy_(total)
+                    self._change(weights[name], name, deltas, opened, factors)
+                    if not _is_surely_finite(name, deltas, factors, weights[name].dtype):
+                        doubtful.append(weights[name])
                 for name, deltas in rounded.items():
-                    self._change_rounded(name, deltas, opened)
-                changed: list[Tensor] = [weights[name] for name in changes]
-                changed += [part for name in rounded for part in self._rounded[name].changed]
-                if not all_finite(changed):
+                    self._change_rounded(name, deltas, opened, factors)
+                    if not _is_surely_finite(name, deltas, factors, self._pad.dtype):
+                        doubtful += self._rounded[name].changed
+                if not all_finite(doubtful):
                     raise LoraError(_blame(known.values(), opened))
+                self._factors.trim()
         except BaseException:
             self._restore_rounded()
             self._restore(list(self._pristine))
@@ -149,7 +168,7 @@ class LoraStack:
         """Copy weights before their first change: beside them, or to host memory where the GPU is short."""
         on_gpu = [weight for weight in weights.values() if weight.is_cuda]
         needed = sum(weight.nbytes for weight in on_gpu) + GPU_RESERVE
-        cramped = bool(on_gpu) and torch.cuda.mem_get_info(on_gpu[0].device)[0] < needed
+        cramped = bool(on_gpu) and free_bytes(str(on_gpu[0].device)) < needed
         for name, weight in weights.items():
             self._pristine[name] = weight.detach().to("cpu" if cramped else weight.device, copy=True)
 
@@ -159,14 +178,27 @@ class LoraStack:
             weights[name].copy_(self._pristine[name])
             del self._pristine[name]
 
-    def _change_rounded(self, name: str, deltas: Changes, files: Mapping[str, Tensors]) -> None:
-        layer, own = self._rounded[name], self._factor(name)
+    def _change(
+        self, weight: Tensor, name: str, deltas: Changes, files: Mapping[str, Tensors], factors: FactorsOf
+    ) -> None:
+        """Make a weight its pristine copy and the changes, rounded once."""
+        pristine = self._pristine[name].to(weight.device)
+        if _is_low_rank(deltas):
+            down, up = _together(name, deltas, factors)
+            torch.addmm(pristine, up.to(weight), down.to(weight), out=weight)
+            return
+        total = pristine.to(torch.float32, copy=True)
+        for sha256, scale, delta in deltas:
+            add_delta(total, delta, files[sha256], scale * self._own[name])
+        weight.copy_(total)
+
+    def _change_rounded(
+        self, name: str, deltas: Changes, files: Mapping[str, Tensors], factors: FactorsOf
+    ) -> None:
+        layer, own = self._rounded[name], self._own[name]
         self._changed.add(name)
         if _is_low_rank(deltas):
-            factors = [low_rank(delta, files[sha256], scale * own) for sha256, scale, delta in deltas]
-            dtype, device = self._transformer.get_parameter("x_pad_token").dtype, layer.weight.device
-            downs, ups = zip(*factors, strict=True)
-            layer.put_beside(torch.cat(downs).to(device, dtype), torch.cat(ups, 1).to(device, dtype))
+            layer.put_beside(*_together(name, deltas, factors))
             return
         if isinstance(layer, MappedLinear):
             total = layer.weight.to(torch.float32, copy=True)
@@ -177,9 +209,6 @@ class LoraStack:
         for sha256, scale, delta in deltas:
             add_delta(total, delta, files[sha256], scale * own)
         layer.replace(total)
-
-    def _factor(self, name: str) -> float:
-        return factor_of(self._transformer.get_submodule(name.rpartition(".")[0]))
 
     def _restore_rounded(self) -> None:
         for name in self._changed:
@@ -194,6 +223,23 @@ class LoraStack:
                 f"LoRAs that are no low-rank products need weights of their own, {needed / 1e9:.1f} GB, and "
                 f"{free / 1e9:.1f} GB of memory are free: use LoRAs that have lora_A and lora_B."
             )
+
+
+def _together(name: str, deltas: Changes, factors: FactorsOf) -> tuple[Tensor, Tensor]:
+    """All low-rank changes of one weight as one: down (ranks, in) and up (out, ranks), scales worked in."""
+    pairs = [(factors[sha256][name], scale) for sha256, scale, _ in deltas]
+    return torch.cat([pair.down for pair, _ in pairs]), torch.cat(
+        [pair.up * scale for pair, scale in pairs], 1
+    )
+
+
+def _is_surely_finite(name: str, deltas: Changes, factors: FactorsOf, dtype: torch.dtype) -> bool:
+    """True where the factors' largest numbers leave no doubt, so that nobody need look at the weight."""
+    if not _is_low_rank(deltas):
+        return False
+    height = sum(abs(scale) * factors[sha256][name].largest for sha256, scale, _ in deltas)
+    # Of the type's range a half is left for the weight itself.
+    return height < torch.finfo(dtype).max / 2
 
 
 def _is_low_rank(deltas: Changes) -> bool:

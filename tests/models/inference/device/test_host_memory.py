@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.inference.device import host_memory
+from models.inference.device.devices import free_bytes
 
 GIB = 2**30
 
@@ -61,3 +63,10 @@ def test_container_sees_its_own_group_as_the_root(groups: Path) -> None:
     (groups.parent / "OWN_GROUPS").write_text("0::/\n")
     second(groups, str(4 * GIB), 5 * GIB)
     assert host_memory.host_free_bytes() == 0
+
+
+def test_what_pytorch_keeps_of_a_gpu_for_reuse_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 80))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 25)
+    assert free_bytes("cuda") == 45

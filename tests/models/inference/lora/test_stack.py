@@ -10,6 +10,9 @@ from diffusers import ZImageTransformer2DModel
 from torch import Tensor
 
 from models.errors import LoraError
+from models.inference.lora import factors
+from models.inference.lora.delta import Delta
+from models.inference.lora.merge import Tensors
 from models.inference.lora.stack import KEPT_PLANS, LoraStack, inspect
 from models.job import LoraFile
 from tests.models.inference.lora.lora_files import (
@@ -109,6 +112,32 @@ def test_a_set_gives_the_same_bits_whatever_was_there_before(three: list[LoraFil
     stack.apply([scaled(three[1], 2.0)])
     stack.apply(three[:1])
     assert same_bits(model, alone)
+
+
+def test_factors_stay_until_others_need_their_room(
+    three: list[LoraFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    genuine = factors.low_rank
+
+    def reading(delta: Delta, file: Tensors, scale: float) -> tuple[Tensor, Tensor]:
+        read.append(delta.parameter)
+        return genuine(delta, file, scale)
+
+    monkeypatch.setattr(factors, "low_rank", reading)
+    model = tiny_transformer()
+    stack = LoraStack(model)
+    stack.apply(three)
+    first, before = bits(model), len(read)
+    for loras in (three[:1], [], [scaled(three[1], 2.0)], three):
+        stack.apply(loras)
+    assert len(read) == before
+    assert same_bits(model, first)
+    monkeypatch.setattr(factors, "KEPT_BYTES", 0)
+    stack.apply(three[:1])
+    stack.apply(three)
+    assert len(read) > before
+    assert same_bits(model, first)
 
 
 def test_scale_zero_leaves_every_bit_and_is_still_reported(three: list[LoraFile]) -> None:
