@@ -35,9 +35,11 @@ def write_row(
     row |= figures
     for key, value in row.items() if told else ():
         print(f"{key:<30}{value}")
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / name).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    # OUT is a folder that is brought back from a machine that is lent.
+    for folder in (RESULTS, *(Path(out) for out in [os.environ.get("OUT")] if out)):
+        folder.mkdir(exist_ok=True)
+        with (folder / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float] | None:

@@ -3,12 +3,14 @@
     python -m benchmarks.gpu
     python -m benchmarks.gpu --compile default
     python -m benchmarks.gpu --parts tier [--dtype int8]
+    python -m benchmarks.gpu --parts ours --sizes 1024 --captions 32 200 500
     python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
 
 Needs torch, transformers, diffusers and this repository, 64 GB of host memory and 30 GB of disk; no network
 and no weights. Parts: check (one step against float32), ours (each size and setting), batch, loras,
-diffusers, tier (smaller cards, by a cap on this one's memory). Each figure is a row in
-benchmarks/results/gpu.jsonl. Not yet run on a GPU.
+diffusers, tier (smaller cards, by a cap on this one's memory). Each figure is a row in gpu.jsonl of
+benchmarks/results and, where it is set, of the folder OUT. `benchmarks/gpu/calls.sh` does it all in calls of
+under ten minutes. Not yet run on a GPU.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +28,16 @@ import torch
 from benchmarks.gpu import peers
 from benchmarks.gpu.arithmetic import step_flops
 from benchmarks.gpu.check import step_error
-from benchmarks.gpu.measure import measure_pictures, peak_memory, peak_rate, spread, timed
+from benchmarks.gpu.measure import cap_memory, measure_pictures, peak_memory, peak_rate, spread, timed
 from benchmarks.gpu.models import (
     FULL,
     TINY,
     Scale,
     build_components,
     build_engine,
+    caption_tokens,
     footprint,
+    prompt_of,
     rounded,
     write_controlnets,
     write_loras,
@@ -47,7 +52,6 @@ from models.job import Job
 
 PARTS = ("check", "ours", "batch", "loras", "diffusers", "tier")
 WINDOWS = {"3 steps": 0.4, "8 steps": 1.0}
-CAPTION_TOKENS = 64
 TIERS_GB = (24, 16, 12, 8)
 DRIVER_SHARE = 0.97
 """Of a card's memory that a process finds free."""
@@ -62,6 +66,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.scale: Scale = TINY if options.tiny else FULL
+        if options.sizes:
+            self.scale = replace(self.scale, sizes=tuple(options.sizes))
         self.options = options
         self.device: str = options.device
         self.folder = folder
@@ -82,8 +88,8 @@ class Bench:
         self.engine = build_engine(self.model, folder)
         self.peak = peak_rate(self.scale.product, self.device, self.dtype)
 
-    def job(self, side: int, **options: Any) -> Job:
-        return Job(prompt=peers.PROMPT, width=side, height=side, num_inference_steps=peers.STEPS, **options)
+    def job(self, side: int, prompt: str = peers.PROMPT, **options: Any) -> Job:
+        return Job(prompt=prompt, width=side, height=side, num_inference_steps=peers.STEPS, **options)
 
     def settings(self) -> Iterator[tuple[Row, Layout | None, dict[str, Any]]]:
         """What is said of each setting, its branch, and the job's options."""
@@ -102,17 +108,18 @@ class Bench:
             raise SystemExit(f"One step differs from float32 by {worst:.1e}: more than {ERRORS[self.dtype]}.")
 
     def ours(self) -> Iterator[Row]:
-        for side in self.scale.sizes:
+        tokenizer = self.components.tokenizer
+        prompts = [prompt_of(tokenizer, tokens) for tokens in self.options.captions] or [peers.PROMPT]
+        for side, prompt in product(self.scale.sizes, prompts):
+            caption = caption_tokens(tokenizer, prompt)
             for said, layout, options in self.settings():
-                figures = measure_pictures(self.engine, self.job(side, **options), self.options.runs)
+                figures = measure_pictures(self.engine, self.job(side, prompt, **options), self.options.runs)
                 config, image = self.components.transformer.config, (side // 16) ** 2
-                plain, with_branch = (
-                    step_flops(config, image, CAPTION_TOKENS, branch) for branch in (None, layout)
-                )
+                plain, with_branch = (step_flops(config, image, caption, branch) for branch in (None, layout))
                 controlled = figures["controlled"]
                 done = (figures["forwards"] - controlled) * plain + controlled * with_branch
                 share = done / figures["denoise s"] / self.peak
-                yield {"size": side, **said, **figures, "share of peak": round(share, 3)}
+                yield {"size": side, "caption": caption, **said, **figures, "share of peak": round(share, 3)}
 
     def batch(self) -> Iterator[Row]:
         for count in (1, 2, 4):
@@ -135,7 +142,7 @@ class Bench:
 
     def diffusers(self) -> Iterator[Row]:
         torch.compiler.set_stance("default")
-        for variant in peers.variants(self.device):
+        for variant in self.options.variants or peers.variants(self.device):
             for side in self.scale.sizes:
                 for control in (None, self.scale.layouts[0].variant):
                     with self.model.denoiser(self.controlnets[control] if control else None) as (_, branch):
@@ -153,8 +160,7 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
     scale: Scale = TINY if options.tiny else FULL
     on_gpu = options.device.startswith("cuda")
     if on_gpu:
-        total = torch.cuda.get_device_properties(options.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(options.tier * 2**30 / total, options.device)
+        cap_memory(options.device, options.tier * 2**30, DRIVER_SHARE)
     dtype = torch.bfloat16 if on_gpu else torch.float32
     components = build_components(scale, dtype, options.device, home="cpu")
     controlnet = write_controlnets(replace(scale, layouts=scale.layouts[:1]), components, folder)["1.0"]
@@ -201,6 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--dtype", default="auto", choices=("auto", "int8"), help="ours, batch, loras and tier alone"
     )
+    parser.add_argument("--sizes", nargs="+", type=int, help="sides of the pictures of ours and diffusers")
+    parser.add_argument("--captions", nargs="+", type=int, default=[], help="tokens of the prompts of ours")
+    parser.add_argument("--variants", nargs="+", choices=peers.VARIANTS, help="of diffusers; default: all")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--tier", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)

@@ -52,10 +52,23 @@ def peak_memory(figures: dict[str, Any]) -> Iterator[None]:
     if not torch.cuda.is_available():
         yield
         return
+    # What was reserved for what came before is no part of this.
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     yield
     figures["peak allocated GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     figures["peak reserved GB"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
+
+
+def cap_memory(device: str, size: int, share: float) -> None:
+    """Have this process see a card of `size` bytes, of which it may have `share`, for as long as it lives."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(size / total, device)
+    free = int(size * share)
+    # The driver tells of the whole card.
+    patch.object(
+        torch.cuda, "mem_get_info", lambda *_: (max(free - torch.cuda.memory_reserved(device), 0), size)
+    ).start()
 
 
 @contextmanager

@@ -90,6 +90,23 @@ def build_components(scale: Scale, dtype: torch.dtype, device: str, home: str | 
     )
 
 
+def caption_tokens(tokenizer: Any, prompt: str) -> int:
+    """Tokens of a prompt with what its template puts around it."""
+    asked = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(
+        asked, tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )
+    return len(tokenizer(text)["input_ids"])
+
+
+def prompt_of(tokenizer: Any, tokens: int) -> str:
+    """The shortest prompt of so many tokens, or a few more."""
+    words: list[str] = []
+    while caption_tokens(tokenizer, " ".join(words)) < tokens:
+        words.append("red")
+    return " ".join(words)
+
+
 class Held:
     """A transformer's weights in host memory, as a `models.inference.loading.tensors.Source`."""
 

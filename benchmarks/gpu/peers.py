@@ -15,9 +15,12 @@ SCALE = 0.75
 STEPS = 8
 
 
+VARIANTS = ("plain", "cuDNN attention", "compiled")
+
+
 def variants(device: str) -> tuple[str, ...]:
     """What is worth running: on a CPU the others are cuDNN's, or take minutes of compiling."""
-    return ("plain", "cuDNN attention", "compiled") if device.startswith("cuda") else ("plain",)
+    return VARIANTS if device.startswith("cuda") else VARIANTS[:1]
 
 
 def build(components: Components, controlnet: Any | None, variant: str, side: int) -> Callable[[], Any]:

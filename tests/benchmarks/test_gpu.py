@@ -25,14 +25,19 @@ def test_operations_are_those_that_were_counted(control: Layout | None, teraflop
 
 def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "RESULTS", tmp_path)
+    monkeypatch.setenv("OUT", str(tmp_path / "out"))
     small = ["--tiny", "--device", "cpu", "--runs", "1"]
-    assert main([*small, "--parts", "check", "ours", "batch", "loras", "diffusers"]) == 0
+    chosen = ["--sizes", "64", "--captions", "40", "120", "--variants", "plain"]
+    assert main([*small, *chosen, "--parts", "check", "ours", "batch", "loras", "diffusers"]) == 0
     assert main([*small, "--tier", "16"]) == 0
     assert main([*small, "--tier", "16", "--dtype", "int8"]) == 0
     written = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     parts = [row["part"] for row in written]
-    assert parts == ["check", *["ours"] * 10, *["batch"] * 3, "loras", *["diffusers"] * 4, "tier", "tier"]
+    assert parts == ["check", *["ours"] * 10, *["batch"] * 3, "loras", *["diffusers"] * 2, "tier", "tier"]
+    assert (tmp_path / "out" / "gpu.jsonl").read_text() == (tmp_path / "gpu.jsonl").read_text()
     ours = [row for row in written if row["part"] == "ours"]
+    assert {row["size"] for row in ours} == {64}
+    assert [min(row["caption"] for row in ours), max(row["caption"] for row in ours)] == [40, 120]
     assert {row["forwards"] for row in ours} == {8}
     assert {row["controlled"] for row in ours} == {0, 3, 8}
     assert {row["device"] for row in written} == {"cpu"}

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# All parts of benchmarks.gpu on an H100, in calls that should each take less than ten minutes.
+#
+#   bash benchmarks/gpu/calls.sh packages    # where there is a network: what such a machine lacks or has too old
+#   bash benchmarks/gpu/calls.sh 1           # on the machine, then 2 to 8; rows go to $OUT too
+#
+# Written for machines with Python 3.12, torch 2.11 and transformers 5.17, which wants huggingface_hub below 2.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+packages=build/gpu-packages
+names='diffusers|transformers|huggingface-hub|httpx2|httpcore2|truststore|accelerate|pydantic|pydantic-core'
+names+='|pydantic-settings|python-dotenv|annotated-types|typing-inspection|importlib-metadata'
+
+if [ "${1:-}" = packages ]; then
+  rm -rf "$packages"
+  grep -E "^($names)==" requirements/worker.txt | cut -d' ' -f1 \
+    | uv pip install --quiet --no-deps --python-version 3.12 --target "$packages" --requirement -
+  tar czf "$packages.tar.gz" -C "$packages" .
+  du -h "$packages.tar.gz"
+  exit
+fi
+
+if [ ! -d "$packages" ] && [ -f "$packages.tar.gz" ]; then
+  mkdir -p "$packages"
+  tar xzf "$packages.tar.gz" -C "$packages"
+fi
+export PYTHONPATH="$PWD/$packages${PYTHONPATH:+:$PYTHONPATH}"
+export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$PWD/build/inductor}"
+export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+case "${1:-}" in
+  1) set -- --runs 7 --sizes 1024 --parts check ours loras ;;
+  2) set -- --runs 7 --sizes 1024 --parts ours loras --compile default ;;
+  3) set -- --runs 5 --sizes 512 1536 --parts ours batch ;;
+  4) set -- --runs 5 --sizes 1024 --captions 32 200 500 --parts ours ;;
+  5) set -- --runs 5 --sizes 1024 --parts diffusers --variants plain 'cuDNN attention' ;;
+  6) set -- --runs 5 --sizes 1024 --parts diffusers --variants compiled ;;
+  7) set -- --runs 2 --parts tier ;;
+  8) set -- --runs 2 --parts tier --dtype int8 ;;
+  *) echo "calls.sh: packages, or a number from 1 to 8" >&2; exit 2 ;;
+esac
+exec python3 -m benchmarks.gpu "$@"
