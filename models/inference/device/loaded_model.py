@@ -19,7 +19,7 @@ from transformers import Qwen3ForCausalLM
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
 from models.inference.control.controlnet import load_controlnet
-from models.inference.denoise.compilation import compile_blocks, keep_code_in, warm_up
+from models.inference.denoise.compilation import compile_blocks, compile_decoder, keep_code_in, warm_up
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes
 from models.inference.device.offload import move_all_but, on_device, stream
@@ -78,6 +78,9 @@ class LoadedModel:
         self._compile_mode = compile_mode if placement.mode in ON_DEVICE else "off"
         self._settle(placement)
         self._compile(self.transformer)
+        self._compiled_vae = self._vae if self.is_compiled and self._device.type == "cuda" else None
+        if self._compiled_vae is not None:
+            compile_decoder(self._compiled_vae)
         self._default = self._load_branch(controlnet) if controlnet else None
         self._other: Branch | None = None
 
@@ -151,7 +154,7 @@ class LoadedModel:
             return
         try:
             with self.denoiser(self._default.path if self._default else None) as (transformer, controlnet):
-                warm_up(transformer, controlnet, self._device)
+                warm_up(transformer, controlnet, self._device, self._compiled_vae)
         except ModelError as error:
             log.warning("%s Until then every step takes longer.", error)
             torch.compiler.set_stance("force_eager")

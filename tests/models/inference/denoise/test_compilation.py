@@ -10,7 +10,10 @@ import torch
 from torch._dynamo.utils import counters
 from torch._inductor.runtime.runtime_utils import cache_dir
 
-from models.inference.denoise.compilation import keep_code_in
+from benchmarks.gpu.models import TINY
+from benchmarks.random_models import random_transformer, random_vae
+from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.compilation import compile_decoder, keep_code_in, warm_up
 from models.inference.engine import Engine
 from models.job import Generated, Job, LoraFile
 from tests.models.inference.test_engine import settings_for, write_lora
@@ -74,6 +77,22 @@ def test_lora_changes_a_compiled_picture_and_leaves_no_trace(tiny_model: Path, t
     assert not near(draw(engine, styled), before)
     assert np.array_equal(draw(engine, JOB).images[0], before.images[0])
     assert graphs() == warm
+
+
+def test_decoder_has_one_code_for_pictures_of_every_size_and_makes_the_same() -> None:
+    counters.clear()
+    vae = random_vae((8, 8, 8, 8), torch.float32, "cpu")
+    latents = [torch.randn(1, 16, *size) for size in ((64, 64), (48, 96))]
+    with torch.no_grad():
+        plain = [vae.decode(each).sample for each in latents]
+        compile_decoder(vae)
+        transformer = use_own_blocks(random_transformer(TINY.transformer, torch.float32, "cpu"))
+        warm_up(transformer, None, torch.device("cpu"), vae)
+        assert graphs() == 1
+        torch.testing.assert_close([vae.decode(each).sample for each in latents], plain)
+        # What is not compiled runs as it is written.
+        vae.decode(latents[0].mT)
+    assert graphs() == 1
 
 
 def test_missing_compiler_is_said_in_a_sentence_and_pictures_are_made_without(
