@@ -49,9 +49,6 @@ class ModelSettings(BaseSettings):
             "faster of float32 and bfloat16, or int8 where the files have no more or their pages no room."
         ),
     )
-    placement: Literal["auto", "resident", "text-encoder-offload", "model-offload", "block-offload"] = Field(
-        "auto", description="Where the weights stay between uses; auto decides by the memory there is."
-    )
     attention: Literal["auto", "cudnn"] = Field(
         "auto",
         description="Attention kernel tried first: PyTorch's own choice, or cuDNN's. Not yet tried on a GPU.",

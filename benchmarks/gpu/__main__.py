@@ -46,7 +46,7 @@ from benchmarks.run import option_parser, write_row
 from models.inference.control.controlnet import Layout
 from models.inference.denoise.compilation import warm_up
 from models.inference.device.loaded_model import LoadedModel
-from models.inference.device.placement import ON_DEVICE, Placement, decide
+from models.inference.device.placement import Placement, decide
 from models.inference.lora.stack import LoraStack
 from models.job import Job
 
@@ -170,7 +170,7 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
         components = rounded(components)
     free = int(options.tier * 2**30 * DRIVER_SHARE)
     placement = decide(options.device, free, weight, options.dtype, rest="bfloat16" if on_gpu else "float32")
-    if placement.mode in ON_DEVICE:
+    if placement.mode == "resident":
         components.transformer.to(options.device)
     engine = build_engine(LoadedModel(components, placement, controlnet), folder)
     job = Job(
@@ -178,7 +178,8 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
         controlnet=controlnet, control_scale=peers.SCALE, control_end=0.4,
     )  # fmt: skip
     figures = measure_pictures(engine, job, options.runs)
-    return {"card GB": options.tier, "placement": placement.mode, "tiled": placement.tiled_vae, **figures}
+    held = round((placement.held_bytes or 0) / 1e9, 1)
+    return {"card GB": options.tier, "placement": placement.mode, "held GB": held, **figures}
 
 
 def write(options: argparse.Namespace, part: str, row: Row) -> None:

@@ -11,7 +11,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.gpu_rehearsal.counter import Counts, Kernel, Recorder, Substitutes
+from models.inference.device import loaded_model
 
+HOST_BYTES = 64 * 10**9
+"""Free beside the card."""
 DRIVER_SHARE = 0.97
 """Of a card's memory that a process finds free."""
 
@@ -60,6 +63,9 @@ def answers(recorder: Recorder, gigabytes: float, capability: tuple[int, int]) -
         "_lazy_init": lambda: None,
     }
     with ExitStack() as stack:
+        stack.enter_context(patch.object(loaded_model, "host_free_bytes", lambda: HOST_BYTES))
+        # The system is told of addresses, which tensors without values have none of.
+        stack.enter_context(patch.object(loaded_model, "give_up_first", lambda _: None))
         stack.enter_context(patch.multiple(torch.cuda, **stand_ins))
         # Else what goes to the device would look for the driver.
         stack.enter_context(patch.object(FakeTensorMode, "avoid_device_init", property(lambda _: True)))

@@ -173,8 +173,7 @@ def placements(
                 placement = plan("cuda", PUBLISHED_WEIGHT, settings, Copies(Path(folder)))
                 if placement not in known:
                     known.add(placement)
-                    tiled = ", tiled" if placement.tiled_vae else ""
-                    name = f"{placement.mode}, {placement.precision}{tiled} ({gigabytes:g} GB)"
+                    name = f"{placement.mode}, {placement.precision} ({gigabytes:g} GB)"
                     yield name, (gigabytes, capability), options
 
 

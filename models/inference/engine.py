@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from models.config import DEFAULT_MODEL, ModelSettings
-from models.errors import ControlNetError, HubError
 from models.inference.control.detectors import Detectors
 from models.inference.denoise.pipeline import (
     Kept,
@@ -36,7 +35,7 @@ from models.inference.denoise.preview import preview
 from models.inference.denoise.transformer import Control, condition, control_tokens
 from models.inference.denoise.upload import upload
 from models.inference.device.loaded_model import LoadedModel
-from models.inference.device.out_of_memory import device_errors, fit, fit_batch
+from models.inference.device.out_of_memory import device_errors, fit, fit_batch, loading
 from models.inference.forecast import Forecast, chosen_footprint, forecast_of, is_large
 from models.inference.loading.copies import OnBytes
 from models.inference.lora.stack import LoraStack
@@ -57,7 +56,7 @@ from models.job import (
     go_on,
 )
 from models.prompt.expansion import Expansion
-from models.weights.resolve import REAL, model_choice, resolve_controlnet, resolve_model
+from models.weights.resolve import REAL, default_controlnet, model_choice, resolve_model
 
 WARM_UP_SIDE = 1024
 """Pixels."""
@@ -88,6 +87,7 @@ class Engine:
         self._cache = LruCache(settings.reuse_bytes)
         self._loras = LoraStack(model.transformer, model.originals)
         self._detectors = Detectors(settings, self.device)
+        model.givers += [self._loras.make_room, self._detectors.drop]
         self.forecast: Forecast | None = None
         """What to expect of it; None for a small model."""
         self._graphs: PromptGraphs | None = None
@@ -102,13 +102,17 @@ class Engine:
         `on_copy` is told how far a copy of the weights is that is written for the next start.
         Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
         """
+        return loading(lambda: cls._load(settings, on_copy))
+
+    @classmethod
+    def _load(cls, settings: ModelSettings, on_copy: OnBytes | None) -> Self:
         choice = model_choice(settings)
         folder = resolve_model(settings)
         name = DEFAULT_MODEL if choice == REAL else choice
         if Path(choice).is_dir():
             name = Path(choice).resolve().name
         with device_errors():
-            model = LoadedModel.load(folder, _default_controlnet(settings), settings, on_copy)
+            model = LoadedModel.load(folder, default_controlnet(settings), settings, on_copy)
             model.warm_up()
         engine = cls(name, model, settings)
         if is_large(weight := chosen_footprint(settings)):
@@ -170,6 +174,7 @@ class Engine:
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None) -> Generated:
         timings, warnings = dict[str, float](), list(job.warnings)
+        self._fit(job, self._model.make_room, job.width * job.height, job.num_images)
         placement = self._model.placement
         loras = self._fit(job, self._loras.apply, job.loras)
 
@@ -203,8 +208,7 @@ class Engine:
             images = _unmasked_kept(images, start, job)
         if self._model.placement != placement:
             warnings.append(
-                f"The memory of {self.device} ran out; from now on this server works slower, with less: "
-                f"{self._model.placement.mode}, decoding in tiles."
+                f"The memory of {self.device} ran out; for some minutes this server works slower, with less."
             )
         facts = Facts(
             model=self.name,
@@ -222,7 +226,7 @@ class Engine:
 
     def _fit(self, job: Job, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """A part of the pictures, with less memory if need be."""
-        return fit(self._model, self._refusal(job), lambda: work(*args, **options))
+        return fit(self._model, self._refusal(job), lambda: work(*args, **options), job.width * job.height)
 
     def _refusal(self, job: Job) -> str:
         return (
@@ -262,16 +266,18 @@ class Engine:
         """Latents of a picture or, with a mask, what tells the control branch of inpainting there."""
 
         def encode() -> Tensor:
-            with self._model.autoencoder() as vae:
+            with self._model.autoencoder(pixels) as vae:
                 latents = encode_picture(vae, image) if mask is None else encode_inpainting(vae, image, mask)
                 return latents.cpu()
 
-        key = (_digest(image), None if mask is None else _digest(mask), self._model.placement.tiled_vae)
+        pixels = image.shape[0] * image.shape[1]
+        key = (_digest(image), None if mask is None else _digest(mask), self._model.is_tiled(pixels))
         return upload(self._cache.get("control", key, encode), self.device)
 
     def _decode(self, latents: Tensor) -> list[Pixels]:
         """One picture after the other: at once they would take more memory and no less time."""
-        with self._model.autoencoder() as vae:
+        pixels = latents[0, 0].numel() * self._model.pixels_per_latent**2
+        with self._model.autoencoder(pixels) as vae:
             return [decode(vae, latents[place : place + 1]) for place in range(len(latents))]
 
     def _control_map(self, job: Job, control: Pixels) -> Pixels:
@@ -292,6 +298,7 @@ class Engine:
             self._refusal(job),
             job.num_images,
             lambda at_once: self._denoise_by(at_once, job, inputs, on_step),
+            job.width * job.height,
         )
 
     def _denoise_by(self, at_once: int, job: Job, inputs: _Inputs, on_step: OnStep) -> Tensor:
@@ -390,11 +397,3 @@ def _unmasked_kept(images: list[Pixels], start: Start, job: Job) -> list[Pixels]
 
 def _digest(pixels: Pixels | Mask) -> tuple[tuple[int, ...], bytes]:
     return pixels.shape, hashlib.sha256(pixels.tobytes()).digest()
-
-
-def _default_controlnet(settings: ModelSettings) -> Path | None:
-    """The branch to keep loaded; None when it cannot be had now: a request that needs it will say why."""
-    try:
-        return resolve_controlnet(settings.controlnet, settings).path
-    except (ControlNetError, HubError):
-        return None

@@ -67,8 +67,9 @@ class Forecast(NamedTuple):
         slower = SLOWER if placement.device == "cpu" else 1
         step = 2 * weight.transformer * tokens / self.products
         step += 4 * tokens**2 * weight.width * layers * slower / self.rest
-        if placement.mode == "block-offload":
-            step = max(step, weight.transformer * BYTES[placement.dtype] / LINK_BYTES)
+        if placement.held_bytes is not None:
+            streamed = weight.transformer * BYTES[placement.dtype] - placement.held_bytes
+            step = max(step, streamed / LINK_BYTES)
         prompt = 2 * weight.text_encoder * PROMPT_TOKENS / self.products
         decoding = DECODER_OPERATIONS * weight.vae_width**2 * pixels * slower / self.rest
         return prompt + steps * step + decoding
@@ -103,13 +104,7 @@ def forecast_of(placement: Placement, weight: Footprint) -> Forecast:
     products = _rate(placement.device, torch.int8) / ROUNDING if placement.eight_bits else rest
     return Forecast(
         placement,
-        peak_bytes(
-            weight,
-            placement.dtype,
-            placement.mode,
-            tiled_vae=placement.tiled_vae,
-            quantized=placement.eight_bits,
-        ),
+        peak_bytes(weight, placement),
         page_bytes(weight, placement),
         weight,
         products,

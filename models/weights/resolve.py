@@ -13,7 +13,7 @@ from pathlib import Path
 from models import gpus
 from models.command import zturbo
 from models.config import ModelSettings
-from models.errors import ControlNetError, LoraError, WeightsMissing
+from models.errors import ControlNetError, HubError, LoraError, WeightsMissing
 from models.weights import demo
 from models.weights.download import file_sha256
 from models.weights.hub import OnProgress, cached_file, cached_snapshots, repo_file
@@ -244,3 +244,11 @@ def _missing_weights(folder: Path, component: str, stem: str) -> Iterator[str]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more files" if len(names) > 4 else "")
+
+
+def default_controlnet(settings: ModelSettings) -> Path | None:
+    """The branch to keep loaded; None when it cannot be had now: a request that needs it will say why."""
+    try:
+        return resolve_controlnet(settings.controlnet, settings).path
+    except (ControlNetError, HubError):
+        return None

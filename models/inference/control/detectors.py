@@ -20,6 +20,10 @@ class Detectors:
         self._depth: Detector | None = None
         self._pose: Detector | None = None
 
+    def drop(self) -> None:
+        """Give up their memory; what is wanted again is loaded again."""
+        self._depth = self._pose = None
+
     def depth(self, pixels: Pixels, width: int, height: int) -> Pixels:
         """Near is white, far is black, shape (height, width, 3)."""
         if self._depth is None:

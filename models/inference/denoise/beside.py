@@ -1,4 +1,6 @@
-"""Linear layers whose weights stay as their files have them, with LoRAs multiplied beside them."""
+"""Linear layers whose weights stay as their files have them, with LoRAs multiplied beside them.
+
+So a LoRA is there as well while the weights come and go."""
 
 from typing import TypeVar
 
@@ -46,7 +48,8 @@ class MappedLinear(nn.Linear):
         """Take out what `replace` and `put_beside` have put here."""
         self.down = self.up = None
         if self._plain is not None:
-            self.weight.data, self._plain = self._plain, None
+            # Where the other one was: a block may have left a device since.
+            self.weight.data, self._plain = self._plain.to(self.weight.device), None
 
 
 def leave_weights_mapped(model: Model) -> Model:

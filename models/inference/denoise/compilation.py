@@ -37,7 +37,9 @@ def compile_blocks(model: nn.Module, mode: str) -> None:
     """
     for module in model.modules():
         if isinstance(module, Block | ControlBlock) and module.modulation:
-            module.compile(mode=mode, fullgraph=True, dynamic=True)
+            # Not the module, whose hooks bring its weights: they are no part of the code.
+            compiled: Any = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=True)
+            module.__dict__["forward"] = compiled
 
 
 def compile_decoder(vae: Any) -> None:

@@ -5,9 +5,10 @@ Each part is handed out in a `with` block, within which its weights are on the d
 
 import gc
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -17,20 +18,25 @@ from torch import nn
 from transformers import Qwen3ForCausalLM
 
 from models.config import ModelSettings
-from models.errors import DeviceBroken, ModelError
+from models.errors import ModelError
 from models.inference.control.controlnet import load_controlnet
+from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.compilation import compile_blocks, compile_decoder, keep_code_in, warm_up
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes
-from models.inference.device.offload import move_all_but, on_device, stream
+from models.inference.device.host_memory import host_free_bytes
 from models.inference.device.pages import give_up_first
-from models.inference.device.placement import ON_DEVICE, Placement, decide, eight_bit_bytes, smaller
+from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
+from models.inference.device.ring import Ring
 from models.inference.device.steps import Steps
 from models.inference.device.widening import Widening
 from models.inference.loading.components import Components, Files, load_components
 from models.inference.loading.copies import Copies, OnBytes
 from models.inference.loading.footprint import Footprint, footprint
 from models.weights.resolve import replaced_parts
+
+QUIET_SECONDS = 600.0
+"""After so long without want of memory the model goes back to what was planned for it."""
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +77,31 @@ class LoadedModel:
         self._attention = attention
         self._copies = copies
         self._widening = Widening()
+        self._ring = Ring(self._device)
+        self.givers: list[Callable[[], None]] = []
+        """Others that hold memory of the device and can do without it for now."""
+        self._planned = placement
+        self._shrunk_at = 0.0
+        self._streams_transformer = placement.held_bytes is not None
         if self._device.type == "cuda":
             # As cuDNN's convolutions in 16 bits want it; on a CPU it is slower. Not yet tried.
             self._vae.to(memory_format=torch.channels_last)
-        # Where weights come and go, code for them would not stay good.
-        self._compile_mode = compile_mode if placement.mode in ON_DEVICE else "off"
-        self._settle(placement)
+        # Graphs have the addresses of weights in them, which streaming changes.
+        self._compile_mode = (
+            "default" if self._streams_transformer and compile_mode != "off" else compile_mode
+        )
+        if placement.mode == "mapped" or self._streams_transformer:
+            # A LoRA that is multiplied beside them is there wherever they are.
+            leave_weights_mapped(self.transformer)
+        self._default: Branch | None = None
+        self._other: Branch | None = None
+        self._settle()
         self._compile(self.transformer)
         self._compiled_vae = self._vae if self.is_compiled and self._device.type == "cuda" else None
         if self._compiled_vae is not None:
             compile_decoder(self._compiled_vae)
         self._default = self._load_branch(controlnet) if controlnet else None
-        self._other: Branch | None = None
+        self.make_room(0)
 
     @classmethod
     def load(
@@ -100,11 +119,11 @@ class LoadedModel:
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
-        home = torch.device(device if placement.mode in ON_DEVICE else "cpu")
+        home = torch.device(device if placement.mode == "resident" else "cpu")
         components = load_components(
             *(folder, stored_type(placement), home, copies, files),
             eight_bits=placement.eight_bits,
-            mapped=placement.mode == "mapped",
+            mapped=placement.mode != "resident",
         )
         keep_code_in(settings.data_dir / "cache" / "compiled")
         return cls(components, placement, controlnet, settings.compile, settings.attention, copies)
@@ -120,11 +139,11 @@ class LoadedModel:
 
     @contextmanager
     def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
+        self._ring.forget()
         try:
-            with self._on_device(self._text_encoder, "text-encoder-offload", "model-offload"):
-                yield self._text_encoder
+            yield self._text_encoder
         finally:
-            if self.placement.mode == "mapped":
+            if self.placement.mode != "resident":
                 give_up_first(self._text_encoder)
 
     @contextmanager
@@ -133,17 +152,22 @@ class LoadedModel:
     ) -> Iterator[tuple[ZImageTransformer2DModel, ZImageControlNetModel | None]]:
         """The transformer and, if asked for, the branch of a control checkpoint; raises `ControlNetError`."""
         branch = self._branch(controlnet) if controlnet else None
-        with (
-            preferring(self._attention),
-            self._on_device(self.transformer, "model-offload"),
-            self._on_device(branch, "model-offload") if branch is not None else nullcontext(),
-        ):
+        # LoRAs may have changed what a slot still has.
+        self._ring.forget()
+        with preferring(self._attention):
             yield self.transformer, branch
 
     @contextmanager
-    def autoencoder(self) -> Iterator[AutoencoderKL]:
-        with self._on_device(self._vae, "model-offload"):
-            yield self._vae
+    def autoencoder(self, pixels: int) -> Iterator[AutoencoderKL]:
+        """For pictures of so many pixels, which it may have to work on in tiles."""
+        if self.is_tiled(pixels):
+            self._vae.enable_tiling()
+        else:
+            self._vae.disable_tiling()
+        yield self._vae
+
+    def is_tiled(self, pixels: int) -> bool:
+        return pixels > self.placement.whole_pixels
 
     def warm_up(self) -> None:
         """Compile the blocks, if they are to be compiled at all.
@@ -172,83 +196,75 @@ class LoadedModel:
             torch.cuda.synchronize(self._device)
 
     def free_cache(self) -> None:
-        """Give back memory that is kept for reuse, or held by objects that nobody can reach."""
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        """Give back what others hold and can do without, and what is kept for reuse."""
+        for give in self.givers:
+            give()
+        free_cache()
 
-    def shrink(self) -> bool:
-        """Go one placement down; False when this is the last."""
-        below = smaller(self.placement)
+    def make_room(self, pixels: int, pictures: int = 1) -> None:
+        """Have as many blocks on the device as pictures of so many pixels, denoised together, leave room for.
+
+        After a while without want of memory the placement is the planned one again.
+        """
+        if self.placement != self._planned and time.monotonic() - self._shrunk_at >= QUIET_SECONDS:
+            log.info("memory sufficed for a while; going back to %s", self._planned)
+            self._place(self._planned)
+        if not self._streams_transformer:
+            return
+        widths = self.transformer.config.dim, self._vae.config.block_out_channels[0]
+        left = self._ring.hold(_blocks(self.transformer), held_for(self.placement, *widths, pixels, pictures))
+        if self._default:
+            self._ring.hold(_control_blocks(self._default.controlnet), left)
+
+    def shrink(self, pixels: int, pictures: int = 1) -> bool:
+        """Go one placement down for a picture of so many pixels; False when this is the last."""
+        below = smaller(self.placement, pixels)
         if below is None:
             return False
-        self.move(below)
+        self._shrunk_at = time.monotonic()
+        self._place(below)
+        self.make_room(pixels, pictures)
         return True
 
-    def move(self, placement: Placement) -> None:
-        """Go over to a smaller placement; what leaves the device is in host memory from then on.
-
-        Raises DeviceBroken when that fails half-way, for want of host memory: what is where is unknown then.
-        """
-        if placement.mode == self.placement.mode:
-            self.placement = placement
-            self._vae.enable_tiling()
-            return
-        try:
-            self._move(placement)
-        except (RuntimeError, MemoryError) as error:
-            raise DeviceBroken(
-                f"The weights could not be moved ({placement.mode}): {str(error).splitlines()[0]}"
-            ) from error
-
-    def _move(self, placement: Placement) -> None:
-        branches = [branch.controlnet for branch in (self._default, self._other) if branch]
-        leaving = [self._text_encoder, self._vae]
-        if placement.mode not in ON_DEVICE:
-            leaving += [self.transformer, *branches]
-            if self._compile_mode != "off":
-                torch.compiler.set_stance("force_eager")
-        for module in leaving:
-            module.to("cpu")
-        self._settle(placement)
-        self.placement = placement
-        if placement.mode == "block-offload":
-            for controlnet in branches:
-                self._stream_branch(controlnet)
-
-    def _on_device(self, module: nn.Module, *modes: str) -> AbstractContextManager[None]:
-        return on_device(module, self._device) if self.placement.mode in modes else nullcontext()
+    def _place(self, placement: Placement) -> None:
+        before, self.placement = self.placement, placement
+        if placement.mode != before.mode:
+            try:
+                self._settle()
+            except BaseException:
+                # There is no room any more for what was to come back.
+                self.placement = before
+                self._settle()
+                raise
 
     def _compile(self, model: nn.Module) -> None:
         if self._compile_mode != "off":
             compile_blocks(model, self._compile_mode)
 
-    def _settle(self, placement: Placement) -> None:
+    def _settle(self) -> None:
         """Put each part where it stays."""
-        if placement.tiled_vae:
-            self._vae.enable_tiling()
-        match placement.mode:
-            case "resident":
+        text_encoder: Any = self._text_encoder
+        layers = list(text_encoder.model.layers)
+        match self.placement.mode:
+            case "resident" if self._device.type != "cuda":
                 self._text_encoder.to(self._device)  # type: ignore[arg-type]
                 self._vae.to(self._device)
-            case "text-encoder-offload":
+            case "resident":
                 self._vae.to(self._device)
-            case "mapped" if _is_widened(placement):
+                # They find the way back to the host, should their memory be wanted.
+                self._ring.stream(text_encoder, layers)
+                self._ring.hold(layers, 2**62)
+            case "streamed":
+                self._vae.to(self._device)
+                self._ring.stream(text_encoder, layers)
+                self._ring.hold(layers, 0)
+                if self._streams_transformer:
+                    self._ring.stream(self.transformer, _blocks(self.transformer))
+            case "mapped" if _is_widened(self.placement):
                 self._vae.float()
-                text_encoder: Any = self._text_encoder
                 words = text_encoder.model.embed_tokens
-                self._widening.widen(
-                    text_encoder, [*text_encoder.model.layers, text_encoder.lm_head], [words]
-                )
+                self._widening.widen(text_encoder, [*layers, text_encoder.lm_head], [words])
                 self._widening.widen(self.transformer, _blocks(self.transformer))
-            case "block-offload":
-                self._vae.to(self._device)
-                self._stream(self._text_encoder, self._text_encoder.model.layers)
-                self._stream(self.transformer, _blocks(self.transformer))
-
-    def _stream(self, module: nn.Module, blocks: Any) -> None:
-        move_all_but(module, blocks, self._device)
-        stream(blocks, self._device)
 
     def _branch(self, path: Path) -> ZImageControlNetModel:
         for known in (self._default, self._other):
@@ -260,24 +276,27 @@ class LoadedModel:
         return self._other.controlnet
 
     def _load_branch(self, path: Path) -> Branch:
-        mode = self.placement.mode
-        home = self._device if mode in ON_DEVICE else torch.device("cpu")
+        home = torch.device("cpu") if self._streams_transformer else self._device
         stamp = _stamp(path)
         controlnet, _ = load_controlnet(
             *(path, self.transformer.config, stored_type(self.placement), home),
             copies=self._copies,
             eight_bits=self.placement.eight_bits,
-            mapped=mode == "mapped",
+            mapped=self._streams_transformer or self.placement.mode == "mapped",
         )
         self._compile(controlnet)
-        if mode == "block-offload":
-            self._stream_branch(controlnet)
+        if self._streams_transformer:
+            self._ring.stream(controlnet, _control_blocks(controlnet))
         if _is_widened(self.placement):
             self._widening.widen(controlnet, _control_blocks(controlnet))
         return Branch(path, *stamp, controlnet)
 
-    def _stream_branch(self, controlnet: ZImageControlNetModel) -> None:
-        self._stream(controlnet, _control_blocks(controlnet))
+
+def free_cache() -> None:
+    """Give back memory that is kept for reuse, or held by objects that nobody can reach."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies) -> Placement:
@@ -287,9 +306,9 @@ def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies
         free_bytes(device),
         weight,
         settings.dtype,
-        settings.placement,
         rest=fast_type(device),
         has_copies=copies.can_hold(eight_bit_bytes(weight)),
+        host_bytes=host_free_bytes(),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from models.errors import DeviceBroken, OutOfMemory
-from models.inference.device.loaded_model import LoadedModel
+from models.inference.device.loaded_model import LoadedModel, free_cache
 
 T = TypeVar("T")
 
@@ -30,11 +30,10 @@ BROKEN = ("CUDA error", "cuDNN error", "CUDA driver error")
 log = logging.getLogger(__name__)
 
 
-def fit(model: LoadedModel, refusal: str, work: Callable[[], T]) -> T:
-    """`work()`, done again after each rung of: free what is kept for reuse, decode in tiles, offload.
+def fit(model: LoadedModel, refusal: str, work: Callable[[], T], pixels: int = 0, pictures: int = 1) -> T:
+    """`work()`, done again after each rung of: free what is kept for reuse, decode in tiles, stream weights.
 
-    Raises OutOfMemory(refusal) when the last rung does not help. What was given up is not taken back: what
-    ran out of memory once would do so again.
+    Pictures of so many pixels are made. Raises OutOfMemory(refusal) when the last rung does not help.
     """
     freed = False
     while True:
@@ -45,7 +44,7 @@ def fit(model: LoadedModel, refusal: str, work: Callable[[], T]) -> T:
                 raise
         # Out here the frames that held the failed part's tensors are gone, and with them their memory.
         model.free_cache()
-        rung = _shrink(model) if freed else "free_cache"
+        rung = _shrink(model, pixels, pictures) if freed else "free_cache"
         model.shortages[rung] += 1
         if rung == GIVE_UP:
             raise OutOfMemory(refusal)
@@ -53,7 +52,9 @@ def fit(model: LoadedModel, refusal: str, work: Callable[[], T]) -> T:
         log.warning("memory ran out on %s; trying again as %s", model.placement.device, model.placement)
 
 
-def fit_batch(model: LoadedModel, refusal: str, pictures: int, work: Callable[[int], T]) -> T:
+def fit_batch(
+    model: LoadedModel, refusal: str, pictures: int, work: Callable[[int], T], pixels: int = 0
+) -> T:
     """`work(n)`, n pictures at a time: all, half as many each time memory runs out, and one as `fit` does it.
 
     How many fitted is forgotten: the next may be of another size.
@@ -68,15 +69,33 @@ def fit_batch(model: LoadedModel, refusal: str, pictures: int, work: Callable[[i
         model.shortages["smaller_batch"] += 1
         log.warning("memory ran out on %s with %d pictures at a time", model.placement.device, pictures)
         pictures = (pictures + 1) // 2
-    return fit(model, refusal, lambda: work(1))
+    return fit(model, refusal, lambda: work(1), pixels)
 
 
-def _shrink(model: LoadedModel) -> str:
+def _shrink(model: LoadedModel, pixels: int, pictures: int) -> str:
     """Step down one rung; its name."""
-    before = model.placement.mode
-    if not model.shrink():
+    before = model.placement
+    if not model.shrink(pixels, pictures):
         return GIVE_UP
-    return "tiled_decode" if model.placement.mode == before else model.placement.mode
+    if model.placement.mode != before.mode:
+        return "stream_text_encoder"
+    return "tiled_decode" if model.placement.held_bytes == before.held_bytes else "stream_blocks"
+
+
+def loading(load: Callable[[], T]) -> T:
+    """`load()`; raises OutOfMemory where that is what failed it, and nothing is left of what was loaded."""
+    try:
+        return load()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+    # Out here its frames are gone, so that another try, or another program, finds their memory.
+    free_cache()
+    raise OutOfMemory(
+        f"Memory ran out while the model was loaded ({reason}): stop what else takes memory, or use "
+        "ZTURBO_MODEL=demo."
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -16,6 +16,8 @@ def give_up_first(module: nn.Module) -> None:
         return
     advise = ctypes.CDLL(None).madvise
     for tensor in module.parameters():
+        if tensor.device.type != "cpu":
+            continue
         begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         length = tensor.data_ptr() + tensor.nbytes - begin
         if length > 0:

@@ -1,12 +1,11 @@
 """The decision on device, number type and where the weights stay between uses, from the memory there is.
 
-It is arithmetic on numbers, so that it can be tested without a GPU; `models.inference.device.offload` carries
-it out.
+It is arithmetic on numbers, so that it can be tested without a GPU; `models.inference.device.loaded_model`
+carries it out.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Literal
 
 from models.errors import OutOfMemory
@@ -15,15 +14,12 @@ from models.inference.loading.footprint import Footprint
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Dtype | Literal["int8"]
 """A value of ZTURBO_DTYPE. `int8`: the large components' matrices are in 8 bits, the rest is in a `Dtype`."""
-Mode = Literal["resident", "text-encoder-offload", "model-offload", "block-offload", "mapped"]
-"""The places of the weights between uses, from fastest to smallest. resident: everything stays on the device.
-text-encoder-offload: the text encoder is copied there for each prompt. model-offload: each component is
-copied there when it is needed. block-offload: so is each block of the large components. mapped, on a CPU:
-they stay in their files, of whose pages the system keeps in memory what it has room for."""
+Mode = Literal["resident", "streamed", "mapped"]
+"""The places of the weights between uses. resident: everything stays on the device. streamed, on a GPU: as
+many blocks as it has room for stay there, and the others, the text encoder's first, stream from host memory
+while they are used. mapped, on a CPU: they stay in their files, of whose pages the system keeps in memory
+what it has room for."""
 
-ON_DEVICE: tuple[Mode, ...] = ("resident", "text-encoder-offload", "mapped")
-"""The modes in which the transformer and the control branches never leave the device."""
-GPU_MODES: tuple[Mode, ...] = ("resident", "text-encoder-offload", "model-offload", "block-offload")
 SMALL_PARAMETERS = 2**28
 """A smaller transformer is copied on a CPU, in float32: exact, and soon done."""
 
@@ -33,17 +29,27 @@ QUANTIZED_TEXT_BYTES = 1.12
 """The same for the text encoder, whose table of words stays in 16 bits."""
 BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGEST_PIXELS = 2048 * 2048
-LARGEST_TOKENS = LARGEST_PIXELS // 16**2 + 512
-"""Image tokens of the largest picture and a full prompt."""
+PROMPT_TOKENS = 512
+"""A full prompt."""
+SLOTS = 2
+"""Of the ring: a block that is read by the device, and one that is filled."""
+LEAST_HELD_BYTES = 10**9
+"""Less is not worth another try."""
 HIDDEN_VECTORS = 24
 """Vectors of the transformer's width alive at once per token: residual, query, key, value, their rotation in
 float32 and the feed-forward's inner 8/3 thrice. An estimate, on the safe side."""
 VAE_VECTORS = 6
 """Vectors alive at once per pixel of the decoder's last stage, in its first width. An estimate as well."""
+GPU_VAE_VECTORS = 8
+"""The same on a GPU, whose norms copy what the convolutions have channels-last."""
 TILE_PIXELS = 1024 * 1024
-"""The autoencoder works on pieces of this size where the largest picture does not fit whole."""
+"""The autoencoder works on pieces of this size where a larger picture does not fit whole."""
 CONTEXT_BYTES = 512 * 2**20
 """What the driver and the libraries take for themselves."""
+LORA_BYTES = 10**9
+"""Three LoRAs of rank 32, beside weights that stream: their factors, and what is put together of them."""
+HOST_BYTES = 2 * 10**9
+"""What a process with a GPU takes of the host beside weights: libraries, the driver's part, pictures."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,12 @@ class Placement:
     device: str
     dtype: Dtype
     mode: Mode
-    tiled_vae: bool = False
+    whole_pixels: int = LARGEST_PIXELS
+    """Pixels of the largest picture that the autoencoder works on whole; larger ones it does in tiles."""
     eight_bits: bool = False
+    held_bytes: int | None = None
+    """streamed: what blocks of the transformer and of the control branch may take of the device, while a
+    picture of `TILE_PIXELS` is made; None: all of them stay there for good."""
 
     @property
     def precision(self) -> Precision:
@@ -64,44 +74,127 @@ def decide(
     free_bytes: int,
     footprint: Footprint,
     dtype: Precision | Literal["auto"] = "auto",
-    mode: Mode | Literal["auto"] = "auto",
     *,
     rest: Dtype = "bfloat16",
     has_copies: bool = False,
+    host_bytes: int = 2**62,
 ) -> Placement:
-    """The fastest placement that fits in `free_bytes` of the device's memory, or the one asked for.
+    """The fastest placement that fits in `free_bytes` of the device's memory.
 
-    `rest` is what `auto` takes on a GPU, and the type of what is not in 8 bits; `has_copies`: weights in 8
-    bits can be kept on the disk. Off the GPU there is nowhere to move weights to: on a CPU large ones stay
-    mapped, and `auto` has 8 bits where the files have no more or their pages have no room; else all is
-    resident. Raises `OutOfMemory` with what is needed, what is there and what to do.
+    `rest` is what `auto` takes on a GPU, and the type of what is not in 8 bits; `has_copies`: weights in
+    fewer bits can be kept on the disk; `host_bytes`: memory beside a GPU's. On a CPU large weights stay
+    mapped, and `auto` has 8 bits where the files have no more or their pages have no room. Raises
+    `OutOfMemory` with what is needed, what is there and what to do.
     """
-    large = footprint.transformer >= SMALL_PARAMETERS
-    if device == "cpu" and mode == "auto" and large and dtype != "float16":
+    if device.startswith("cuda"):
+        return _on_gpu(device, free_bytes, footprint, dtype, rest, has_copies, host_bytes)
+    if device == "cpu" and footprint.transformer >= SMALL_PARAMETERS and dtype != "float16":
         return _on_large_cpu(free_bytes, footprint, dtype, rest, has_copies)
-    on_gpu = device.startswith("cuda")
     precisions: tuple[Precision, ...] = (dtype,) if dtype != "auto" else (rest,)
     if dtype == "auto" and device == "cpu":
         precisions = "float32", "int8"
-    if mode != "auto":
-        modes: tuple[Mode, ...] = (mode,)
-    else:
-        modes = GPU_MODES if on_gpu else ("resident",)
-    candidates = list(product(precisions, modes))
-    if on_gpu and dtype == "auto" and footprint.is_narrow and mode == "auto":
-        # What is stored in few bits is copied in few: widened, it is a larger copy and no better.
-        candidates = [(rest, "resident"), *(("int8", each) for each in modes)]
-    for precision, candidate in candidates:
-        eight_bits = precision == "int8"
+    for precision in precisions:
         own: Dtype = rest if precision == "int8" else precision
-        for tiled in (False, True) if on_gpu else (False,):
-            needed = peak_bytes(footprint, own, candidate, tiled_vae=tiled, quantized=eight_bits)
-            if needed <= free_bytes:
-                return Placement(device, own, candidate, tiled, eight_bits)
+        placement = Placement(device, own, "resident", eight_bits=precision == "int8")
+        needed = peak_bytes(footprint, placement)
+        if needed <= free_bytes:
+            return placement
     raise OutOfMemory(
-        f"The model needs {_gb(needed)} of memory on {device} in {precision} ({modes[-1]}), "
-        f"and {_gb(free_bytes)} are free: {_advice(on_gpu, precision, mode)}."
+        f"The model needs {_gb(needed)} of memory on {device} in {precision}, and {_gb(free_bytes)} are "
+        f"free: {_advice(precision)}."
     )
+
+
+def _on_gpu(
+    device: str,
+    free_bytes: int,
+    footprint: Footprint,
+    dtype: Precision | Literal["auto"],
+    rest: Dtype,
+    has_copies: bool,
+    host_bytes: int,
+) -> Placement:
+    """Everything on the card, or what it takes; blocks that stream need room on the host, or mapped files."""
+    own: Dtype = rest if dtype == "auto" or dtype == "int8" else dtype
+    wide = Placement(device, own, "resident")
+    rounded = replace(wide, eight_bits=True)
+    if dtype == "auto" and footprint.is_narrow:
+        # What is stored in few bits is copied in few: widened, it is a larger copy and no better.
+        candidates = [wide, rounded, replace(rounded, mode="streamed")]
+    else:
+        chosen = rounded if dtype == "int8" else wide
+        candidates = [chosen, replace(chosen, mode="streamed")]
+    for candidate in candidates:
+        placement = _filled(candidate, footprint, free_bytes)
+        on_host = host_need(footprint, candidate, has_copies)
+        if placement and on_host <= host_bytes:
+            return placement
+    if placement:
+        raise OutOfMemory(
+            f"The model needs {_gb(on_host)} of the host's memory for weights that do not fit {device} in "
+            f"{candidate.precision}, and {_gb(host_bytes)} are free: "
+            f"{_host_advice(candidate, footprint, has_copies, host_bytes)}."
+        )
+    least = peak_bytes(footprint, replace(candidate, held_bytes=0), TILE_PIXELS)
+    smallest = replace(rounded, mode="streamed")
+    fits = not candidate.eight_bits and _filled(smallest, footprint, free_bytes)
+    raise OutOfMemory(
+        f"The model needs {_gb(least)} of memory on {device} in {candidate.precision} for pictures of "
+        f"1024x1024, and {_gb(free_bytes)} are free: {'set ZTURBO_DTYPE=int8, ' if fits else ''}stop what "
+        "else runs on this GPU, or use ZTURBO_MODEL=demo."
+    )
+
+
+def _filled(placement: Placement, footprint: Footprint, free_bytes: int) -> Placement | None:
+    """What this placement does with so much memory; None where it does not fit."""
+    streamed = placement.mode == "streamed"
+    # Held blocks make room for a larger picture; a resident model has nothing to take from the device.
+    pixels = TILE_PIXELS if streamed else LARGEST_PIXELS
+    tiled = replace(placement, whole_pixels=TILE_PIXELS, held_bytes=0 if streamed else None)
+    room = free_bytes - peak_bytes(footprint, tiled, pixels)
+    if room < 0:
+        return None
+    beside = room - _denoiser_bytes(footprint, placement) if streamed else room
+    size = BYTES[placement.dtype]
+    working = working_bytes(footprint.width, footprint.vae_width, size, pixels, TILE_PIXELS)
+    whole = (working + beside) // (footprint.vae_width * GPU_VAE_VECTORS * size)
+    return replace(
+        tiled,
+        whole_pixels=max(TILE_PIXELS, min(whole, LARGEST_PIXELS)),
+        held_bytes=room if streamed else None,
+    )
+
+
+def host_need(footprint: Footprint, placement: Placement, has_copies: bool) -> int:
+    """Memory of its own that a process with a GPU takes of the host.
+
+    Weights that are mapped take none. Those of the text encoder have their home there in every placement.
+    """
+    need = HOST_BYTES
+    if placement.mode == "streamed":
+        need += SLOTS * _slot_bytes(footprint, placement)
+    if placement.eight_bits:
+        mapped = text_mapped = has_copies
+    else:
+        # What has other bits than the model uses cannot be used where it lies; wide ones have a copy.
+        is_stored = placement.dtype == "bfloat16" and not footprint.is_narrow
+        mapped, text_mapped = is_stored and (has_copies or not footprint.is_wide), is_stored
+    if not text_mapped:
+        need += _text_bytes(footprint, placement)
+    if placement.mode == "streamed" and not mapped:
+        need += _denoiser_bytes(footprint, placement)
+    return need
+
+
+def _host_advice(placement: Placement, footprint: Footprint, has_copies: bool, host_bytes: int) -> str:
+    if not has_copies and host_need(footprint, placement, True) <= host_bytes:
+        disk = _denoiser_bytes(footprint, placement) + _text_bytes(footprint, placement)
+        return f"free {_gb(disk)} of disk for copies of the weights, which take no memory"
+    if not placement.eight_bits and host_need(footprint, replace(placement, eight_bits=True), has_copies) <= (
+        host_bytes
+    ):
+        return "set ZTURBO_DTYPE=int8"
+    return "stop what else takes memory, or use ZTURBO_MODEL=demo"
 
 
 def _on_large_cpu(
@@ -129,12 +222,11 @@ def _on_large_cpu(
         # Where they are read from the disk at every step, the fewer the better.
         for placement in candidates if with_pages else candidates[::-1]:
             pages = page_bytes(footprint, placement) if with_pages else 0
-            for tiled in (False, True):
-                needed = peak_bytes(
-                    footprint, own, placement.mode, tiled_vae=tiled, quantized=placement.eight_bits
-                )
+            for whole_pixels in (LARGEST_PIXELS, TILE_PIXELS):
+                tried = replace(placement, whole_pixels=whole_pixels)
+                needed = peak_bytes(footprint, tried)
                 if needed + pages <= free_bytes:
-                    return replace(placement, tiled_vae=tiled)
+                    return tried
     raise OutOfMemory(
         f"The model needs {_gb(needed)} of memory on cpu in {placement.precision} ({placement.mode}), "
         f"and {_gb(free_bytes)} are free: {_advice_on_cpu(placement, footprint, has_copies)}."
@@ -162,53 +254,89 @@ def page_bytes(footprint: Footprint, placement: Placement) -> int:
     return int((footprint.transformer + footprint.controlnet) * size)
 
 
-def smaller(placement: Placement) -> Placement | None:
-    """The next one down that needs less memory, at a price in time; None below the last."""
-    if not placement.tiled_vae:
-        return replace(placement, tiled_vae=True)
+def smaller(placement: Placement, pixels: int) -> Placement | None:
+    """The next one down that needs less memory for a picture of so many pixels; None below the last."""
+    if TILE_PIXELS < pixels <= placement.whole_pixels:
+        return replace(placement, whole_pixels=pixels - 1)
     if not placement.device.startswith("cuda"):
         return None
-    below = GPU_MODES[GPU_MODES.index(placement.mode) + 1 :]
-    if not below:
+    if placement.mode == "resident":
+        return replace(placement, mode="streamed")
+    if not placement.held_bytes:
         return None
-    return replace(placement, mode=below[0])
+    half = placement.held_bytes // 2
+    return replace(placement, held_bytes=half if half >= LEAST_HELD_BYTES else 0)
 
 
-def peak_bytes(
-    footprint: Footprint, dtype: Dtype, mode: Mode, *, tiled_vae: bool, quantized: bool = False
-) -> int:
-    """The most memory that a placement takes at once, for the largest picture."""
-    size = BYTES[dtype]
-    stored = QUANTIZED_BYTES if quantized else size
-    denoiser = int((footprint.transformer + footprint.controlnet) * stored)
-    text_encoder = int(footprint.text_encoder * (QUANTIZED_TEXT_BYTES if quantized else size))
-    vae = footprint.vae * size
-    denoising = LARGEST_TOKENS * footprint.width * HIDDEN_VECTORS * size
-    pixels = TILE_PIXELS if tiled_vae else LARGEST_PIXELS
-    decoding = pixels * footprint.vae_width * VAE_VECTORS * size
-    match mode:
+def held_for(placement: Placement, width: int, vae_width: int, pixels: int, pictures: int) -> int:
+    """What blocks may take of the device while pictures of so many pixels are made, denoised together."""
+    size = BYTES[placement.dtype]
+    planned = working_bytes(width, vae_width, size, TILE_PIXELS, TILE_PIXELS)
+    wanted = working_bytes(width, vae_width, size, pixels, placement.whole_pixels, pictures)
+    return max(0, (placement.held_bytes or 0) - max(0, wanted - planned))
+
+
+def peak_bytes(footprint: Footprint, placement: Placement, pixels: int = LARGEST_PIXELS) -> int:
+    """The most memory of the device that a placement takes at once for a picture of so many pixels."""
+    size = BYTES[placement.dtype]
+    denoiser = _denoiser_bytes(footprint, placement)
+    text_encoder = _text_bytes(footprint, placement)
+    on_gpu = placement.device.startswith("cuda")
+    working = working_bytes(
+        footprint.width, footprint.vae_width, size, pixels, placement.whole_pixels, on_gpu=on_gpu
+    )
+    peak = footprint.vae * size + working + CONTEXT_BYTES
+    match placement.mode:
         case "resident":
-            peak = denoiser + text_encoder + vae + max(denoising, decoding)
-        case "text-encoder-offload":
-            peak = denoiser + vae + max(text_encoder, denoising, decoding)
-        case "model-offload":
-            peak = max(text_encoder, denoiser + denoising, vae + decoding)
-        case "mapped":
+            peak += denoiser + text_encoder
+        case "mapped" if placement.dtype == "float32" and not placement.eight_bits:
             # The buffer for a block, and what is in none.
-            wide = 0 if dtype != "float32" or quantized else footprint.largest_block * size + denoiser // 16
-            peak = wide + vae + max(denoising, decoding)
-        case "block-offload":
+            peak += footprint.largest_block * size + denoiser // 16
+        case "streamed":
             # What is in no block stays: embedders, and the text encoder's table of words, a tenth of it.
-            stays = text_encoder // 8 + denoiser // 16 + vae
-            peak = stays + max(2 * int(footprint.largest_block * stored) + denoising, decoding)
-    return peak + CONTEXT_BYTES
+            peak += text_encoder // 8 + SLOTS * _slot_bytes(footprint, placement) + LORA_BYTES
+            held = denoiser if placement.held_bytes is None else min(denoiser, placement.held_bytes)
+            peak += denoiser // 16 + held
+    return peak
 
 
-def _advice(on_gpu: bool, precision: Precision, mode: str) -> str:
-    if mode != "auto":
-        return "leave ZTURBO_PLACEMENT at auto"
-    if on_gpu:
-        return "stop what else runs on this GPU, or use ZTURBO_MODEL=demo"
+def working_bytes(
+    width: int,
+    vae_width: int,
+    size: int,
+    pixels: int,
+    whole_pixels: int,
+    pictures: int = 1,
+    *,
+    on_gpu: bool = True,
+) -> int:
+    """What is alive at once beside weights, in numbers of `size` bytes: of denoising, or of decoding.
+
+    `width` is the transformer's, `vae_width` that of the decoder's last stage.
+    """
+    tokens = pictures * pixels // 16**2 + PROMPT_TOKENS
+    at_once = pixels if pixels <= whole_pixels else min(pixels, TILE_PIXELS)
+    vectors = GPU_VAE_VECTORS if on_gpu else VAE_VECTORS
+    return max(tokens * width * HIDDEN_VECTORS, at_once * vae_width * vectors) * size
+
+
+def _denoiser_bytes(footprint: Footprint, placement: Placement) -> int:
+    size = QUANTIZED_BYTES if placement.eight_bits else BYTES[placement.dtype]
+    return int((footprint.transformer + footprint.controlnet) * size)
+
+
+def _text_bytes(footprint: Footprint, placement: Placement) -> int:
+    size = QUANTIZED_TEXT_BYTES if placement.eight_bits else BYTES[placement.dtype]
+    return int(footprint.text_encoder * size)
+
+
+def _slot_bytes(footprint: Footprint, placement: Placement) -> int:
+    """A slot of the ring."""
+    size = QUANTIZED_BYTES if placement.eight_bits else BYTES[placement.dtype]
+    return int(footprint.largest_block * size)
+
+
+def _advice(precision: Precision) -> str:
     if precision != "int8":
         return "leave ZTURBO_DTYPE at auto, or use ZTURBO_MODEL=demo, which needs next to none"
     return "stop what else takes memory, or use ZTURBO_MODEL=demo"

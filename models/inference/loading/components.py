@@ -11,7 +11,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qw
 from transformers.utils.logging import disable_progress_bar
 
 from models.errors import CheckpointError
-from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink
 from models.inference.denoise.int8 import round_matrices
@@ -76,7 +75,8 @@ def load_components(
                 dtype,
                 copies,
                 eight_bits=eight_bits,
-                mapped=mapped,
+                # Beside a GPU it is copied from there, at once or whenever it is used.
+                mapped=mapped or device.type == "cuda",
             ),
             transformer=load_transformer(
                 folder / "transformer",
@@ -126,7 +126,7 @@ def load_transformer(
     model = fill(model, stored, dtype, device, source=str(file or folder), copy=copy)
     if dtype == torch.float16:
         shrink(model)
-    return leave_weights_mapped(model) if mapped else model
+    return model
 
 
 def load_text_encoder(

@@ -51,6 +51,10 @@ class Factors:
         self._kept.move_to_end(sha256)
         return self._kept[sha256]
 
+    def clear(self) -> None:
+        """Let go of all."""
+        self._kept.clear()
+
     def trim(self) -> None:
         """Let go of what has no room, but for the LoRA used last."""
         sizes = [

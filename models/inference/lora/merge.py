@@ -64,7 +64,9 @@ def add_delta(total: Tensor, delta: Delta, file: Tensors, scale: float) -> None:
 def all_finite(weights: Iterable[Tensor]) -> bool:
     """True unless a weight holds NaN or infinity: one pass over each, and one wait for the device."""
     extremes = [extreme.float() for weight in weights for extreme in torch.aminmax(weight)]
-    return not extremes or bool(torch.stack(extremes).isfinite().all())
+    # Weights that stream are on the host, others on the device.
+    together = [extreme.to(extremes[0].device) for extreme in extremes]
+    return not together or bool(torch.stack(together).isfinite().all())
 
 
 def first_bad_key(deltas: Iterable[Delta], file: Tensors) -> str | None:

@@ -103,6 +103,13 @@ class LoraStack:
             for lora, plan in zip(loras, plans, strict=True)
         )
 
+    def make_room(self) -> None:
+        """Have the pristine copies in host memory, where it has room, and read factors anew when wanted."""
+        self._factors.clear()
+        on_gpu = {name: copy for name, copy in self._pristine.items() if copy.is_cuda}
+        if sum(copy.nbytes for copy in on_gpu.values()) < host_free_bytes():
+            self._pristine |= {name: copy.cpu() for name, copy in on_gpu.items()}
+
     def _plan(self, lora: LoraFile) -> LoraPlan:
         plan = self._plans.pop(lora.sha256, None) or inspect(lora.path, self._transformer, lora.name)
         self._plans[lora.sha256] = plan
@@ -161,7 +168,7 @@ class LoraStack:
             if weight.is_meta:
                 raise LoraError(
                     f"LoRAs cannot be merged into weights that are not in memory ({name}): "
-                    "run the server with another ZTURBO_PLACEMENT."
+                    "start the server again."
                 )
 
     def _keep(self, weights: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.errors import ModelError
 from models.inference.denoise.int8 import Int8Linear
 from models.inference.denoise.transformer import condition, predict
-from models.inference.device.offload import on_device, stream
+from models.inference.device.ring import Ring
 from models.inference.engine import Engine
 from models.inference.loading.components import load_transformer, stored_transformer
 from models.inference.loading.copies import Copies
@@ -151,7 +151,7 @@ def test_lora_that_overflows_is_refused_and_none_is_applied(
     assert same(bits(rounded), before)
 
 
-def test_blocks_with_a_lora_are_copied_to_a_device_and_put_back(
+def test_blocks_with_a_lora_stream_and_are_put_back(
     rounded: torch.nn.Module, stack: LoraStack, tmp_path: Path
 ) -> None:
     stack.apply([write_lora(tmp_path)])
@@ -160,8 +160,6 @@ def test_blocks_with_a_lora_are_copied_to_a_device_and_put_back(
     expected = layers[0](x, rope, time)
     tensors = [*layers[0].parameters(), *layers[0].buffers()]
     home = [tensor.data_ptr() for tensor in tensors]
-    with on_device(layers[0], CPU):
-        assert not set(home) & {tensor.data_ptr() for tensor in tensors}
-    stream(layers, CPU)
+    Ring(CPU).stream(rounded, layers)
     assert torch.equal(layers[0](x, rope, time), expected)
     assert home == [tensor.data_ptr() for tensor in tensors]

@@ -342,18 +342,6 @@ def test_memory_that_runs_out_is_said_in_a_sentence(
     assert generate(engine, job).images[0].any(), "the next one runs"
 
 
-@pytest.mark.parametrize("placement", ["text-encoder-offload", "model-offload", "block-offload"])
-def test_every_placement_makes_the_same_picture_with_and_without_a_lora(
-    placement: str, engine: Engine, job: Job, control: Pixels, tiny_model: Path, tmp_path: Path
-) -> None:
-    other = Engine.load(settings_for(tiny_model, tmp_path, placement=placement))
-    styled = job.model_copy(update={"loras": (write_lora(tmp_path),)})
-    for each in (job, styled, job):
-        assert np.array_equal(
-            generate(other, each, control).images[0], generate(engine, each, control).images[0]
-        )
-
-
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Path:
     """A copy of the model, to be spoilt."""

@@ -19,6 +19,7 @@ from models.inference.control.controlnet import Layout, Refiner, fill_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.pipeline import denoise, noise_levels
 from models.inference.denoise.transformer import Conditioning, Control, condition, control_tokens, predict
+from models.inference.device.ring import Ring
 from models.inference.loading.eight_bits import rounded
 from models.inference.loading.tensors import Weights, fill
 
@@ -116,6 +117,24 @@ def test_every_case_equals_the_reference(path: Path) -> None:
     errors = {case.name: case.error for case in check_file(path)}
     assert len(errors) == 6
     assert max(errors.values()) < TOLERANCE
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_streamed_blocks_give_the_bits_of_resident_ones(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resident = [case.error for case in check_file(path)]
+    genuine = _load
+
+    def streamed(*args: Any, **options: Any) -> tuple[ZImageTransformer2DModel, ZImageControlNetModel]:
+        transformer, controlnet = genuine(*args, **options)
+        ring = Ring(torch.device("cpu"))
+        blocks = [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
+        ring.stream(transformer, blocks)
+        ring.stream(controlnet, [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())])
+        ring.hold(blocks, sum(weight.nbytes for block in blocks for weight in block.parameters()) // 2)
+        return transformer, controlnet
+
+    monkeypatch.setattr(f"{__name__}._load", streamed)
+    assert [case.error for case in check_file(path)] == resident
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from models.config import ModelSettings
 from models.errors import DeviceBroken, OutOfMemory
 from models.inference.denoise.pipeline import denoise
 from models.inference.device.out_of_memory import fit_batch, is_out_of_memory
 from models.inference.device.placement import Placement, smaller
 from models.inference.engine import Engine
+from models.inference.lora.stack import LoraStack
 from models.job import Job, Pixels
+from tests.models.inference.test_engine import settings_for
 
 DENOISE = "models.inference.engine.denoise"
 JOB = Job(prompt="a red ball", width=128, height=128, num_inference_steps=2, seed=1)
@@ -25,12 +27,7 @@ JOB = Job(prompt="a red ball", width=128, height=128, num_inference_steps=2, see
 
 @pytest.fixture
 def engine(tiny_model: Path, tmp_path: Path) -> Engine:
-    own = tiny_model / "controlnet.safetensors"
-    return Engine.load(
-        ModelSettings(
-            data_dir=tmp_path, model=str(tiny_model), controlnet=str(own), device="cpu", _env_file=None
-        )
-    )
+    return Engine.load(settings_for(tiny_model, tmp_path))
 
 
 def picture(engine: Engine) -> Pixels:
@@ -87,15 +84,30 @@ def test_what_the_failed_try_held_is_free_before_the_next(
     assert len(held) == 2
 
 
-def test_then_the_picture_is_decoded_in_tiles_without_denoising_again(
+def test_then_a_large_picture_is_decoded_in_tiles_without_denoising_again_and_a_smaller_one_is_not(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("models.inference.device.placement.TILE_PIXELS", 64 * 64)
     steps: list[int] = []
-    monkeypatch.setattr(AutoencoderKL, "decode", failing(2, out_of_memory(), AutoencoderKL.decode))
-    tiled = engine.generate(JOB, None, lambda step: steps.append(step.step))
+    with monkeypatch.context() as short:
+        short.setattr(AutoencoderKL, "decode", failing(2, out_of_memory(), AutoencoderKL.decode))
+        tiled = engine.generate(JOB, None, lambda step: steps.append(step.step))
     assert steps == [1, 2]
-    assert "decoding in tiles" in tiled.facts.warnings[0]
-    assert picture(engine).any()
+    assert "for some minutes this server works slower" in tiled.facts.warnings[0]
+    in_tiles: list[bool] = []
+
+    def decode(vae: AutoencoderKL, *args: Any, **options: Any) -> Any:
+        in_tiles.append(vae.use_tiling)
+        return genuine(vae, *args, **options)
+
+    genuine = AutoencoderKL.decode
+    monkeypatch.setattr(AutoencoderKL, "decode", decode)
+    for side in (96, 128):
+        engine.generate(JOB.model_copy(update={"width": side, "height": side}), None, lambda step: None)
+    assert in_tiles == [False, True]
+    monkeypatch.setattr("models.inference.device.loaded_model.QUIET_SECONDS", 0)
+    assert engine.generate(JOB, None, lambda step: None).facts.warnings == ()
+    assert in_tiles == [False, True, False], "after a quiet while it is as it was planned"
 
 
 def test_batch_is_split_before_anything_is_given_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,50 +131,108 @@ def test_batch_is_split_before_anything_is_given_up(engine: Engine, monkeypatch:
         np.testing.assert_allclose(one.astype(int), other, atol=1)
 
 
-def test_then_the_weights_move_out_and_the_picture_stays_the_same(
+def test_then_weights_stream_and_the_picture_stays_the_same_until_memory_has_sufficed_for_a_while(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine._model.shrink()
     expected = picture(engine)
     # On a CPU there is nothing to gain by it, so the GPU's ladder is asked for.
     monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)
-    for mode in ("text-encoder-offload", "model-offload", "block-offload"):
-        with monkeypatch.context() as short:
-            # The freed cache does not help either.
-            short.setattr(DENOISE, failing(2, out_of_memory(), denoise))
-            made = engine.generate(JOB, None, lambda step: None)
-        assert mode in made.facts.warnings[0]
-        np.testing.assert_array_equal(made.images[0], expected)
+    with monkeypatch.context() as short:
+        # The freed cache does not help.
+        short.setattr(DENOISE, failing(2, out_of_memory(), denoise))
         np.testing.assert_array_equal(picture(engine), expected)
+    assert engine._model.placement.mode == "streamed"
+    np.testing.assert_array_equal(picture(engine), expected)
+    monkeypatch.setattr("models.inference.device.loaded_model.QUIET_SECONDS", 0)
+    np.testing.assert_array_equal(picture(engine), expected)
+    assert engine._model.placement.mode == "resident"
 
 
-def test_below_the_last_rung_it_is_an_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)
-    monkeypatch.setattr(DENOISE, failing(9, out_of_memory(), denoise))
-    with pytest.raises(OutOfMemory, match="128x128"):
-        picture(engine)
-    modes = ("text-encoder-offload", "model-offload", "block-offload")
-    rungs = {key.split("|")[1]: times for key, times in engine.counts.items() if key.startswith("oom|")}
-    assert rungs == dict.fromkeys(("free_cache", "tiled_decode", *modes, "give_up"), 1)
-
-
-def test_rung_that_fails_half_way_asks_for_a_new_process(
+def test_first_what_others_hold_of_the_device_is_given_up(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine._model.shrink()
+    engine._detectors._depth = lambda pixels: pixels
+    given: list[int] = []
+    monkeypatch.setattr(LoraStack, "make_room", lambda self: given.append(1))
+    engine._model.givers[0] = engine._loras.make_room
+    monkeypatch.setattr(DENOISE, failing(1, out_of_memory(), denoise))
+    assert picture(engine).any()
+    assert given == [1]
+    assert engine._detectors._depth is None
+
+
+def test_below_the_last_rung_it_is_an_error_and_the_next_picture_is_right(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = picture(engine)
+    monkeypatch.setattr("models.inference.device.placement.TILE_PIXELS", 64 * 64)
     monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)
-    before = engine._model.placement
-    monkeypatch.setattr(DENOISE, failing(2, out_of_memory(), denoise))
-    no_host_memory = failing(1, RuntimeError("cannot pin 4 GB"), torch.nn.Module.to)
-    monkeypatch.setattr(torch.nn.Module, "to", no_host_memory)
-    with pytest.raises(DeviceBroken, match="cannot pin 4 GB"):
-        picture(engine)
-    assert engine._model.placement == before
+    with monkeypatch.context() as short:
+        short.setattr(DENOISE, failing(9, out_of_memory(), denoise))
+        with pytest.raises(OutOfMemory, match="128x128"):
+            picture(engine)
+    rungs = {key.split("|")[1]: times for key, times in engine.counts.items() if key.startswith("oom|")}
+    assert rungs == dict.fromkeys(("free_cache", "tiled_decode", "stream_text_encoder", "give_up"), 1)
+    monkeypatch.setattr("models.inference.device.loaded_model.QUIET_SECONDS", 0)
+    np.testing.assert_array_equal(picture(engine), expected)
 
 
-def _as_on_a_gpu(placement: Placement) -> Placement | None:
-    below = smaller(Placement("cuda", placement.dtype, placement.mode, placement.tiled_vae))
-    return below and Placement(placement.device, below.dtype, below.mode, below.tiled_vae)
+def test_streamed_model_holds_less_and_then_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.device.placement.LEAST_HELD_BYTES", 10**5)
+    monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)
+    placement = Placement("cpu", "float32", "streamed", held_bytes=2 * 10**5)
+    monkeypatch.setattr("models.inference.device.loaded_model.plan", lambda *_: placement)
+    settings = settings_for(tiny_model, tmp_path)
+    engine = Engine.load(settings)
+    expected = picture(engine)
+    for held in (10**5, 0):
+        with monkeypatch.context() as short:
+            short.setattr(DENOISE, failing(2, out_of_memory(), denoise))
+            np.testing.assert_array_equal(picture(engine), expected)
+        assert engine._model.placement.held_bytes == held
+    assert engine.counts["oom|stream_blocks"] == 2
+
+
+def test_load_that_runs_out_of_memory_leaves_none_of_it_and_says_so(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def run_out(*_: object) -> None:
+        weights = torch.zeros(1)
+        weights.itself = weights  # type: ignore[attr-defined]
+        held.append(weakref.ref(weights))
+        raise out_of_memory()
+
+    monkeypatch.setattr("models.inference.engine.LoadedModel.warm_up", run_out)
+    settings = settings_for(tiny_model, tmp_path)
+    with pytest.raises(
+        OutOfMemory, match=r"while the model was loaded \(CUDA out of memory.*\): stop what"
+    ) as said:
+        Engine.load(settings)
+    assert [tensor() for tensor in held] == [None]
+    assert said.value.__context__ is None
+
+
+def test_way_back_up_that_has_no_room_leaves_the_model_as_it_was(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = picture(engine)
+    monkeypatch.setattr("models.inference.device.loaded_model.smaller", _as_on_a_gpu)
+    assert engine._model.shrink(0)
+    monkeypatch.setattr("models.inference.device.loaded_model.QUIET_SECONDS", 0)
+    monkeypatch.setattr(torch.nn.Module, "to", failing(1, out_of_memory(), torch.nn.Module.to))
+    with pytest.raises(torch.OutOfMemoryError):
+        engine._model.make_room(0)
+    assert engine._model.placement.mode == "streamed"
+    np.testing.assert_array_equal(picture(engine), expected)
+
+
+def _as_on_a_gpu(placement: Placement, pixels: int) -> Placement | None:
+    below = smaller(replace(placement, device="cuda"), pixels)
+    return below and replace(below, device=placement.device)
 
 
 @pytest.mark.parametrize(
