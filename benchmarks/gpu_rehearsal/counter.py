@@ -205,7 +205,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         self._known.add(storage)
         on_card = tensor.device.type == "cuda"
-        size = 0 if self._mapping and not on_card else storage.nbytes()
+        # What is on the meta device, before it has its weights, takes no memory either.
+        on_host = tensor.device.type == "cpu" and not self._mapping
+        size = storage.nbytes() if on_card or on_host else 0
         self._add(size, on_card)
         weakref.finalize(storage, self._add, -size, on_card).atexit = False
 

@@ -79,6 +79,16 @@ def test_page_locked_memory_is_counted_by_powers_of_two() -> None:
         assert recorder.most_pinned == 8192
 
 
+def test_memory_of_the_host_is_what_is_neither_mapped_nor_without_numbers() -> None:
+    with fake_card(12) as recorder:
+        torch.empty(1000, dtype=torch.uint8, device="meta")
+        with recorder.mapping():
+            torch.empty(1000, dtype=torch.uint8)
+        assert recorder.most_private == 0
+        torch.empty(1000, dtype=torch.uint8)
+        assert recorder.most_private == 1000
+
+
 def test_table_says_which_bound_is_not_met() -> None:
     assert "| kernels | 2 | 1 | NO |" in table([Line("kernels", 2, 1), Line("bytes", 5)])
     assert not Line("kernels", None, 1).met
