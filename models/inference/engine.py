@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
+from transformers import Qwen3ForCausalLM
 
 from models.config import DEFAULT_MODEL, ModelSettings
 from models.inference.control.detectors import Detectors
@@ -240,27 +241,27 @@ class Engine:
             with self._model.text_encoder() as text_encoder:
                 expanded, warning = expand_prompt(text_encoder, self._model.tokenizer, job.prompt, job.seed)
                 prompt = expanded or job.prompt
-                embeds = encode_prompt(text_encoder, self._model.tokenizer, prompt, self._prompt_graphs())
+                embeds = self._embed(text_encoder, prompt)
             return upload(embeds, self.device), expanded, warning
 
         prompt = job.expanded_prompt or job.prompt
 
         def embed() -> Tensor:
             with self._model.text_encoder() as text_encoder:
-                return encode_prompt(text_encoder, self._model.tokenizer, prompt, self._prompt_graphs())
+                return self._embed(text_encoder, prompt)
 
         # LoRAs are merged into the transformer alone, so that none of them changes an embedding.
         embeds = self._cache.get("prompt", prompt, embed)
         return upload(embeds, self.device), job.expanded_prompt, None
 
-    def _prompt_graphs(self) -> PromptGraphs | None:
-        """Graphs are good as long as the weights that they read stay where they are."""
+    def _embed(self, text_encoder: Qwen3ForCausalLM, prompt: str) -> Tensor:
+        """By graphs, which are good as long as the weights that they read stay where they are."""
+        moves = self._model.moves
         if self._model.placement.mode != "resident" or not self.device.startswith("cuda"):
             self._graphs = None
-        elif self._graphs is None:
-            with self._model.text_encoder() as text_encoder:
-                self._graphs = PromptGraphs(partial(hidden_states, text_encoder), text_encoder.device)
-        return self._graphs
+        elif self._graphs is None or self._graphs.moves != moves:
+            self._graphs = PromptGraphs(partial(hidden_states, text_encoder), text_encoder.device, moves)
+        return encode_prompt(text_encoder, self._model.tokenizer, prompt, self._graphs)
 
     def _encode_picture(self, image: Pixels, mask: Mask | None = None) -> Tensor:
         """Latents of a picture or, with a mask, what tells the control branch of inpainting there."""

@@ -31,7 +31,9 @@ class PromptGraphs:
     Each is captured with the first prompt of its length. Where that fails there are none from then on.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    def __init__(self, run: Callable[[Tensor], Tensor], device: torch.device, moves: int = 0) -> None:
+        """`moves` is told by whoever has them, to know whether the weights are still where they were."""
+        self.moves = moves
         self._run = run
         self._device = device
         self._graphs: dict[int, PromptGraph] = {}

@@ -6,6 +6,8 @@ import torch
 from benchmarks.gpu_rehearsal import __main__ as rehearsal
 from benchmarks.gpu_rehearsal.__main__ import Line, table
 from benchmarks.gpu_rehearsal.card import fake_card
+from benchmarks.gpu_rehearsal.requests import SIDE, Model
+from models.inference.device import loaded_model
 
 LAYERS = 2
 BLOCKS = [{"GB of fused kernels": 0.668}]
@@ -71,6 +73,20 @@ def test_graph_is_one_launch_and_takes_no_upload() -> None:
         assert counts.launches == 1
         with pytest.raises(RuntimeError, match="captured"), torch.cuda.graph(torch.cuda.CUDAGraph()):
             torch.ones(3).to("cuda")
+
+
+def test_text_encoder_that_was_away_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_card(80) as recorder, Model(recorder, 1) as model:
+        model.request()
+        planned = model.loaded.placement
+        while model.loaded.placement.mode == "resident":
+            assert model.loaded.shrink(SIDE * SIDE)
+        monkeypatch.setattr(loaded_model, "QUIET_SECONDS", 0.0)
+        back = model.request(prompt="two blue balls")
+        assert model.loaded.placement == planned
+        # Its weights are elsewhere now, and the graph has their old addresses.
+        assert back.parts["text_encoder"].launches > 1
+        assert model.request(prompt="three green balls").parts["text_encoder"].launches == 1
 
 
 def test_page_locked_memory_is_counted_by_powers_of_two() -> None:

@@ -80,6 +80,8 @@ class LoadedModel:
         self._ring = Ring(self._device)
         self.givers: list[Callable[[], None]] = []
         """Others that hold memory of the device and can do without it for now."""
+        self.moves = 0
+        """Times that weights went to other places: whoever knows their addresses has to ask again."""
         self._planned = placement
         self._shrunk_at = 0.0
         self._streams_transformer = placement.held_bytes is not None
@@ -243,6 +245,7 @@ class LoadedModel:
 
     def _settle(self) -> None:
         """Put each part where it stays."""
+        self.moves += 1
         text_encoder: Any = self._text_encoder
         layers = list(text_encoder.model.layers)
         match self.placement.mode:
