@@ -88,7 +88,7 @@ class Engine:
         self._cache = LruCache(settings.reuse_bytes)
         self._loras = LoraStack(model.transformer, model.originals)
         self._detectors = Detectors(settings, self.device)
-        model.givers += [self._loras.make_room, self._detectors.drop]
+        model.givers += [self._loras.make_room, self._detectors.drop, partial(setattr, self, "_graphs", None)]
         self.forecast: Forecast | None = None
         """What to expect of it; None for a small model."""
         self._graphs: PromptGraphs | None = None

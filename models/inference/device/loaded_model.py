@@ -79,7 +79,7 @@ class LoadedModel:
         self._widening = Widening()
         self._ring = Ring(self._device)
         self.givers: list[Callable[[], None]] = []
-        """Others that hold memory of the device and can do without it for now."""
+        """What holds memory of the device that it can do without, or addresses of weights, which may move."""
         self.moves = 0
         """Times that weights went to other places: whoever knows their addresses has to ask again."""
         self._planned = placement

@@ -161,6 +161,12 @@ def test_first_what_others_hold_of_the_device_is_given_up(
     assert engine._detectors._depth is None
 
 
+def test_graphs_are_gone_before_the_weights_that_they_read_are(engine: Engine) -> None:
+    engine._graphs = object()  # type: ignore[assignment]
+    engine._model.free_cache()
+    assert engine._graphs is None
+
+
 def test_below_the_last_rung_it_is_an_error_and_the_next_picture_is_right(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
