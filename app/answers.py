@@ -43,6 +43,7 @@ def status_body(record: Record, links: Links) -> StatusBody:
         request_id=record.id,
         status=STATUS_WORDS[record.state],
         queue_position=record.position,
+        note=record.note,
         status_url=links.request(record.id, "status"),
         result_url=links.request(record.id, "result"),
         progress=progress(record),

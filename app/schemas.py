@@ -46,6 +46,9 @@ class StatusBody(Body):
     queue_position: int | None = Field(
         None, description="Requests ahead of this one; 0 is the next to run. Only while `in_queue`."
     )
+    note: str | None = Field(
+        None, description="What the next to run waits for besides its turn: that the model is being loaded."
+    )
     status_url: str
     result_url: str
     progress: float = Field(description="Share of the steps that are done, 0 to 1.")
@@ -265,7 +268,7 @@ class WorkerBody(Body):
 
 
 class BusyWorkerBody(WorkerBody):
-    detail: str | None = Field(None, description="Why it takes no requests.")
+    detail: str | None = Field(None, description="Why it takes no requests, or sleeps.")
     memory_used: int | None = Field(None, description="Bytes in use on its GPU, whoever uses them.")
     memory_total: int | None = None
 
@@ -282,4 +285,7 @@ class StatsBody(Body):
 class ReadyBody(Body):
     ready: bool
     reasons: list[str] = Field(description="What is missing; empty when ready.")
+    note: str | None = Field(
+        None, description="What the next request waits for although it is ready: the model is asleep."
+    )
     workers: list[WorkerBody]

@@ -47,6 +47,14 @@ class WorkerSettings(ModelSettings):
             "and its worker restarted."
         ),
     )
+    idle_seconds: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Seconds without work after which a gpu worker gives its memory back, on the GPU and off it, and "
+            "sleeps until the next request, which waits until the model is loaded again; default: never."
+        ),
+    )
     max_attempts: int = Field(3, ge=1, description="Times a stage is tried before its request fails.")
     retention_days: float = Field(
         7.0, gt=0, description="Days after which a request and its files are deleted."

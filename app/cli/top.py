@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from app.client import Client
 
-COLOURS = {"ready": "green", "busy": "cyan", "starting": "yellow"}
+COLOURS = {"ready": "green", "busy": "cyan", "starting": "yellow", "asleep": "blue", "waking": "yellow"}
 """Any other state of a worker is a fault."""
 MEMORY_CELLS = 10
 GIB = 2**30
@@ -112,7 +112,7 @@ def render(stats: dict[str, Any], base_url: str) -> "RenderableType":
             _text(memory(worker.get("memory_used"), worker.get("memory_total"))),
         )
     faults = [
-        _text(f"{worker['id']}: {worker['detail']}", "red")
+        _text(f"{worker['id']}: {worker['detail']}", COLOURS.get(worker["state"], "red"))
         for worker in stats["workers"]
         if "detail" in worker
     ]

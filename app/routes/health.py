@@ -18,10 +18,10 @@ from app.schemas import HealthBody, ReadyBody, WorkerBody
 from models.command import zturbo
 from worker.errors import StorageError, StoreUnavailable
 from worker.queue.keys import QUEUES, Queue
-from worker.queue.registry import WorkerInfo
+from worker.queue.registry import WorkerInfo, model_note
+from worker.runtime.heartbeat import TAKES_REQUESTS
 from worker.storage.pictures import Storage
 
-WORKING = ("ready", "busy")
 STORAGE_SECONDS = 3.0
 """Less than a prober waits; a store that is away keeps one call of ours longer."""
 
@@ -57,7 +57,10 @@ async def readyz(requests: RequestsDep, storage: StorageDep) -> ReadyBody | JSON
     if fault := await storage_fault(storage):
         reasons.append(fault)
     body = ReadyBody(
-        ready=not reasons, reasons=reasons, workers=[WorkerBody(**asdict(worker)) for worker in workers]
+        ready=not reasons,
+        reasons=reasons,
+        note=None if reasons else model_note(workers),
+        workers=[WorkerBody(**asdict(worker)) for worker in workers],
     )
     if body.ready:
         return body
@@ -90,7 +93,7 @@ async def storage_fault(storage: Storage) -> str | None:
 def missing(kind: Queue, workers: list[WorkerInfo]) -> str | None:
     """Why no worker of this kind can work now, in a sentence; None when one can."""
     states = {worker.state for worker in workers if worker.kind == kind}
-    if states.intersection(WORKING):
+    if states.intersection(TAKES_REQUESTS):
         return None
     if "starting" in states:
         return "A gpu worker is loading its model." if kind == "gpu" else f"An {kind} worker is starting."

@@ -29,5 +29,7 @@ def test_bar_shows_place_in_line_step_and_seconds(
 def test_description_reads_like_a_sentence() -> None:
     assert describe({"status": "in_progress"}) == "in progress"
     assert describe({"status": "in_queue", "queue_position": 0}) == "in queue, 0 ahead"
+    loading = {"status": "in_queue", "queue_position": 0, "note": "The model is being loaded."}
+    assert describe(loading) == "in queue, 0 ahead, the model is being loaded"
     assert describe({"status": "in_progress", "eta_seconds": 11.2}) == "in progress, about 12 s left"
     assert describe({"status": "in_progress", "eta_seconds": 4741.0}) == "in progress, about 1 h 20 min left"

@@ -10,7 +10,7 @@ from app.config import Settings
 from app.main import create_app
 from tests.support.http_api import WorkerHands, in_process
 from tests.support.redis_server import RedisServer
-from worker.queue.registry import WorkerInfo
+from worker.queue.registry import WorkerInfo, WorkerState
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +45,24 @@ async def test_ready_with_both_kinds_of_worker(http: httpx.AsyncClient, hands: W
 async def test_busy_worker_is_ready(http: httpx.AsyncClient, hands: WorkerHands) -> None:
     hands.register(IO, WorkerInfo("gpu-1", "gpu", "busy"))
     assert (await http.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("state", "note"),
+    [
+        ("asleep", "The model is asleep; the next request wakes it."),
+        ("waking", "The model is being loaded."),
+    ],
+)
+async def test_worker_that_sleeps_is_ready_and_says_so(
+    http: httpx.AsyncClient, hands: WorkerHands, state: WorkerState, note: str
+) -> None:
+    hands.register(IO, WorkerInfo("gpu-1", "gpu", state, detail="No request came."))
+    answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["note"]) == (200, note)
+    assert answer.json()["workers"][1] == {"id": "gpu-1", "kind": "gpu", "state": state}
+    hands.register(GPU)
+    assert "note" not in (await http.get("/readyz")).json()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_worker_is_well_once_it_takes_requests(folder: Path) -> None:
     assert "seen: none" in (heartbeat.fault() or "")
     heartbeat.beat("gpu", "starting")
     assert "seen: gpu starting" in (heartbeat.fault() or "")
-    for state in ("ready", "busy"):
+    for state in ("ready", "busy", "asleep", "waking"):
         heartbeat.beat("gpu", state)
         assert heartbeat.fault() is None
     heartbeat.end("gpu")

@@ -307,6 +307,11 @@ def test_banner_says_what_is_missing_and_what_mends_it(
         expect(banner).to_be_empty()
         expect(page.locator("zt-health")).to_contain_text("Ready")
         expect(page.locator("zt-health")).to_contain_text("z-image-turbo · cuda:0")
+        hands.register(WorkerInfo("gpu-1", "gpu", "asleep"))
+        page.reload()
+        expect(page.locator("zt-health")).to_contain_text("Asleep")
+        expect(page.locator("zt-health")).to_contain_text("the next request wakes it")
+        expect(banner).to_be_empty()
 
 
 def test_server_that_goes_away_is_told_of_and_found_again(page: Page) -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -129,23 +130,39 @@ def answer_bells(
     drain: Callable[[], None],
     stopping: threading.Event,
     on_signal: Callable[[], None],
+    idle_seconds: int | None = None,
 ) -> None:
     """Calls `drain` whenever a bell rings, until `stopping` is set; call it on the main thread.
 
-    `on_signal` is called on SIGTERM and SIGINT, each time; it should set `stopping`.
+    Without a bell for `idle_seconds` it returns too. `on_signal` is called on SIGTERM and SIGINT, each time;
+    it should set `stopping`.
     """
     global _drain
-    _drain = drain
+    heard_at = time.monotonic()
+
+    def answer() -> None:
+        nonlocal heard_at
+        try:
+            drain()
+        finally:
+            heard_at = time.monotonic()
+
+    _drain = answer
     client = redis.Redis.from_url(redis_url)
     try:
         while not stopping.is_set():
             try:
-                _BellWorker(queue, client, on_signal).work(logging_level="WARNING")
+                _BellWorker(queue, client, on_signal).work(
+                    logging_level="WARNING", max_idle_time=idle_seconds
+                )
             except StopRequested:
                 break
             except Exception as error:
                 # RQ gives up in many ways when Redis goes away; the requests themselves are not in its hands.
                 log.warning("RQ stopped (%s: %s), it is started again", type(error).__name__, error)
+            # By a clock that is never set, as RQ's may be.
+            if idle_seconds and time.monotonic() - heard_at >= idle_seconds:
+                break
             stopping.wait(PAUSE_SECONDS)
     finally:
         client.close()

@@ -57,6 +57,8 @@ class Record:
     """When the picture is likely to be there; None before its first step, and in no record that is older."""
     position: int | None = None
     """Requests ahead of it; None unless it is `in_queue`."""
+    note: str | None = None
+    """What the next in line waits for besides its turn, as a sentence; not of its hash."""
     prepared: dict[str, Any] = field(default_factory=dict)
     """What the prepare stage made; empty before its end, as the next."""
     generated: dict[str, Any] = field(default_factory=dict)

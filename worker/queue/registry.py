@@ -11,7 +11,8 @@ from worker.queue import keys, scripts
 from worker.queue.keys import Queue
 from worker.queue.scripts import AsyncScripts, Scripts
 
-WorkerState = Literal["starting", "ready", "busy", "setup_failed", "quarantined"]
+WorkerState = Literal["starting", "ready", "busy", "asleep", "waking", "setup_failed", "quarantined"]
+"""`asleep`: it gave its memory back, as no request came; `waking`: one came, and it loads its model again."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class WorkerInfo:
     """Name of the loaded model; GPU workers only, as `device`."""
     device: str | None = None
     detail: str | None = None
-    """Why the set-up failed, or its GPU is left alone."""
+    """Why the set-up failed, its GPU is left alone, or it sleeps."""
     memory_used: int | None = None
     """Bytes in use on its GPU, whoever uses them; CUDA only, as `memory_total`."""
     memory_total: int | None = None
@@ -55,6 +56,16 @@ class Registry:
             scripts.register(queue=info.kind, worker_id=info.id, info=said, hold_ms=self._hold_ms)
         )
 
+    def wake(self, info: WorkerInfo) -> bool:
+        """Whether the worker, which sleeps, is to load its model for a request that waits.
+
+        `info` is what it says of itself in that case.
+        """
+        said = json.dumps(asdict(info))
+        return self._scripts.run(
+            scripts.wake(queue=info.kind, worker_id=info.id, info=said, hold_ms=self._hold_ms)
+        )
+
     def process_ids(self, kind: Queue, host: str) -> set[str]:
         """Of the workers that last said on this machine that they live; some may be dead."""
         ids: list[str] = self._client.zrange(keys.WORKERS + kind, 0, -1)  # type: ignore[assignment]
@@ -63,6 +74,16 @@ class Registry:
     def leave(self, info: WorkerInfo) -> None:
         self._client.zrem(keys.WORKERS + info.kind, info.id)
         self._client.delete(keys.WORKER + info.id)
+
+
+def model_note(workers: list[WorkerInfo]) -> str | None:
+    """What the next request waits for where no worker has the model loaded, as a sentence; None: one has."""
+    states = {worker.state for worker in workers if worker.kind == "gpu"}
+    if states.intersection(("ready", "busy")):
+        return None
+    if states.intersection(("starting", "waking")):
+        return "The model is being loaded."
+    return "The model is asleep; the next request wakes it." if "asleep" in states else None
 
 
 async def read_workers(client: redis.asyncio.Redis) -> list[WorkerInfo]:

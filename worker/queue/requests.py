@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import redis.asyncio
@@ -23,7 +24,7 @@ from worker.queue.doorbell import Doorbells
 from worker.queue.keys import Queue
 from worker.queue.outages import Outage, outage_at
 from worker.queue.record import RECORD_VERSION, REQUEST_ID, Record, State, parse
-from worker.queue.registry import WorkerInfo, read_workers
+from worker.queue.registry import WorkerInfo, model_note, read_workers
 from worker.queue.scripts import AsyncScripts, Cancellation, NotQueued, Queued
 from worker.queue.stats import Stats, read_stats
 from worker.storage import location
@@ -274,11 +275,15 @@ class RequestStore:
                 pipe.hgetall(keys.REQUEST + request_id)
                 pipe.zrank(keys.LINE, request_id)
             answers = await pipe.execute()
-        return [
+        records = [
             parse(fields, self._settings.retention_days, rank)
             for fields, rank in zip(answers[::2], answers[1::2], strict=True)
             if fields
         ]
+        if not any(record.position == 0 for record in records):
+            return records
+        note = model_note(await self.workers())
+        return [replace(record, note=note) if record.position == 0 else record for record in records]
 
     async def workers(self) -> list[WorkerInfo]:
         """Those that are alive."""

@@ -207,6 +207,11 @@ def register(*, queue: Queue, worker_id: str, info: str, hold_ms: int) -> Call[N
     return Call("register", locals())
 
 
+def wake(*, queue: Queue, worker_id: str, info: str, hold_ms: int) -> Call[bool]:
+    """True when a sleeping worker is to load its model for a request; it then says `info` (JSON)."""
+    return Call("wake", locals(), bool)
+
+
 def workers() -> Call[list[str]]:
     """What each worker that is alive says of itself (JSON). Writes nothing: it works while Redis is full."""
     return Call("workers", locals())
@@ -227,7 +232,7 @@ def delivered(*, id: str, number: int, attempt: str, pause_ms: int | None) -> Ca
 
 _ALL: tuple[Callable[..., Call[Any]], ...] = (
     submit, count_upload, next, beat, advance, close, release, cancel, delete, expired,
-    reap, declare_dead, turn, register, workers, due, delivered,
+    reap, declare_dead, turn, register, wake, workers, due, delivered,
 )  # fmt: skip
 FUNCTIONS = {function.__name__: function for function in _ALL}
 

@@ -12,7 +12,8 @@ from pathlib import Path
 FRESH_SECONDS = 15.0
 """A worker that has said nothing for so long is not well; it speaks once a second."""
 
-TAKES_REQUESTS = ("ready", "busy")
+TAKES_REQUESTS = ("ready", "busy", "asleep", "waking")
+"""States in which a request that comes is served; asleep, it wakes the worker."""
 
 
 def beat(kind: str, state: str) -> None:

@@ -29,7 +29,7 @@ from worker.queue.doorbell import Doorbells, answer_bells
 from worker.queue.keys import Queue
 from worker.queue.registry import Registry, WorkerInfo, WorkerState
 from worker.queue.work_queue import WorkQueue
-from worker.runtime import heartbeat
+from worker.runtime import heartbeat, sleep
 from worker.runtime.consumer import DEVICE_BROKEN_STATUS, Consumer
 from worker.runtime.quarantine import FAILURES, REST_SECONDS, CrashLoop
 from worker.runtime.reconciler import Reconciler
@@ -78,7 +78,8 @@ class WorkerProcess:
     def __init__(
         self, kind: Queue, settings: WorkerSettings, redis_url: str, load_engine: LoadEngine
     ) -> None:
-        self.id = f"{kind}-{socket.gethostname()}-{known_pid()}-{uuid.uuid4().hex[:8]}"
+        self._sleeper = sleep.sleeper()
+        self.id = self._sleeper or f"{kind}-{socket.gethostname()}-{known_pid()}-{uuid.uuid4().hex[:8]}"
         self._kind = kind
         self._settings = settings
         self._redis_url = redis_url
@@ -87,7 +88,10 @@ class WorkerProcess:
         self._client = connect(redis_url)
         self._registry = Registry(self._client, hold_seconds=settings.lease_seconds / 2)
         self._crash_loop = CrashLoop(self._client, settings.device)
-        self._state: WorkerState = "starting"
+        self._state: WorkerState
+        self._setting_up: WorkerState = "waking" if self._sleeper else "starting"
+        """Its state until it is ready: it may be awaited by those who know it from before it slept."""
+        self._state = self._setting_up
         self._detail: str | None = None
         self._engine: Engine | None = None
         self._consumer: Consumer | None = None
@@ -97,12 +101,21 @@ class WorkerProcess:
     def run(self) -> None:
         signal.signal(signal.SIGTERM, _leave)
         signal.signal(signal.SIGINT, _leave)
+        try:
+            if self._sleeper:
+                self._sleep()
+            else:
+                # Before this worker says that it lives: its own id begins alike.
+                self._bury_predecessors()
+            self._work()
+        finally:
+            self._sign_off()
+
+    def _work(self) -> None:
         lease_seconds = self._settings.lease_seconds
         beside: list[Reconciler | Sweeper] = [
             Reconciler(self._work_queue(), self._registry, self._bells, lease_seconds, self._describe)
         ]
-        # Before this worker says that it lives: its own id begins alike.
-        self._bury_predecessors()
         for thread in beside:
             thread.start()
         try:
@@ -127,17 +140,48 @@ class WorkerProcess:
             )
             self._state, self._detail = "ready", None
             log.info("worker %s is ready", self.id)
-            answer_bells(
-                self._kind,
-                self._redis_url,
-                lambda: consumer.drain(self._stopping),
-                self._stopping,
-                self._on_signal,
-            )
+            while not self._stopping.is_set():
+                answer_bells(
+                    self._kind,
+                    self._redis_url,
+                    lambda: consumer.drain(self._stopping),
+                    self._stopping,
+                    self._on_signal,
+                    self._settings.idle_seconds if self._kind == "gpu" else None,
+                )
+                if not self._stopping.is_set() and self._takes_no_more():
+                    break
         finally:
             for thread in beside:
                 thread.stop()
-            self._sign_off()
+        if not self._stopping.is_set():
+            self._crash_loop.passed()
+            sleep.fall_asleep(self.id)
+
+    def _takes_no_more(self) -> bool:
+        """Says that this worker sleeps, which it does not where Redis cannot be told."""
+        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGINT, _leave)
+        try:
+            self._lie_down()
+            self._registry.say(self._describe())
+        except RedisError:
+            self._state, self._detail = "ready", None
+            return False
+        log.info("worker %s sleeps: %s", self.id, self._detail)
+        return True
+
+    def _sleep(self) -> None:
+        self._lie_down()
+        sleep.hear_signals()
+        sleep.until_wanted(self._client, self._registry, self._describe)
+        log.info("worker %s wakes: a request came", self.id)
+        self._state, self._detail = self._setting_up, None
+
+    def _lie_down(self) -> None:
+        idle = f"{self._settings.idle_seconds} s"
+        self._state = "asleep"
+        self._detail = f"No request came for {idle}, so it gave its memory back; the next one wakes it."
 
     def _bury_predecessors(self) -> None:
         """In a container that was started again, who had its name and is no process now is dead for sure.
@@ -168,7 +212,7 @@ class WorkerProcess:
         )
         log.error("%s", self._detail)
         time.sleep(REST_SECONDS)
-        self._state, self._detail = "starting", None
+        self._state, self._detail = self._setting_up, None
 
     def _find_objects(self) -> Objects:
         """Where this server keeps its bytes, once an API has told and the place answers."""
@@ -177,7 +221,7 @@ class WorkerProcess:
                 if told := self._told():
                     settings = location.adopt(told, self._settings)
                     Storage(open_objects(settings)).check()
-                    self._state, self._detail = "starting", None
+                    self._state, self._detail = self._setting_up, None
                     return open_objects(settings, STORAGE_SECONDS)
                 self._detail = "It waits for `zturbo api` to tell where pictures are kept."
             except (RedisError, WorkerError) as error:

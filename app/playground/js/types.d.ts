@@ -76,6 +76,8 @@ export interface Status {
   request_id: string;
   status: "in_queue" | "in_progress" | "completed" | "cancelled";
   queue_position?: number;
+  /** What the next to run waits for besides its turn. */
+  note?: string;
   step?: number;
   total_steps?: number;
   eta_seconds?: number;

@@ -6,6 +6,7 @@ misbehave. Each start and end of a picture is a line in DATA_DIR/engine.log.
 
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -89,3 +90,7 @@ def main(kind: Queue, env: dict[str, str], log: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(process)d %(asctime)s %(name)s %(message)s")
     settings = WorkerSettings(_env_file=None)
     run_worker(kind, settings, settings.redis_url or "", SleepingEngine)
+
+
+if __name__ == "__main__":
+    main("gpu", {}, Path(sys.argv[1]))

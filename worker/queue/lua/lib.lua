@@ -115,6 +115,7 @@ end
 local function wait(id, stage, place)
     local score = stage == 'prepare' and BEHIND_FINISH + place or place
     redis.call('ZADD', WAITING .. QUEUE[stage], score, id)
+    if QUEUE[stage] == 'gpu' then redis.call('PUBLISH', ARRIVED, id) end
 end
 
 -- Takes the request out of its worker's hands; the time that it was there is added to that of its stage.

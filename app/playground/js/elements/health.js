@@ -4,7 +4,7 @@ import { button, copyButton, h, iconButton, prose } from "../dom.js";
 
 /** @import {Api} from "../api.js" */
 
-/** @typedef {{state: "ready" | "starting" | "down" | "gone", reasons: string[], model?: string, device?: string}} State */
+/** @typedef {{state: "ready" | "asleep" | "starting" | "down" | "gone", reasons: string[], note?: string, model?: string, device?: string}} State */
 
 const WELL_MS = 15_000;
 const ILL_MS = 2_500;
@@ -13,7 +13,7 @@ const PATIENCE_MS = 6_000;
 const DEMO_SEEN = "zturbo.demo-seen";
 /** How `zturbo` is started on the server's machine. */
 const ZTURBO = document.body.dataset.zturbo;
-const WORDS = { ready: "Ready", starting: "Starting", down: "Not ready", gone: "No answer" };
+const WORDS = { ready: "Ready", asleep: "Asleep", starting: "Starting", down: "Not ready", gone: "No answer" };
 
 /**
  * @param {Api} api
@@ -29,13 +29,19 @@ async function ask(api) {
   } finally {
     delete window.zturbo.early.readyz;
   }
-  /** @type {{ready?: boolean, reasons?: string[], workers?: {kind: string, model?: string, device?: string}[]}} */
+  /** @type {{ready?: boolean, reasons?: string[], note?: string, workers?: {kind: string, model?: string, device?: string}[]}} */
   const body = await answer.json().catch(() => ({ reasons: ["The server does not say how it is."] }));
-  const { ready, reasons = [], workers = [] } = body;
+  const { ready, reasons = [], note = "", workers = [] } = body;
   const gpu = workers.find((worker) => worker.kind === "gpu" && worker.model);
   const starting = reasons.length > 0 && reasons.every((reason) => /loading|starting/.test(reason));
-  const state = ready ? "ready" : starting ? "starting" : "down";
-  return { state, reasons: starting ? reasons : reasons.map(withCommand), model: gpu?.model, device: gpu?.device };
+  const state = note ? (/asleep/.test(note) ? "asleep" : "starting") : ready ? "ready" : starting ? "starting" : "down";
+  return {
+    state,
+    reasons: starting ? reasons : reasons.map(withCommand),
+    note,
+    model: gpu?.model,
+    device: gpu?.device,
+  };
 }
 
 /**
@@ -60,7 +66,7 @@ export class Health extends HTMLElement {
       onhealth(health);
       await new Promise((resolve) => {
         this.wake = () => resolve(undefined);
-        setTimeout(resolve, health.state === "ready" ? WELL_MS : ILL_MS);
+        setTimeout(resolve, ["ready", "asleep"].includes(health.state) ? WELL_MS : ILL_MS);
       });
     }
   }
@@ -74,7 +80,7 @@ export class Health extends HTMLElement {
    * @param {State} health
    * @param {Api} api
    */
-  show({ state, model, device }, api) {
+  show({ state, note, model, device }, api) {
     this.dataset.state = state;
     const forget = iconButton("key", "Forget the key", () => {
       api.key = "";
@@ -83,7 +89,7 @@ export class Health extends HTMLElement {
     this.replaceChildren(
       h("span", { class: "dot", "aria-hidden": "true" }),
       h("span", {}, WORDS[state]),
-      h("span", { class: "note" }, [model, device].filter(Boolean).join(" · ")),
+      h("span", { class: "note" }, note || [model, device].filter(Boolean).join(" · ")),
       api.key ? forget : "",
     );
   }

@@ -47,11 +47,11 @@ export class Progress extends HTMLElement {
    * Shows a status; its words.
    * @param {Status} status
    */
-  update({ status, queue_position: ahead, step: done = 0, total_steps: total, eta_seconds: seconds = 0 }) {
+  update({ status, queue_position: ahead, note, step: done = 0, total_steps: total, eta_seconds: seconds = 0 }) {
     if (total && this.bar.children.length !== total) this.draw(Array(total).fill(false));
     this.due = seconds && Date.now() + seconds * SECOND_MS;
     this.toggleAttribute("data-moving", status === "in_progress");
-    if (status === "in_queue") return this.tell(queueWords(ahead), 0);
+    if (status === "in_queue") return this.tell(note ?? queueWords(ahead), 0);
     if (done === 0) return this.tell("Reading the prompt", 0);
     if (done === total) return this.tell("Saving the picture", done);
     return this.tell(`Step ${done + 1} of ${total}`, done);
