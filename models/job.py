@@ -69,6 +69,8 @@ class Job(BaseModel):
     seed: int = 0
     """Already drawn: never -1 here."""
     num_images: int = 1
+    seed_variance: float = 0.0
+    """How far each picture's seed changes the prompt's embedding, 0 to 1."""
     preprocess: Preprocess = "none"
     """What the engine still has to run on the control pixels (`canny` is done in the prepare stage)."""
     strength: float | None = None

@@ -140,6 +140,15 @@ INPUT_OPTIONS: dict[str, Any] = {
             help="Pictures made at once, 1 to 4, with the seeds that follow --seed, else 1: --num-images 4",
         ),
     ],
+    "seed_variance": Annotated[
+        float | None,
+        typer.Option(
+            "--seed-variance",
+            metavar="NUMBER",
+            help="How far the seed changes what the prompt says, 0 to 1, where 0.1 is subtle, else 0: "
+            "--seed-variance 0.1",
+        ),
+    ],
     "enable_prompt_expansion": Annotated[
         bool | None,
         typer.Option(

@@ -26,6 +26,7 @@ from models.schema.fields import (
     PreprocessField,
     Prompt,
     Seed,
+    SeedVariance,
     StartImageUrl,
     Steps,
     Strength,
@@ -87,6 +88,7 @@ class FalInput(InputModel):
     enable_prompt_expansion: Expansion = False
     output_format: Format = "png"
     num_images: Images = 1
+    seed_variance: SeedVariance = 0.0
     sync_mode: bool = False
     """Answer with the picture itself; of no concern to a worker."""
     acceleration: str = "regular"

@@ -31,6 +31,7 @@ from models.inference.denoise.pipeline import (
     latent_mask,
     mix,
     noise_levels,
+    vary,
 )
 from models.inference.denoise.preview import preview
 from models.inference.denoise.transformer import Control, condition, control_tokens
@@ -334,10 +335,11 @@ class Engine:
             if control_latents is not None and controlnet is not None:
                 tokens = control_tokens(transformer, controlnet, control_latents)
                 branch = Control(controlnet, tokens, job.control_scale)
-            conditioning = condition(transformer, embeds, height, width)
             sigmas = noise_levels(model.scheduler, job.num_inference_steps)[job.first_step :]
-            made = []
+            made, window = [], (job.control_start, job.control_end)
             for batch, seeds in enumerate(batches):
+                varied = vary(embeds, seeds, job.seed_variance)
+                conditioning = condition(transformer, varied, height, width)
                 drawn = [draw_noise(seed, transformer.in_channels, height, width) for seed in seeds]
                 noise = upload(torch.cat(drawn), embeds.device)
                 latents = noise if start is None else mix(start, noise, sigmas[0].item())
@@ -345,19 +347,8 @@ class Engine:
                 if start is not None and mask is not None:
                     hole = upload(latent_mask(mask, model.pixels_per_latent), embeds.device)
                     kept = Kept(start, noise, hole)
-                made.append(
-                    denoise(
-                        transformer,
-                        conditioning,
-                        latents,
-                        sigmas,
-                        partial(report, batch),
-                        branch,
-                        job.control_start,
-                        job.control_end,
-                        kept,
-                    )
-                )
+                told = partial(report, batch)
+                made.append(denoise(transformer, conditioning, latents, sigmas, told, branch, *window, kept))
             return torch.cat(made)
 
     def _preview(self, guess: Callable[[], Tensor]) -> Pixels:

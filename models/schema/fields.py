@@ -42,6 +42,7 @@ INPAINTING_CONTROL_END = 0.8
 DEFAULT_PREPROCESS: Final = "none"
 DEFAULT_SEED = 0
 DEFAULT_IMAGES = 1
+DEFAULT_SEED_VARIANCE = 0.0
 DEFAULT_FORMAT: Final = "png"
 
 STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
@@ -253,6 +254,21 @@ Images = Annotated[
         le=MAX_IMAGES,
     ),
     WHOLE,
+]
+SeedVariance = Annotated[
+    float,
+    Field(
+        title="Seed variance",
+        description=(
+            "How far each seed changes what the model reads in the prompt, so that seeds differ in their "
+            "composition: noise on half of the embedding's values, of so many of its standard deviations. "
+            "0.1 is subtle, 0.5 strong."
+        ),
+        ge=0,
+        le=1,
+        # A request without it is kept, and known when it is sent again, as before there was this field.
+        exclude_if=lambda seed_variance: seed_variance == 0,
+    ),
 ]
 Expansion = Annotated[
     bool,

@@ -16,6 +16,7 @@ from models.schema.fields import (
     DEFAULT_IMAGES,
     DEFAULT_PREPROCESS,
     DEFAULT_SEED,
+    DEFAULT_SEED_VARIANCE,
     DEFAULT_SIZE,
     DEFAULT_STRENGTH,
     INPAINTING_CONTROL_END,
@@ -37,6 +38,7 @@ from models.schema.fields import (
     PresetField,
     Prompt,
     Seed,
+    SeedVariance,
     SizeField,
     StartImageUrl,
     Steps,
@@ -72,6 +74,7 @@ class TurboInput(InputModel):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -85,6 +88,7 @@ class TurboLoraInput(InputModel):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -102,6 +106,7 @@ class ControlNetInput(Windowed):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -120,6 +125,7 @@ class ControlNetLoraInput(Windowed):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -134,6 +140,7 @@ class ImageToImageInput(InputModel):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -149,6 +156,7 @@ class ImageToImageLoraInput(InputModel):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -167,6 +175,7 @@ class InpaintingInput(Windowed):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -186,6 +195,7 @@ class InpaintingLoraInput(Windowed):
     num_inference_steps: Steps = DEFAULT_STEPS
     seed: Seed = DEFAULT_SEED
     num_images: Images = DEFAULT_IMAGES
+    seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE
     enable_prompt_expansion: Expansion = False
     output_format: Format = DEFAULT_FORMAT
 
@@ -210,6 +220,7 @@ class AnyInput(BaseModel):
     num_inference_steps: int
     seed: int
     num_images: int = 1
+    seed_variance: float = 0.0
     enable_prompt_expansion: bool
     output_format: OutputFormat
 

@@ -126,6 +126,7 @@ def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands, s
             "0.6",
         ),
         *("--preprocess", "canny", "--num-inference-steps", "4", "--seed", "-1", "--num-images", "2"),
+        *("--seed-variance", "0.1"),
         *("--enable-prompt-expansion", "--output-format", "webp"),
     )
     assert ran.exit_code == 0, ran.output
@@ -142,6 +143,7 @@ def test_every_field_of_the_schema_has_a_flag(zturbo: Run, hands: WorkerHands, s
         "num_inference_steps": 4,
         "seed": -1,
         "num_images": 2,
+        "seed_variance": 0.1,
         "enable_prompt_expansion": True,
         "output_format": "webp",
     }

@@ -111,6 +111,7 @@ async def test_tools_make_a_picture_tell_of_it_and_list_it(
         }
         tasks.start_soon(run_sync, work)
         asked = {"prompt": "A lighthouse", "image": str(photo), "preprocess": "canny", "seed": 7}
+        asked |= {"seed_variance": 0.1}
         made = await client.call_tool("generate", asked, progress_callback=on_progress)
         assert not made.is_error, told(made)
         result = made.structured_content
@@ -145,7 +146,7 @@ async def test_tools_make_a_picture_tell_of_it_and_list_it(
     }
     record = hands.work_queue.get(result["request_id"])
     assert record is not None
-    assert record.input["preprocess"] == "canny"
+    assert (record.input["preprocess"], record.input["seed_variance"]) == ("canny", 0.1)
     assert record.input["image_url"].startswith("data:image/png;base64,")
 
 

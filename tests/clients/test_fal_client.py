@@ -137,6 +137,7 @@ MASKED = {"prompt": "a fox", "image_url": "https://example.com/a.png"} | {
 }
 PROMPT = {"prompt": "a fox"}
 SIZE = {"image_size": {"width": 500, "height": 700}}
+VARIED = {"seed_variance": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ SIZE = {"image_size": {"width": 500, "height": 700}}
     [
         ("turbo", PROMPT, TEXT_DEFAULTS),
         ("turbo", PROMPT | SIZE, TEXT_DEFAULTS | {"image_size": "496x704"}),
-        ("turbo/lora", PROMPT, TEXT_DEFAULTS | {"loras": []}),
+        ("turbo/lora", PROMPT | VARIED, TEXT_DEFAULTS | VARIED | {"loras": []}),
         ("turbo/controlnet", ARGUMENTS, CONTROL_DEFAULTS),
         ("turbo/controlnet/lora", ARGUMENTS, CONTROL_DEFAULTS | {"loras": []}),
         (
@@ -176,10 +177,11 @@ def test_text_model_takes_no_size_of_an_image(client: Any) -> None:
 
 def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:
     with pytest.raises(fal_client.FalClientHTTPError) as error:
-        client.submit(MODEL, {"prompt": "a fox", "num_images": 5})
+        client.submit(MODEL, {"prompt": "a fox", "num_images": 5, "seed_variance": 2})
     assert error.value.status_code == 422
     assert [fault["loc"][-1] for fault in error.value.response.json()["detail"]] == [
         "num_images",
+        "seed_variance",
         "image_url",
     ]
 

@@ -41,16 +41,16 @@ def test_picture_of_a_prompt(base: str, hands: WorkerHands) -> None:
 def test_picture_that_an_image_guides(base: str, hands: WorkerHands) -> None:
     with meanwhile(hands, lambda: hands.succeed(OUTPUT)):
         picture = client(base, MODEL).image_to_image(
-            PNG, prompt="a fox", target_size={"width": 512, "height": 768}, preprocess="canny"
+            PNG,
+            prompt="a fox",
+            target_size={"width": 512, "height": 768},
+            preprocess="canny",
+            seed_variance=0.1,
         )
     assert picture.size == (2, 2)
     made = newest(base)["input"]
-    assert (made["preprocess"], made["image_size"], made["seed"], made["loras"]) == (
-        "canny",
-        "512x768",
-        -1,
-        [],
-    )
+    assert made == made | {"preprocess": "canny", "image_size": "512x768", "seed": -1, "loras": []}
+    assert made["seed_variance"] == 0.1
 
 
 def test_picture_that_an_image_becomes(base: str, hands: WorkerHands) -> None:
@@ -67,6 +67,7 @@ def test_bad_parameters_are_told(base: str) -> None:
         ({"width": 99, "height": 512}, "must be at least 256"),
         ({"num_inference_steps": 9}, "num_inference_steps: must be at most 8"),
         ({"extra_body": {"num_images": 2}}, "an answer here has one picture"),
+        ({"extra_body": {"seed_variance": "much"}}, "seed_variance: must be a number"),
     ):
         with pytest.raises(HfHubHTTPError, match=words) as error:
             client(base, TEXT_MODEL).text_to_image("a fox", **parameters)

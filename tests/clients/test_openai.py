@@ -64,7 +64,12 @@ def test_picture_is_in_the_answer(client: Any, base: str, hands: WorkerHands) ->
             size="500x700",
             quality="high",
             user="ann",
-            extra_body={"num_inference_steps": 4, "loras": [{"path": "owner/repo", "scale": 0.5}], "x": 1},
+            extra_body={
+                "num_inference_steps": 4,
+                "loras": [{"path": "owner/repo", "scale": 0.5}],
+                "seed_variance": 0.1,
+                "x": 1,
+            },
         )
     (picture,) = made.data
     assert (base64.b64decode(picture.b64_json), picture.url, made.size) == (PNG, None, "512x512")
@@ -78,6 +83,7 @@ def test_picture_is_in_the_answer(client: Any, base: str, hands: WorkerHands) ->
         # Not the hosted endpoint's own default, by which a chat would always get one picture.
         "seed": -1,
         "num_images": 1,
+        "seed_variance": 0.1,
         "enable_prompt_expansion": False,
         "output_format": "png",
     }
@@ -272,6 +278,7 @@ def test_bad_form_is_told_with_its_field(client: Any) -> None:
             "say the scale of each",
         ),
         ({"n": "many"}, "n", "n: must be an integer"),
+        ({"extra_body": {"seed_variance": 2}}, "seed_variance", "must be at most 1"),
         ({"mask": ("m.png", mask("RGB"))}, "mask", "mask: nothing in it is transparent"),
         ({"mask": ("m.png", b"words")}, "mask", "mask: this is no picture"),
         ({"mask": ("m.png", mask("RGBA", (4, 4)))}, "mask", "mask: the mask is 4x4 and the image"),

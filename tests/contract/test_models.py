@@ -22,7 +22,9 @@ async def test_model_has_the_published_fields_and_costs_nothing(http: httpx.Asyn
     assert set(body["output_schema"]["properties"]) == {"image", "images"}
 
 
-async def test_input_schema_is_the_published_one_and_num_images(http: httpx.AsyncClient) -> None:
+async def test_input_schema_is_the_published_one_and_num_images_and_seed_variance(
+    http: httpx.AsyncClient,
+) -> None:
     schema = (await http.get(SUBMIT)).json()["input_schema"]
 
     assert schema["required"] == ["prompt", "image_url", "loras"]
@@ -36,6 +38,7 @@ async def test_input_schema_is_the_published_one_and_num_images(http: httpx.Asyn
         "num_inference_steps": 8,
         "seed": 0,
         "num_images": 1,
+        "seed_variance": 0.0,
         "enable_prompt_expansion": False,
         "output_format": "png",
     }

@@ -11,6 +11,7 @@ from PIL import Image
 
 from models.weights import demo
 from tests.e2e.conftest import CONTROLNET, Made, Make, data_uri, photograph
+from worker.encoding.metadata import read_metadata
 
 CANNY = {"preprocess": "canny", "control_scale": 1.0, "control_end": 1.0}
 
@@ -119,6 +120,13 @@ def test_num_images_makes_the_pictures_of_the_next_seeds(make: Make) -> None:
     for file, seed in zip(both.files, (0, 1), strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
         np.testing.assert_allclose(pixels.astype(int), make(seed=seed).pixels, atol=1)
+
+
+def test_seed_variance_changes_the_picture(make: Make) -> None:
+    plain, varied = make(), make(seed_variance=0.5)
+    assert differ(plain, varied)
+    assert not differ(plain, make(seed_variance=0))
+    assert read_metadata(varied.files[0])["zturbo"]["seed_variance"] == 0.5
 
 
 def test_enable_prompt_expansion_changes_the_work(make: Make) -> None:

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.playground.conftest import (
+    PHONE,
     PHOTOGRAPH,
     NewPage,
     advanced,
@@ -123,6 +124,38 @@ def test_seed_is_drawn_until_it_is_locked(page: Page) -> None:
     lock.click()
     expect(seed).to_have_value("")
     assert request_of(page)["seed"] == -1
+
+
+def test_how_far_several_pictures_differ_is_asked_where_there_are_several(
+    page: Page, new_page: NewPage, url: str
+) -> None:
+    slider, number = (
+        page.get_by_label("How far the pictures differ" + end, exact=True) for end in (", slider", "")
+    )
+    expect(slider).to_be_hidden()
+    expect(number).to_be_hidden()
+    page.get_by_label("Pictures, slider").press("ArrowRight")
+    slider.press("ArrowRight")
+    expect(number).to_have_value("0.01")
+    number.fill("0.1")
+    page.keyboard.press("Tab")
+    assert request_of(page) == request_of(page) | {"num_images": 2, "seed_variance": 0.1}
+    show_form(page)
+    # What is sent is shown; who takes it back by the keyboard keeps it until he goes on.
+    page.get_by_label("Pictures, slider").press("Home")
+    slider.press("Home")
+    expect(number).to_have_value("0")
+    expect(slider).to_be_focused()
+    page.get_by_label("Pictures, slider").press("Home")
+    edit(page, num_images=1)
+    expect(slider).to_be_hidden()
+    phone = new_page(url, viewport=PHONE, has_touch=True)
+    wait_until_ready(phone)
+    edit(phone, num_images=4)
+    slider = phone.get_by_label("How far the pictures differ, slider")
+    slider.tap()
+    assert request_of(phone)["seed_variance"] == 0.5
+    assert phone.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_sizes_are_drawn_in_their_shape(page: Page) -> None:

@@ -6,6 +6,7 @@ Two texts: `parameters`, the form that other tools read (AUTOMATIC1111's: the pr
     version, model_id, model       what made it
     prompt, expanded_prompt        as asked, and as rewritten (null when it was not)
     seed, num_inference_steps, width, height
+    seed_variance                  only where it is not 0
     strength                       null where the picture starts from no image
     control                        null without a control branch, else preprocess, control_scale,
                                    control_start, control_end, controlnet
@@ -49,6 +50,7 @@ def describe(model_id: str, body: Mapping[str, Any], job: Job, facts: Facts, see
         "num_inference_steps": job.num_inference_steps,
         "width": job.width,
         "height": job.height,
+        **({"seed_variance": job.seed_variance} if job.seed_variance else {}),
         "strength": job.strength,
         "control": {
             "preprocess": body.get("preprocess", job.preprocess),
@@ -87,6 +89,8 @@ def parameters(metadata: Mapping[str, Any]) -> str:
         "Size": f"{metadata['width']}x{metadata['height']}",
         "Model": metadata["model"],
     }
+    if "seed_variance" in metadata:
+        settings["Seed variance"] = f"{metadata['seed_variance']:g}"
     if metadata["strength"] is not None:
         settings["Denoising strength"] = f"{metadata['strength']:g}"
     if control := metadata["control"]:

@@ -140,6 +140,7 @@ def prepare(
         num_inference_steps=request.num_inference_steps,
         seed=seed,
         num_images=request.num_images,
+        seed_variance=request.seed_variance,
         preprocess="none" if request.preprocess == "canny" else request.preprocess,
         strength=request.strength,
         control_scale=control_scale,

@@ -4,7 +4,7 @@ These functions take tensors and one request's numbers. They know nothing of job
 stay between uses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,10 @@ from models.inference.denoise.transformer import Conditioning, Control, predict
 from models.inference.denoise.upload import upload
 from models.job import Mask, Pixels, is_controlled
 
+VARIED_SHARE = 0.5
+"""Of an embedding's values, how many `vary` changes."""
+VARIANCE_STREAM = 0x5EED
+"""Makes another seed of a seed, for the same one would draw the numbers of the latents' noise again."""
 TRAIN_TIMESTEPS = 1000
 """The number of timesteps in training, from the published scheduler configuration."""
 
@@ -47,6 +51,27 @@ def draw_noise(seed: int, channels: int, height: int, width: int) -> Tensor:
     """Latents (1, channels, height, width), float32, drawn on the CPU: the same bytes on every device."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn((1, channels, height, width), generator=generator, dtype=torch.float32)
+
+
+def vary(embeds: Tensor, seeds: Sequence[int], seed_variance: float) -> Tensor:
+    """A prompt's embedding (tokens, hidden size) as the pictures of these seeds have it, (batch, tokens, …).
+
+    Half of the values of each have noise added, whose standard deviation is `seed_variance` times that of
+    the embedding: the recipe of InvokeAI's node "Seed Variance Enhancer", whose own default is 0.1. It is
+    drawn on the CPU, as the latents' noise is. At 0 all have the embedding itself, (1, tokens, …).
+    """
+    if seed_variance == 0:
+        return embeds[None]
+    plain = embeds.float().cpu()
+    # Added up in float64, for the order in which processors do that differs.
+    deviation = seed_variance * plain.double().std().item()
+    varied = []
+    for seed in seeds:
+        generator = torch.Generator("cpu").manual_seed(seed ^ VARIANCE_STREAM)
+        noise = torch.randn(plain.shape, generator=generator)
+        chosen = torch.rand(plain.shape, generator=generator) < VARIED_SHARE
+        varied.append(plain + deviation * noise * chosen)
+    return torch.stack(varied).to(embeds)
 
 
 def noise_levels(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tensor:

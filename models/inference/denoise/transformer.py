@@ -5,7 +5,7 @@ the control checkpoints. diffusers' own pair of models equals it for Union 1.0 o
 noise refiner never reach the transformer there. Nothing here knows of prompts, schedules or pictures.
 
 The sequence is the image tokens and then the caption tokens, each padded to a multiple of 32 with a learned
-token that the model attends to by design. Every picture of a batch has the same prompt, so nothing is masked.
+token that the model attends to by design. The prompts of a batch are of one length, so nothing is masked.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Conditioning:
     """What the steps of one request share: nothing here depends on the timestep or the noise."""
 
     caption: Tensor
-    """Refined caption tokens, (1, caption tokens, dim)."""
+    """Refined caption tokens, (1, caption tokens, dim), or (batch, …) where each picture has its own."""
     image_rope: Tensor
     """Rotary table of the image tokens, cosine and sine, (1, image tokens, 1, head_dim / 2, 2)."""
     rope: Tensor
@@ -42,9 +42,13 @@ class Control:
 def condition(
     transformer: ZImageTransformer2DModel, prompt_embeds: Tensor, height: int, width: int
 ) -> Conditioning:
-    """Prepare a request: `prompt_embeds` (prompt tokens, cap_feat_dim), latents of `height` by `width`."""
+    """Prepare a request: `prompt_embeds` (prompt tokens, cap_feat_dim), latents of `height` by `width`.
+
+    Where each picture has embeddings of its own, they are (batch, prompt tokens, cap_feat_dim).
+    """
     dtype = transformer.x_pad_token.dtype
-    caption = transformer.cap_embedder(prompt_embeds.to(dtype)[None])
+    prompt_embeds = prompt_embeds.reshape(-1, *prompt_embeds.shape[-2:])
+    caption = transformer.cap_embedder(prompt_embeds.to(dtype))
     caption = _pad(caption, transformer.cap_pad_token)
     caption_rope, image_rope = _rope(transformer, caption.shape[1], height, width, prompt_embeds.device)
     for layer in transformer.context_refiner:
@@ -95,7 +99,10 @@ def predict(
     if control is None:
         unified = _run(transformer.layers, unified, rope, time)
     else:
-        branch = torch.cat([branch, conditioning.caption.expand(branch.shape[0], -1, -1)], dim=1)
+        # One for all pictures, as far as neither part differs from one to the other.
+        rows = max(branch.shape[0], conditioning.caption.shape[0])
+        parts = [part.expand(rows, -1, -1) for part in (branch, conditioning.caption)]
+        branch = torch.cat(parts, dim=1)
         net = control.controlnet
         unified, _ = _run_controlled(
             transformer.layers,

@@ -68,6 +68,7 @@ def test_every_fault_is_listed_at_once() -> None:
             "num_inference_steps": 9,
             "seed": 1.5,
             "num_images": 5,
+            "seed_variance": 1.1,
             "enable_prompt_expansion": 1,
             "output_format": "gif",
         }
@@ -85,6 +86,7 @@ def test_every_fault_is_listed_at_once() -> None:
         ("num_inference_steps",),
         ("seed",),
         ("num_images",),
+        ("seed_variance",),
         ("enable_prompt_expansion",),
         ("output_format",),
     }
@@ -101,6 +103,8 @@ def test_every_fault_is_listed_at_once() -> None:
         ("control_scale", False),
         ("control_scale", float("nan")),
         ("control_scale", "0.5"),
+        ("seed_variance", -0.1),
+        ("seed_variance", True),
         ("enable_prompt_expansion", "true"),
         ("prompt", 5),
         ("prompt", "a\0b"),
@@ -127,7 +131,7 @@ def test_a_whole_float_is_an_integer() -> None:
 
 def test_null_in_an_optional_field_is_its_default() -> None:
     optional = [name for name, field in ControlNetLoraInput.model_fields.items() if not field.is_required()]
-    assert len(optional) == 10
+    assert len(optional) == 11
     given_input, warnings = read_input(ControlNetLoraInput, DOCUMENTED | dict.fromkeys(optional))
     assert (given_input, warnings) == read_input(ControlNetLoraInput, DOCUMENTED)
     assert read(loras=[{"path": "x", "scale": None}]).loras[0].scale == 1.0

@@ -75,6 +75,15 @@ def test_says_how_far_a_picture_went_from_its_image_and_which_mask_it_had():
     assert "Denoising" not in parameters(described())
 
 
+def test_seed_variance_is_said_where_there_is_any():
+    body = {**BODY, "num_images": 4, "seed_variance": 0.1}
+    job = Job(prompt="a hat", width=16, height=16, seed_variance=0.1)
+    made = describe(MODEL_ID, body, job, Facts(model="m", seeds=(5,), prompt="a hat"), 5)
+    assert (made["seed_variance"], request_body({"zturbo": made})["seed_variance"]) == (0.1, 0.1)
+    assert read_as_a1111_does(parameters(made))[1]["Seed variance"] == "0.1"
+    assert "variance" not in json.dumps(described()) + parameters(described())
+
+
 def test_says_what_made_the_picture():
     made = described()
 

@@ -34,6 +34,7 @@ export class About extends HTMLElement {
       ["Expanded prompt", result.expanded_prompt && [result.expanded_prompt]],
       ["Time", result.timings && timings(result.timings)],
       ["LoRAs", result.loras?.length ? result.loras.map(loraLine) : null],
+      ["Seed variance", input?.seed_variance && [String(input.seed_variance)]],
       ["Strength", result.strength !== undefined && [String(result.strength)]],
       ["ControlNet", result.controlnet && [result.controlnet]],
       ["Model", result.model && [result.model]],

@@ -7,6 +7,7 @@ import "./plain.js";
 import "./preprocess.js";
 import "./prompt.js";
 import "./seed.js";
+import "./seed_variance.js";
 import "./size.js";
 import "./window.js";
 
@@ -22,6 +23,7 @@ const BY_NAME = {
   loras: "zt-loras",
   image_size: "zt-size",
   seed: "zt-seed",
+  seed_variance: "zt-seed-variance",
 };
 
 /** Of these, the ones that show a field with options only. */
@@ -40,7 +42,7 @@ const SECTIONS = [
   ["Prompt", ["prompt", "enable_prompt_expansion"]],
   ["Control", ["image_url", "mask_image_url", "strength", "preprocess", "control_scale"]],
   ["LoRAs", ["loras"]],
-  ["Picture", ["image_size", "num_images", "seed"]],
+  ["Picture", ["image_size", "num_images", "seed_variance", "seed"]],
 ];
 
 /**

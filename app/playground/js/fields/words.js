@@ -6,6 +6,7 @@ const TITLES = {
   control_scale: "Strength of the guide",
   control_start: "Guided steps",
   strength: "How far from the image",
+  seed_variance: "How far the pictures differ",
   image_size: "Size",
   output_format: "File type",
 };

@@ -18,7 +18,14 @@ from torch import Tensor
 from models.errors import BadOutput
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.blocks import use_own_blocks
-from models.inference.denoise.pipeline import decode, denoise, draw_noise, encode_picture, noise_levels
+from models.inference.denoise.pipeline import (
+    decode,
+    denoise,
+    draw_noise,
+    encode_picture,
+    noise_levels,
+    vary,
+)
 from models.inference.denoise.transformer import Control, condition, control_tokens
 from models.inference.text_encoder import encode_prompt
 from models.job import Pixels, is_controlled
@@ -155,6 +162,28 @@ def test_seed_gives_the_same_noise_bytes_everywhere() -> None:
     assert noise.shape == (1, 16, 8, 8)
     digest = hashlib.sha256(noise.numpy().tobytes()).hexdigest()
     assert digest == "443a9fa4ffb0e2221dbc5b56bec0b8ccb4510a8a94a903e8321dfa3b2d99d55b"
+
+
+def test_seed_variance_is_noise_on_half_of_the_embedding_of_each_picture() -> None:
+    embeds = 3 * torch.randn((40, 2560), generator=torch.Generator().manual_seed(1))
+    before = embeds.clone()
+    both = vary(embeds, (4, 5), 0.1)
+    assert torch.equal(embeds, before)
+    for varied, seed in zip(both, (4, 5), strict=True):
+        assert torch.equal(varied, vary(embeds, (seed,), 0.1)[0])
+        added = (varied - embeds)[varied != embeds]
+        assert added.numel() / embeds.numel() == pytest.approx(0.5, abs=0.01)
+        assert (added.std() / embeds.std()).item() == pytest.approx(0.1, rel=0.02)
+        # Its own numbers, and not those that the picture begins with.
+        noise = draw_noise(seed, *embeds.shape, 1)[0, ..., 0]
+        assert abs(torch.corrcoef(torch.stack([noise.flatten(), (varied - embeds).flatten()]))[0, 1]) < 0.02
+    assert not torch.equal(*both)
+    assert vary(embeds.bfloat16(), (4,), 0.1).dtype == torch.bfloat16
+
+
+def test_seed_variance_of_0_leaves_one_embedding_for_all_as_it_is() -> None:
+    embeds = torch.randn(7, 8)
+    assert torch.equal(vary(embeds, (4, 5), 0.0), embeds[None])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
