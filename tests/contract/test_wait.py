@@ -68,8 +68,9 @@ async def test_held_submit_answers_with_the_result(
     }
 
 
-async def test_time_that_is_up_answers_with_the_state(http: httpx.AsyncClient) -> None:
-    answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT, params={"wait": "0.1"})
+@pytest.mark.parametrize("seconds", ["0.1", "1e-9"])
+async def test_time_that_is_up_answers_with_the_state(http: httpx.AsyncClient, seconds: str) -> None:
+    answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT, params={"wait": seconds})
     assert answer.status_code == 200
     assert answer.json()["status"] == "in_queue"
     assert "output" not in answer.json()
