@@ -10,6 +10,7 @@ import pytest
 
 from app.cli.exits import Exit
 from app.config import Settings
+from app.fal.bodies import MODELS
 from models.schema.catalog import ENDPOINTS
 from models.schema.inputs import ControlNetLoraInput
 from models.weights.published import DETECTORS, Published
@@ -105,6 +106,18 @@ def test_everything_that_a_page_names_is_there(page: Path) -> None:
 
 def test_readme_is_not_longer_than_a_newcomer_reads() -> None:
     assert (ROOT / "README.md").read_text().count("\n") <= README_LINES
+
+
+def test_readme_has_every_endpoint_beside_its_name_at_fal() -> None:
+    rows = re.findall(
+        r"^\| (`turbo.*?) \| prompt.*? \| (`.*?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    ours, theirs = (re.findall(r"`(.*?)`", " ".join(cells)) for cells in zip(*rows, strict=True))
+    assert {f"tongyi-mai/z-image/{name}" for name in ours} == ENDPOINTS.keys()
+    told = dict(zip(theirs, ours, strict=True))
+    assert {name: f"tongyi-mai/z-image/{told[name]}" for name in told} == {
+        name: model.answered_by for name, model in MODELS.items()
+    }
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
