@@ -258,6 +258,7 @@ _SENTENCES = {
     "dict_type": "must be a JSON object",
     "list_type": "must be a list",
     "string_type": "must be text",
+    "string_unicode": "must be text in Unicode, without half of a surrogate pair",
     "int_type": "must be an integer",
     "int_from_float": "must be an integer",
     "int_parsing": "must be an integer",

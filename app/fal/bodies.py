@@ -7,7 +7,7 @@ https://docs.fal.ai/model-endpoints/queue, and what the public clients insist on
 import time
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from app.answers import OUR_FAULTS, failure_of, file_url, timestamp
 from app.links import Links
@@ -78,6 +78,20 @@ class FalSize(InputModel):
         return on_grid(self.width, self.height)
 
 
+def _size_in_pixels_or(names: Any) -> BeforeValidator:
+    """Checks a size in pixels, or else one of `names`, so that the faults of one are told and not of both."""
+    named = TypeAdapter(names)
+
+    def check(size: Any) -> Any:
+        return FalSize.model_validate(size) if isinstance(size, dict) else named.validate_python(size)
+
+    return BeforeValidator(check)
+
+
+FalPreset = Annotated[PresetSize | FalSize, _size_in_pixels_or(PresetSize)]
+FalImageSize = Annotated[ImageSize | FalSize, _size_in_pixels_or(ImageSize)]
+
+
 class FalInput(InputModel):
     """The fields that all of fal's models have; each has its own `image_size` besides."""
 
@@ -103,7 +117,7 @@ class FalInput(InputModel):
 class TextInput(FalInput):
     """Input of `fal-ai/z-image/turbo`."""
 
-    image_size: PresetSize | FalSize = "landscape_4_3"
+    image_size: FalPreset = "landscape_4_3"
 
 
 class TextLoraInput(TextInput):
@@ -116,7 +130,7 @@ class ControlInput(FalInput, Windowed):
     """Input of `fal-ai/z-image/turbo/controlnet`."""
 
     image_url: ImageUrl
-    image_size: ImageSize | FalSize = "auto"
+    image_size: FalImageSize = "auto"
     control_scale: ControlScale = 0.75
     control_start: ControlStart = 0.0
     control_end: ControlEnd = 0.8
@@ -133,7 +147,7 @@ class ChangedImageInput(FalInput):
     """Input of `fal-ai/z-image/turbo/image-to-image`."""
 
     image_url: StartImageUrl
-    image_size: ImageSize | FalSize = "auto"
+    image_size: FalImageSize = "auto"
     strength: Strength = 0.6
 
 
@@ -148,7 +162,7 @@ class InpaintInput(FalInput, Windowed):
 
     image_url: StartImageUrl
     mask_image_url: MaskUrl
-    image_size: ImageSize | FalSize = "auto"
+    image_size: FalImageSize = "auto"
     strength: Strength = 1.0
     control_scale: ControlScale = 0.75
     control_start: ControlStart = 0.0

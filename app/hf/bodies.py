@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from app.errors import BadInput, bad_field, bad_input
+from app.errors import bad_field, bad_input
 from app.translation import Asked, Size, ask, base64_uri, in_words
 from models.schema.catalog import Endpoint
 from models.schema.fields import WHOLE, InputModel, Text
@@ -65,7 +65,7 @@ def read_call(endpoint: Endpoint, body: object) -> Asked:
     if field == "image_url" and "://" not in value and value[:5].lower() != "data:":
         value = base64_uri(value)
     if more.get("num_images") not in (None, 1):
-        raise BadInput("parameters.num_images: an answer here has one picture.")
+        raise bad_field("num_images", "num_images: an answer here has one picture.")
     with in_words({field: "inputs"}):
         return ask(endpoint, more | {field: value}, said.parameters.size())
 

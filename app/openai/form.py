@@ -71,13 +71,17 @@ def _white_mask(mask: bytes) -> bytes:
     """A mask in which white is what is transparent in this one: that is drawn anew. Raises BadInput."""
     # Imported now: OpenCV would slow the start of every command.
     from worker.encoding.encode import encode
+    from worker.inputs.mask import HALF
 
     try:
         transparent = read_image(mask, "mask", "white") - read_image(mask, "mask", "black")
     except ImageError as error:
         raise bad_field("mask", str(error)) from None
-    if not transparent.any():
-        raise bad_field("mask", "mask: nothing in it is transparent, and what is transparent is drawn anew.")
+    if not (transparent >= HALF).any():
+        raise bad_field(
+            "mask",
+            "mask: nothing in it is transparent by half or more, and what is transparent is drawn anew.",
+        )
     return encode(transparent, "png").data
 
 

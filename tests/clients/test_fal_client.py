@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -170,9 +171,19 @@ def test_input_is_ours_with_fals_defaults(
     }
 
 
-def test_text_model_takes_no_size_of_an_image(client: Any) -> None:
-    with pytest.raises(fal_client.FalClientHTTPError, match="'auto' is not one of"):
-        client.submit("fal-ai/z-image/turbo", PROMPT | {"image_size": "auto"})
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        # A text model takes no size of an image.
+        ("auto", r"image_size: 'auto' is not one of 'square_hd', .* or 'landscape_16_9'"),
+        ({"width": 512, "height": 2049}, r"image_size\.height: must be at most 2048"),
+        ({"width": 255}, r"image_size\.width: must be at least 256; image_size\.height: is required"),
+    ],
+)
+def test_bad_size_is_told_as_what_it_is_meant_to_be(client: Any, size: Any, message: str) -> None:
+    with pytest.raises(fal_client.FalClientHTTPError) as error:
+        client.submit("fal-ai/z-image/turbo", PROMPT | {"image_size": size})
+    assert re.fullmatch(message, error.value.response.json()["message"])
 
 
 def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:

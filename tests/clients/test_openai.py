@@ -188,11 +188,11 @@ def test_picture_that_is_not_there_in_time_is_not_asked_for_again(client: Any, h
     assert len(hands.client.keys("zturbo:req:*")) == 1
 
 
-def mask(mode: str, size: tuple[int, int] = (2, 2)) -> bytes:
+def mask(mode: str, size: tuple[int, int] = (2, 2), alpha: int = 0) -> bytes:
     file = io.BytesIO()
     picture = Image.new(mode, size, "black")
     if mode == "RGBA":
-        picture.putpixel((1, 0), (0, 0, 0, 0))
+        picture.putpixel((1, 0), (0, 0, 0, alpha))
     picture.save(file, "PNG")
     return file.getvalue()
 
@@ -280,6 +280,7 @@ def test_bad_form_is_told_with_its_field(client: Any) -> None:
         ({"n": "many"}, "n", "n: must be an integer"),
         ({"extra_body": {"seed_variance": 2}}, "seed_variance", "must be at most 1"),
         ({"mask": ("m.png", mask("RGB"))}, "mask", "mask: nothing in it is transparent"),
+        ({"mask": ("m.png", mask("RGBA", alpha=192))}, "mask", "mask: nothing in it is transparent"),
         ({"mask": ("m.png", b"words")}, "mask", "mask: this is no picture"),
         ({"mask": ("m.png", mask("RGBA", (4, 4)))}, "mask", "mask: the mask is 4x4 and the image"),
     ):
