@@ -21,7 +21,7 @@ from tests.models.inference.lora.lora_files import write
 from tests.models.inference.test_engine import settings_for, write_lora
 
 CPU = torch.device("cpu")
-JOB = Job(prompt="a red ball", width=128, height=128, seed=1)
+JOB = Job(prompt="a red ball", width=256, height=256, seed=1)
 
 
 LOHA = {"a": (64, 2), "b": (2, 64)}

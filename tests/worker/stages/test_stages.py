@@ -206,9 +206,10 @@ def test_mask_has_the_outputs_size_and_is_cut_as_the_image(
     assert start is not None
     assert start.mask is not None
     assert (start.mask.shape, start.image.shape) == ((HEIGHT, WIDTH), (HEIGHT, WIDTH, 3))
-    # Between a quarter and three quarters from the left, and a quarter from above.
+    # From a quarter to three quarters across, and from a quarter down; above and below as much is cut.
     rows, columns = start.mask.nonzero()
-    assert (rows.min(), rows.max()) == (HEIGHT // 4, HEIGHT - 1)
+    cut = (512 * WIDTH / 640 - HEIGHT) / 2
+    assert (rows.min(), rows.max()) == (round(128 * WIDTH / 640 - cut), HEIGHT - 1)
     assert (columns.min(), columns.max()) == (WIDTH // 4, WIDTH * 3 // 4 - 1)
     _, _, square = prepare(inpainting(image_size="square"), settings, storage)
     assert square is not None
