@@ -83,7 +83,7 @@ def by_openvino(block: nn.Module, *inputs: Tensor) -> Any:
 
 @contextmanager
 def rotated_in_reals() -> Iterator[None]:
-    """As a compiler is given the rotary product: OpenVINO has no complex numbers."""
+    """Blocks compute the rotary product in reals within, since OpenVINO has no complex numbers."""
     with patch("torch.compiler.is_compiling", return_value=True):
         yield
 

@@ -28,7 +28,15 @@ import torch
 from benchmarks.gpu import peers
 from benchmarks.gpu.arithmetic import step_flops
 from benchmarks.gpu.check import step_error
-from benchmarks.gpu.measure import cap_memory, measure_pictures, peak_memory, peak_rate, spread, timed
+from benchmarks.gpu.measure import (
+    DRIVER_SHARE,
+    cap_memory,
+    measure_pictures,
+    peak_memory,
+    peak_rate,
+    spread,
+    timed,
+)
 from benchmarks.gpu.models import (
     FULL,
     TINY,
@@ -53,8 +61,6 @@ from models.job import Job
 PARTS = ("check", "ours", "batch", "loras", "diffusers", "tier")
 WINDOWS = {"3 steps": 0.4, "8 steps": 1.0}
 TIERS_GB = (24, 16, 12, 8)
-DRIVER_SHARE = 0.97
-"""Of a card's memory that a process finds free."""
 ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}
 """Largest relative error of one step against float32."""
 

@@ -17,6 +17,9 @@ from models.job import Job, Pixels
 
 WARM_UP = 2
 
+DRIVER_SHARE = 0.97
+"""The share of a card's memory that a process finds free."""
+
 
 def control_picture(side: int) -> Pixels:
     return np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)

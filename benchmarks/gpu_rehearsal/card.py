@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.gpu.measure import DRIVER_SHARE
 from benchmarks.gpu_rehearsal.counter import Counts, Kernel, Recorder, Substitutes
 from models.inference.device import loaded_model
 
 HOST_BYTES = 64 * 10**9
 """Free beside the card."""
-DRIVER_SHARE = 0.97
-"""Of a card's memory that a process finds free."""
 
 
 @contextmanager

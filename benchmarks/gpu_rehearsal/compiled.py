@@ -40,7 +40,7 @@ from models.inference.control.controlnet import KNOWN, empty_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 
 TOKENS = 4128
-"""Of a picture of 1024x1024 with a caption of 32."""
+"""The tokens of a picture of 1024x1024 with a caption of 32."""
 TIME_WIDTH = 256
 SHARED_MEMORY = {"8.0": 166_912, "8.9": 101_376, "9.0": 232_448, "12.0": 101_376}
 """Bytes that one block of threads may have, by compute capability (CUDA's programming guide)."""

@@ -41,7 +41,7 @@ SOURCES = ("/models/", "/diffusers/", "/transformers/")
 GEMM_RATE, NARROW_RATE, ATTENTION_RATE, MEMORY_RATE = 700e12, 1100e12, 550e12, 2.6e12
 """What is assumed of an H100: operations a second of products in 16 and in 8 bits, of attention; bytes."""
 LEAST_SECONDS = 2e-6
-"""Of a kernel."""
+"""The least time that a kernel takes."""
 
 
 class Kernel(NamedTuple):

@@ -5,7 +5,6 @@ tests/contract/test_any_call.py` looks longer than the suite does.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,15 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as profile
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import Settings
 from app.main import create_app
+from tests.support.examples import examples
 from tests.support.http_api import DOCUMENTED_INPUT, MODEL, SUBMIT, served
 
 DOCUMENT = json.loads((Path(__file__).parents[2] / "openapi.json").read_text())
-EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "200"))
 TOKEN = "good-token"
 
 OPERATIONS = [
@@ -95,12 +93,7 @@ def http(settings: Settings) -> Iterator[httpx.Client]:
         yield client
 
 
-@profile(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=EXAMPLES == 200,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples
 @given(call=calls())
 def test_any_call_is_answered_as_documented(http: httpx.Client, call: dict[str, Any]) -> None:
     if "KNOWN" in call["path"]:

@@ -4,24 +4,21 @@
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as profile
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import Settings
 from app.main import create_app
 from models.schema.model_ids import IMAGE_TO_IMAGE, IMAGE_TO_IMAGE_LORA, INPAINTING, INPAINTING_LORA, TURBO
+from tests.support.examples import examples
 from tests.support.http_api import PNG, WorkerHands, picture_uri, served
 from tests.support.processes import wait_for
-
-EXAMPLES = int(os.environ.get("ZTURBO_TEST_EXAMPLES", "200"))
 
 PROMPT: dict[str, Any] = {"prompt": "a fox"}
 IMAGE = PROMPT | {"image_url": "https://a.example/fox.png"}
@@ -137,12 +134,7 @@ def http(settings: Settings) -> Iterator[httpx.Client]:
         yield client
 
 
-@profile(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=EXAMPLES == 200,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@examples
 @given(call=CALLS)
 def test_any_body_is_taken_whole_or_refused_in_a_sentence(
     http: httpx.Client, hands: WorkerHands, call: Call

@@ -24,7 +24,7 @@ from models.inference.denoise.upload import upload
 from models.job import Mask, Pixels, is_controlled
 
 VARIED_SHARE = 0.5
-"""Of an embedding's values, how many `vary` changes."""
+"""The share of an embedding's values that `vary` changes."""
 VARIANCE_STREAM = 0x5EED
 """Makes another seed of a seed, for the same one would draw the numbers of the latents' noise again."""
 TRAIN_TIMESTEPS = 1000

@@ -32,7 +32,7 @@ LARGEST_PIXELS = 2048 * 2048
 PROMPT_TOKENS = 512
 """A full prompt."""
 SLOTS = 2
-"""Of the ring: a block that is read by the device, and one that is filled."""
+"""The ring has two slots: the device reads a block in one while the other is filled."""
 LEAST_HELD_BYTES = 10**9
 """Less is not worth another try."""
 HIDDEN_VECTORS = 24

@@ -112,7 +112,7 @@ class _Slot:
         self.free: Event = streams.mark()
         """Behind the last forward that reads it."""
         self.homes: Homes = []
-        """Those of the block that runs with it."""
+        """The host's copies of the weights of the block that runs with this slot."""
 
 
 class Ring:
@@ -122,7 +122,7 @@ class Ring:
         self._device = device
         self._streams = streams
         self._slots: list[_Slot] = []
-        """Those used longest ago first."""
+        """The slots, in the order of their last use: the one used longest ago comes first."""
         self._size = 0
         self._blocks: WeakSet[nn.Module] = WeakSet()
         self._held: WeakKeyDictionary[nn.Module, Homes] = WeakKeyDictionary()

@@ -32,33 +32,6 @@ def settings_for(tiny_model: Path, tmp_path: Path, **options: Any) -> ModelSetti
     )
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine.load(settings_for(tiny_model, tmp_path_factory.mktemp("data")))
-
-
-@pytest.fixture(scope="module")
-def control() -> Pixels:
-    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-    picture[32:96, 32:96] = 255
-    return picture
-
-
-@pytest.fixture
-def job(tiny_model: Path) -> Job:
-    return Job(
-        prompt="a red ball on a table",
-        width=SIZE,
-        height=SIZE,
-        num_inference_steps=4,
-        seed=1,
-        control_scale=0.9,
-        control_end=0.5,
-        controlnet=tiny_model / "controlnet.safetensors",
-        controlnet_name="its own",
-    )
-
-
 def generate(engine: Engine, job: Job, control: Pixels | None = None) -> Generated:
     return engine.generate(job, control, lambda step: None)
 

@@ -1,40 +1,12 @@
 """Several pictures of one job: each is what it is alone, and as far from the others as is asked for."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from models.inference.denoise.pipeline import draw_noise
 from models.inference.engine import Engine
 from models.job import Job, Pixels, Step
-from tests.models.inference.test_engine import SIZE, difference, generate, settings_for
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine.load(settings_for(tiny_model, tmp_path_factory.mktemp("data")))
-
-
-@pytest.fixture
-def control() -> Pixels:
-    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-    picture[32:96, 32:96] = 255
-    return picture
-
-
-@pytest.fixture
-def job(tiny_model: Path) -> Job:
-    return Job(
-        prompt="a red ball on a table",
-        width=SIZE,
-        height=SIZE,
-        num_inference_steps=4,
-        seed=1,
-        control_scale=0.9,
-        control_end=0.5,
-        controlnet=tiny_model / "controlnet.safetensors",
-    )
+from tests.models.inference.test_engine import SIZE, difference, generate
 
 
 @pytest.mark.parametrize("seed_variance", [0.0, 0.3])
