@@ -141,9 +141,14 @@ def measure_prompts(
     figures.add("sharpness of outlines, times the renderer's", float(steep / true_steep), least=0.6)
 
 
-def measure_rounding(model: Model, samples: Sequence[Sample], figures: Figures) -> None:
-    """How far pictures are from those of the same model in float32, of 255."""
+def measure_rounding(
+    model: Model, judge: judging.Verdict, samples: Sequence[Sample], figures: Figures
+) -> None:
+    """How far pictures are from those of the same model in float32, of 255, and what is named less often."""
     whole = Model(model.bundle)
+    measure_prompts(whole, judge, samples, exact := Figures())
+    for verdict in ("colour as named", "object recognised"):
+        figures.add(f"{verdict}, less than float32's", exact.values[verdict] - figures.values[verdict])
     apart = [
         np.abs(
             model.draw(sample.prompt, sample.scene.seed).astype(int)
@@ -287,7 +292,7 @@ def main() -> None:
     samples = prompt_samples(arguments.count)
     measure_prompts(model, judge, samples, figures)
     if arguments.dtype != "float32":
-        measure_rounding(model, samples, figures)
+        measure_rounding(model, judge, samples, figures)
     measure_control(model, judge, max(1, arguments.count // len(CONTROLS)), figures)
     measure_loras(model, judge, samples[: arguments.count // 2], figures)
     measure_expansion(model, samples[: arguments.count // 2], figures)

@@ -17,6 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from benchmarks.random_models import PUBLISHED, SEED, STD
 from models.disk import check_room
 from models.inference.control.controlnet import KNOWN, empty_controlnet
+from models.inference.loading.original_names import original_name
 from models.weights.demo import FOLDER as DEMO
 from models.weights.header import header_bytes
 from training.export import MODEL_INDEX
@@ -56,6 +57,8 @@ TEXT_ENCODER: dict[str, Any] = {
 }
 
 Shapes = dict[str, tuple[int, ...]]
+Files = dict[str, Shapes]
+"""Tensors by the paths of their files below a folder."""
 OnBytes = Callable[[int, int], None]
 """Told the bytes that are written and those of all files."""
 
@@ -65,13 +68,18 @@ def write_all(folder: Path, union: str, on_bytes: OnBytes) -> None:
 
     Raises DiskFull before anything is written. What is there already, whole and of this size, stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = dict(_files(union))
+    write_files(folder, files, on_bytes)
+    _write_configurations(folder / "model")
+    _write_indexes(folder, files)
+
+
+def write_files(folder: Path, files: Files, on_bytes: OnBytes) -> None:
+    """Writes safetensors files of these tensors by their paths below `folder`, as `write_all` says."""
+    folder.mkdir(parents=True, exist_ok=True)
     sizes = {path: 2 * sum(_elements(shape) for shape in shapes.values()) for path, shapes in files.items()}
     missing = {path for path in files if not _is_whole(folder / path, sizes[path])}
     check_room(folder, sum(sizes[path] for path in missing), "this machine")
-    _write_configurations(folder / "model")
-    _write_indexes(folder, files)
     generator = torch.Generator().manual_seed(SEED)
     pool = torch.empty(POOL, dtype=torch.bfloat16).normal_(std=STD, generator=generator)
     done, total = 0, sum(sizes.values())
@@ -83,19 +91,37 @@ def write_all(folder: Path, union: str, on_bytes: OnBytes) -> None:
         on_bytes(done, total)
 
 
+def files_by_authors_names() -> Files:
+    """Transformer and text encoder, one file each; the transformer by its authors' names."""
+    with torch.device("meta"):
+        transformer = _shapes(ZImageTransformer2DModel(**PUBLISHED))
+    named: Shapes = {}
+    for name, shape in transformer.items():
+        # Query, key and value are rows of one matrix there.
+        original = original_name(name)
+        rows = named[original][0] if original in named else 0
+        named[original] = (rows + shape[0], *shape[1:])
+    return {"transformer.safetensors": named, "text_encoder.safetensors": _text_encoder()}
+
+
 def _files(union: str) -> Iterator[tuple[str, Shapes]]:
     """Each file's path below the folder and its tensors, all from models without memory."""
     with torch.device("meta"):
         transformer = ZImageTransformer2DModel(**PUBLISHED)
-        text_encoder = Qwen3ForCausalLM(Qwen3Config(**TEXT_ENCODER))
         vae = AutoencoderKL(**VAE)
     yield from _sharded("model/transformer/diffusion_pytorch_model", _shapes(transformer))
-    tied = {name: shape for name, shape in _shapes(text_encoder).items() if name != "lm_head.weight"}
-    yield from _sharded("model/text_encoder/model", tied)
+    yield from _sharded("model/text_encoder/model", _text_encoder())
     yield "model/vae/diffusion_pytorch_model.safetensors", _shapes(vae)
     (layout,) = (known for known in KNOWN if known.variant == union)
     yield f"loras/{UNION}", _shapes(empty_controlnet(layout, transformer.config))
     yield f"loras/{STYLE}", dict(_lora(_shapes(transformer)))
+
+
+def _text_encoder() -> Shapes:
+    with torch.device("meta"):
+        model = Qwen3ForCausalLM(Qwen3Config(**TEXT_ENCODER))
+    # Its last matrix is the first.
+    return {name: shape for name, shape in _shapes(model).items() if name != "lm_head.weight"}
 
 
 def _lora(transformer: Shapes) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -134,7 +160,7 @@ def _write_configurations(model: Path) -> None:
     (model / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2))
 
 
-def _write_indexes(folder: Path, files: dict[str, Shapes]) -> None:
+def _write_indexes(folder: Path, files: Files) -> None:
     """Beside the shards of a component, the file that says which holds what."""
     maps: dict[str, dict[str, str]] = {}
     for path, shapes in files.items():

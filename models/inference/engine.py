@@ -178,7 +178,8 @@ class Engine:
         timings, warnings = dict[str, float](), list(job.warnings)
         self._fit(job, self._model.make_room, job.width * job.height, job.num_images)
         placement = self._model.placement
-        loras = self._fit(job, self._loras.apply, job.loras)
+        with self._timed("loras", timings):
+            loras = self._fit(job, self._loras.apply, job.loras)
 
         with self._timed("encode", timings):
             embeds, expanded, warning = self._fit(job, self._encode, job)

@@ -1,14 +1,18 @@
 """The rehearsal at full size: what it writes is a model, at any size, and its limits hold."""
 
+import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
 
-from benchmarks.full_size import weights
+from benchmarks import run
+from benchmarks.full_size import check, weights
 from benchmarks.full_size.limits import Watch, memory_group, memory_of
 from models.config import ModelSettings
 from models.errors import DiskFull
@@ -115,3 +119,67 @@ def test_group_that_is_made_holds_a_process_and_goes_away() -> None:
             process.communicate(b"\n")
         assert process.returncode != 0
     assert not group.parent.exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_file_by_the_authors_names_holds_what_ours_hold(tmp_path: Path) -> None:
+    weights.write_all(tmp_path, "1.0", lambda done, total: None)
+    weights.write_files(tmp_path / "one", weights.files_by_authors_names(), lambda done, total: None)
+    for path, folder in (("transformer", "transformer"), ("text_encoder", "text_encoder")):
+        ours = sum(path.stat().st_size for path in (tmp_path / "model" / folder).glob("*.safetensors"))
+        theirs = (tmp_path / "one" / f"{path}.safetensors").stat().st_size
+        # Their headers differ, and each file's is small beside what it holds.
+        assert theirs == pytest.approx(ours, rel=0.05)
+    settings = ModelSettings(
+        data_dir=tmp_path / "data", model=str(tmp_path / "model"), device="cpu", _env_file=None,
+        transformer=str(tmp_path / "one" / "transformer.safetensors"),
+    )  # fmt: skip
+    job = Job(prompt="a fox", width=64, height=64, num_inference_steps=1)
+    assert Engine.load(settings).generate(job, None, lambda step: None).images[0].shape == (64, 64, 3)
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def adding(file: Path, row: dict[str, Any], status: int = 0) -> tuple[str, ...]:
+    """Arguments of a Python module that adds the row and ends with the status."""
+    (file.parent / "a_part.py").write_text(
+        f"import sys; open({str(file)!r}, 'a').write({json.dumps(row)!r} + chr(10)); sys.exit({status})"
+    )
+    return ("a_part",)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "status", "expected"), [(0.4, 0, 0), (0.6, 0, 1), (0.4, 3, 1)], ids=["met", "missed", "broken"]
+)
+def test_check_tells_a_missed_bound_and_a_broken_part(
+    ratio: float, status: int, expected: int, results: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", str(results))
+    row = {"side": 256, "bfloat16 to diffusers": 0.8, "int8 to diffusers": ratio}
+    # Of an earlier run: it is not looked at.
+    (results / "steps.jsonl").write_text(json.dumps(row | {"int8 to diffusers": 9}) + "\n")
+    arguments = adding(results / "steps.jsonl", row, status)
+    parts = {"steps": replace(check.PARTS["steps"], arguments=arguments), "sdcpp": check.PARTS["sdcpp"]}
+    monkeypatch.setattr(check, "PARTS", parts)
+    assert check.check(results, parts, peers=None) == expected
+    told = capfd.readouterr().out
+    assert "sdcpp: left out" in told
+    assert ("MISSED" in told) == bool(expected)
+
+
+def test_bounds_of_a_request_are_of_its_own_memory_and_its_pages() -> None:
+    row = {
+        "dtype": "int8", "memory_limit": 16 * 2**30, "picture_s": 100.0, "timings": {"loras": 6.0},
+        "start_peak": {"private_gb": 3.0, "mapped_gb": 1.0},
+        "picture_peak": {"private_gb": 1.0, "mapped_gb": 8.0},
+    }  # fmt: skip
+    told = {bound.name: (bound.value, bound.met) for bound in check.PARTS["int8"].bounds(row)}
+    assert told == {
+        "int8, limit of 16 GiB: GB in all": (11.0, True),
+        "int8, limit of 16 GiB: LoRA set, of the picture": (0.06, False),
+    }

@@ -66,7 +66,7 @@ def test_picture_has_the_size_asked_for_and_says_what_made_it(
         "its own",
     )
     assert picture.control_image is not None
-    assert set(picture.facts.timings) == {"encode", "preprocess", "control", "denoise", "decode"}
+    assert set(picture.facts.timings) == {"loras", "encode", "preprocess", "control", "denoise", "decode"}
 
 
 def test_same_job_gives_the_same_bytes_also_in_another_engine(
