@@ -195,6 +195,14 @@ class WebhookSecretBody(Body):
     secret: str = Field(description="What the webhooks of this key are signed with, as `whsec_` and base64.")
 
 
+class DialectBody(Body):
+    """How the clients of one dialect ask for a model."""
+
+    dialect: str = Field(description="Whose clients they are.")
+    model: str = Field(description="What they call the model.")
+    path: str = Field(description="The route that answers them, by POST.")
+
+
 class ModelBody(Body):
     model_id: str
     display_name: str
@@ -207,6 +215,7 @@ class ModelBody(Body):
     object: Literal["model"] = "model"
     created: int = Field(PUBLISHED, description="Unix seconds.")
     owned_by: str = Field(description="The first part of the id.")
+    dialects: list[DialectBody]
 
 
 class ListedModel(Body):

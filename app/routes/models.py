@@ -6,8 +6,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.answers import result_body
 from app.availability import missing_detectors, with_availability
-from app.deps import RequestsDep
+from app.deps import LinksDep, RequestsDep
+from app.dialects import dialects_of
 from app.errors import UnknownModel
+from app.links import Links
 from app.schemas import (
     CategoriesBody,
     ListedModel,
@@ -53,6 +55,7 @@ async def submit(model_id: str, call: Request, response: Response) -> Response |
 @router.get("")
 async def list_models(
     requests: RequestsDep,
+    links: LinksDep,
     search_text: Annotated[
         str | None, Query(alias="search", description="In id, name or description.")
     ] = None,
@@ -64,7 +67,7 @@ async def list_models(
     found, total = search(search_text, category, limit, offset)
     missing = await missing_detectors(requests)
     return ModelsBody(
-        models=[model_body(endpoint, missing) for endpoint in found],
+        models=[model_body(endpoint, missing, links) for endpoint in found],
         total=total,
         # OpenAI's clients ask for no further page.
         data=[ListedModel(id=model_id, owned_by=owned_by(model_id)) for model_id in ENDPOINTS],
@@ -79,9 +82,9 @@ async def list_categories() -> CategoriesBody:
 
 @router.head("/{model_id:path}", include_in_schema=False)
 @router.get("/{model_id:path}")
-async def get_model(model_id: str, requests: RequestsDep) -> ModelBody:
+async def get_model(model_id: str, requests: RequestsDep, links: LinksDep) -> ModelBody:
     """One model with the JSON schema of its input, and which values of `preprocess` can be used now."""
-    return model_body(find_endpoint(model_id), await missing_detectors(requests))
+    return model_body(find_endpoint(model_id), await missing_detectors(requests), links)
 
 
 def find_endpoint(model_id: str) -> Endpoint:
@@ -92,7 +95,7 @@ def find_endpoint(model_id: str) -> Endpoint:
     return endpoint
 
 
-def model_body(endpoint: Endpoint, missing: dict[str, int]) -> ModelBody:
+def model_body(endpoint: Endpoint, missing: dict[str, int], links: Links) -> ModelBody:
     return ModelBody(
         model_id=endpoint.model_id,
         display_name=endpoint.display_name,
@@ -102,6 +105,7 @@ def model_body(endpoint: Endpoint, missing: dict[str, int]) -> ModelBody:
         output_schema=endpoint.output_schema,
         id=endpoint.model_id,
         owned_by=owned_by(endpoint.model_id),
+        dialects=dialects_of(endpoint, links),
     )
 
 

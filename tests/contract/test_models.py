@@ -16,6 +16,7 @@ async def test_model_has_the_published_fields_and_costs_nothing(http: httpx.Asyn
     assert list(body) == [
         *("model_id", "display_name", "description", "categories"),
         *("input_schema", "output_schema", "base_price_usd", "id", "object", "created", "owned_by"),
+        "dialects",
     ]
     assert body["model_id"] == MODEL
     assert body["base_price_usd"] == 0

@@ -10,7 +10,9 @@ import pytest
 
 from app.cli.exits import Exit
 from app.config import Settings
+from app.dialects import dialects_of
 from app.fal.bodies import MODELS
+from app.links import Links
 from models.schema.catalog import ENDPOINTS
 from models.schema.inputs import ControlNetLoraInput
 from models.weights.published import DETECTORS, Published
@@ -108,16 +110,20 @@ def test_readme_is_not_longer_than_a_newcomer_reads() -> None:
     assert (ROOT / "README.md").read_text().count("\n") <= README_LINES
 
 
-def test_readme_has_every_endpoint_beside_its_name_at_fal() -> None:
+def test_readme_has_every_endpoint_beside_what_each_dialect_calls_it() -> None:
     rows = re.findall(
-        r"^\| (`turbo.*?) \| prompt.*? \| (`.*?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE
+        r"^\| (`turbo.*?) \| prompt.*? \| (`.*?`) \| `(.*?)`", (ROOT / "README.md").read_text(), re.MULTILINE
     )
-    ours, theirs = (re.findall(r"`(.*?)`", " ".join(cells)) for cells in zip(*rows, strict=True))
-    assert {f"tongyi-mai/z-image/{name}" for name in ours} == ENDPOINTS.keys()
-    told = dict(zip(theirs, ours, strict=True))
-    assert {name: f"tongyi-mai/z-image/{told[name]}" for name in told} == {
-        name: model.answered_by for name, model in MODELS.items()
+    told = {
+        f"tongyi-mai/z-image/{ours}": (f"fal-ai/z-image/{fal}", f"/v1/images/{openai}")
+        for our_cell, fal_cell, openai in rows
+        for ours, fal in zip(re.findall(r"`(.*?)`", our_cell), re.findall(r"`(.*?)`", fal_cell), strict=True)
     }
+    assert told.keys() == ENDPOINTS.keys()
+    for model_id, (fal, openai) in told.items():
+        called = {each.dialect: each for each in dialects_of(ENDPOINTS[model_id], Links("http://host"))}
+        assert (called["fal"].model, called["OpenAI"].path) == (fal, openai)
+    assert len(MODELS) == len(told)
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

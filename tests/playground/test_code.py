@@ -81,6 +81,19 @@ def test_code_is_copied_whole(page: Page) -> None:
     assert page.evaluate("navigator.clipboard.readText()").strip() == shown.strip()
 
 
+def test_every_dialects_name_of_the_chosen_model_is_shown_and_copied_by_keys(page: Page, url: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    served = page.request.get(f"{url}/v1/models").json()["models"]
+    page.locator(".called summary").press("Enter")
+    for model in served:
+        page.get_by_label("Model", exact=True).select_option(model["model_id"])
+        expect(page.locator(".dialects code")).to_have_text([each["model"] for each in model["dialects"]])
+        expect(page.locator(".dialects code").first).to_be_visible()
+    page.get_by_role("button", name="Copy what fal calls it").press("Enter")
+    copied(page)
+    assert page.evaluate("navigator.clipboard.readText()") == "fal-ai/z-image/turbo/inpaint/lora"
+
+
 def test_code_is_copied_also_where_the_browser_has_no_clipboard_for_pages(page: Page) -> None:
     """As over plain HTTP from another machine."""
     page.evaluate("delete Navigator.prototype.clipboard")

@@ -54,6 +54,7 @@ def test_axe_finds_nothing_grave(new_page: NewPage, url: str, scheme: str) -> No
     page = new_page(url, color_scheme=scheme)
     wait_until_ready(page)
     assert violations(page) == []
+    page.locator(".called summary").click()
     page.get_by_role("button", name="Add a LoRA").click()
     run_button(page).click()
     assert violations(page) == []
@@ -96,6 +97,7 @@ def test_page_fits_every_width(new_page: NewPage, url: str, width: int) -> None:
     wait_until_ready(page)
     # The banner names the command as it is called here, wherever that is.
     page.locator(".banner code").first.evaluate("code => code.textContent = '/folder'.repeat(20)")
+    page.locator(".called summary").click()
     assert overflow(page) <= 0
     for tab in ("JSON", "Code", "Form"):
         page.get_by_role("tab", name=tab).click()
@@ -119,7 +121,10 @@ def test_fingers_find_targets_of_44_pixels_and_words_for_them(new_page: NewPage,
     wait_until_ready(page)
     expect(page.get_by_text("Tap to choose")).to_be_visible()
     expect(page.get_by_text("Drop, paste or choose")).to_be_hidden()
-    small = page.locator("button:visible, select:visible, input[type=text]:visible").evaluate_all(
+    page.locator(".called summary").click()
+    small = page.locator(
+        "button:visible, select:visible, .called summary, input[type=text]:visible"
+    ).evaluate_all(
         """elements => elements.filter((element) => !element.classList.contains("ask"))
             .map((element) => [element.outerHTML, element.getBoundingClientRect().height])
             .filter(([, height]) => height < 43.9)"""

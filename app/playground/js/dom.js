@@ -1,6 +1,8 @@
 /** Making elements: `h("p", {class: "note", onclick}, "text", child)`, and icons. */
 
 const SVG = "http://www.w3.org/2000/svg";
+/** For which a button says that it has done what it does. */
+const CONFIRMED_MS = 1500;
 
 /** Strokes on a 24 by 24 grid. */
 const STROKES = {
@@ -103,6 +105,21 @@ export function copyButton(text, label = "Copy") {
 }
 
 /**
+ * The same where there is no room for words; `name` says what is copied.
+ * @param {() => string} text
+ * @param {string} name
+ */
+export function copyIcon(text, name) {
+  const button = iconButton("copy", name, async () => {
+    await copy(text());
+    announce("Copied");
+    button.replaceChildren(icon("check"));
+    setTimeout(() => button.replaceChildren(icon("copy")), CONFIRMED_MS);
+  });
+  return button;
+}
+
+/**
  * Says a word in the place of another for a moment.
  * @param {HTMLElement} element
  * @param {string} word
@@ -113,7 +130,7 @@ export function confirm(element, word, before) {
   announce(word);
   setTimeout(() => {
     element.textContent = before;
-  }, 1500);
+  }, CONFIRMED_MS);
 }
 
 /** @param {string} text */

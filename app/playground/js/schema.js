@@ -1,16 +1,16 @@
 /** From the JSON schema of a model's input to the list of its fields. */
 
-/** @import {Field, Model} from "./types" */
+/** @import {Dialect, Field, Model} from "./types" */
 
 /** @typedef {Record<string, any>} Schema */
 
 /**
  * A model of the server's list.
- * @param {{model_id: string, display_name: string, input_schema: Schema}} body
+ * @param {{model_id: string, display_name: string, input_schema: Schema, dialects: Dialect[]}} body
  * @returns {Model}
  */
-export function readModel({ model_id: id, display_name: name, input_schema: schema }) {
-  return { id, name, fields: readFields(schema) };
+export function readModel({ model_id: id, display_name: name, input_schema: schema, dialects }) {
+  return { id, name, fields: readFields(schema), dialects };
 }
 
 /**

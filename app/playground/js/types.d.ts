@@ -42,6 +42,14 @@ export interface Model {
   id: string;
   name: string;
   fields: Field[];
+  dialects: Dialect[];
+}
+
+/** How the clients of a dialect ask for a model: what they call it, and the route that answers. */
+export interface Dialect {
+  dialect: string;
+  model: string;
+  path: string;
 }
 
 export interface Seeded {

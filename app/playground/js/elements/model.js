@@ -1,14 +1,16 @@
-/** Which model: what it takes, in words; where Run would take another one, which. */
+/** Which model: what it takes, in words; where Run would take another one, which; what other programs call it. */
 
-import { h } from "../dom.js";
+import { copyIcon, h } from "../dom.js";
 import { takes } from "../models.js";
 
-/** @import {Model} from "../types" */
+/** @import {Dialect, Model} from "../types" */
 
 /** Fires `change`; `value` is the chosen model's id. */
 export class ModelChoice extends HTMLElement {
   value = "";
   note = h("p", { class: "note", id: "model-note" });
+  names = h("dl", { class: "dialects" });
+  called = h("details", { class: "called" }, h("summary", {}, "What other programs call it"), this.names);
 
   /**
    * @param {Model[]} models
@@ -24,7 +26,8 @@ export class ModelChoice extends HTMLElement {
       this.value = select.value;
       this.dispatchEvent(new Event("change"));
     });
-    this.replaceChildren(select, this.note);
+    this.names.replaceChildren(...chosen.dialects.map((each) => row(chosen, each)));
+    this.replaceChildren(select, this.note, this.called);
   }
 
   /**
@@ -34,6 +37,21 @@ export class ModelChoice extends HTMLElement {
   tell(chosen, taken) {
     this.note.textContent = taken === chosen ? chosen.name : `No image yet, so ${taken.name} draws it.`;
   }
+}
+
+/**
+ * @param {Model} model
+ * @param {Dialect} dialect
+ */
+function row({ id }, { dialect, model, path }) {
+  const route = path.replace(model, "…").replace(id, "…");
+  const copy = copyIcon(() => model, `Copy what ${dialect} calls it`);
+  return h(
+    "div",
+    {},
+    h("dt", {}, dialect, h("span", { class: "note" }, `POST ${route}`)),
+    h("dd", {}, h("code", {}, model), copy),
+  );
 }
 
 /**
