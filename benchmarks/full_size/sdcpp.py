@@ -35,6 +35,7 @@ def measure(folder: Path, side: int, steps: int) -> dict[str, Any]:
         wtype="q8_0",
         n_threads=threads,
         diffusion_flash_attn=True,
+        verbose=False,
     )
     ends: list[float] = []
     begun = time.perf_counter()

@@ -36,6 +36,8 @@ def encode_prompt(
 ) -> Tensor:
     """The embedding of `prompt`, shape (tokens, hidden size), in host memory and in the text encoder's dtype.
 
+    In float16 it is smaller by a factor (models/inference/denoise/float16.py), which only a norm may read.
+
     The reference pads to 512 tokens and drops the padding's embeddings, which a causal model never lets the
     prompt's tokens see: here the prompt has its own length, or with `graphs` the next that there is one for.
     """

@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from models.errors import CheckpointError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
-from models.inference.denoise.float16 import shrink
+from models.inference.denoise.float16 import shrink, shrink_stream
 from models.inference.denoise.int8 import round_matrices
 from models.inference.loading.copies import Copies, eight_bit_copy, half_copy
 from models.inference.loading.eight_bits import rounded
@@ -138,13 +138,18 @@ def load_text_encoder(
     eight_bits: bool = False,
     mapped: bool = False,
 ) -> Any:
-    """The text encoder with its language model head, which is its table of words."""
+    """The text encoder with its language model head, which is its table of words.
+
+    In float16 its hidden states are smaller by a factor, which the transformer's norm takes out again.
+    """
+    model: Any
     if file is None and not (eight_bits or mapped):
-        return Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        model = Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        return shrink_stream(model) if dtype == torch.float16 else model
     config = Qwen3Config.from_pretrained(folder, local_files_only=True)
     # The rotary frequencies are buffers that are in no file.
     with init_empty_weights(include_buffers=False):
-        model: Any = Qwen3ForCausalLM(config)
+        model = Qwen3ForCausalLM(config)
     files, copy = [file] if file else folder_files(folder), None
     if eight_bits:
         round_matrices(model.model)
@@ -156,7 +161,7 @@ def load_text_encoder(
     unused = "lm_head.", "output."
     fill(model.model, weights, dtype, "cpu", source=str(file or folder), unused=unused, copy=copy)
     model.tie_weights()
-    return model
+    return shrink_stream(model) if dtype == torch.float16 else model
 
 
 def load_vae(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.inference.control.controlnet import load_controlnet
+from models.inference.denoise.float16 import STREAM
 from models.inference.denoise.transformer import Control, condition, control_tokens, predict
-from models.inference.loading.components import load_transformer
+from models.inference.loading.components import load_text_encoder, load_transformer
 from models.inference.loading.copies import Copies
 from models.inference.lora.stack import LoraStack
+from models.inference.text_encoder import hidden_states
 from models.job import LoraFile
 from tests.models.inference.test_engine import write_lora
 from tests.models.inference.untrained import CONTROLNET
@@ -111,3 +113,58 @@ def test_eight_bits_with_the_rest_in_float16_are_finite_too(large: Path) -> None
     got, expected = step(*load(large, torch.float16, eight_bits=True)), step(*load(large, torch.float32))
     # As far off as 8 bits are.
     assert (got - expected).norm() / expected.norm() < 0.05
+
+
+WORDS = torch.arange(1, 9)[None]
+
+
+@pytest.fixture(scope="module")
+def loud(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text encoder whose second layer adds values to the stream that float16 does not have."""
+    folder = tmp_path_factory.mktemp("loud")
+    source = tiny_model / "text_encoder"
+    for path in source.glob("*.json"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    for path in source.glob("*.safetensors"):
+        tensors = load_file(path)
+        for name in ("mlp.up_proj", "mlp.down_proj"):
+            tensors[f"model.layers.0.{name}.weight"] *= 250
+        save_file(tensors, folder / path.name, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_text_encoder_beyond_float16_gives_what_float32_gives(loud: Path, mapped: bool) -> None:
+    def load_as(dtype: torch.dtype) -> Any:
+        return load_text_encoder(loud, None, dtype, Copies(loud / "cache"), mapped=mapped)
+
+    exact, narrow = load_as(torch.float32), load_as(torch.float16)
+    expected, got = hidden_states(exact, WORDS), hidden_states(narrow, WORDS).float() / STREAM
+    assert expected.abs().max() > LARGEST
+    assert (got - expected).norm() / expected.norm() < 4 * torch.finfo(torch.float16).eps
+    # Magic Prompt's.
+    with torch.no_grad():
+        expected, got = exact(WORDS).logits, narrow(WORDS).logits.float()
+    assert (got - expected).norm() / expected.norm() < 8 * torch.finfo(torch.float16).eps
+
+
+def test_transformer_reads_the_smaller_embedding_as_the_whole_one(tiny_model: Path) -> None:
+    def caption(dtype: torch.dtype, factor: float) -> Tensor:
+        transformer = load_transformer(tiny_model / "transformer", None, dtype, CPU, Copies(Path("none")))
+        # Small enough that the norm's eps counts.
+        embeds = 0.01 * torch.randn(
+            8, transformer.config.cap_feat_dim, generator=torch.Generator().manual_seed(3)
+        )
+        with torch.no_grad():
+            return condition(transformer, factor * embeds, 8, 8).caption.float()
+
+    expected, got = caption(torch.float32, 1), caption(torch.float16, STREAM)
+    assert (got - expected).norm() / expected.norm() < 8 * torch.finfo(torch.float16).eps
+
+
+def test_without_the_stream_s_factor_the_text_encoder_overflows(
+    loud: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.loading.components.shrink_stream", lambda model: model)
+    narrow = load_text_encoder(loud, None, torch.float16, Copies(loud / "cache"))
+    assert not hidden_states(narrow, WORDS).isfinite().all()
