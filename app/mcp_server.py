@@ -1,11 +1,11 @@
 """The tools of `zturbo mcp`: a language model's way to a server, by the Model Context Protocol.
 
-Each tool is a call or two of `app.client`; what a request may hold is said by `models.schema.fields`, as
-everywhere.
+Each tool is a call or two of `app.client`; what a request may hold is said by the catalog, as everywhere.
 """
 
 import io
 from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -16,39 +16,18 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
 from PIL import Image as PILImage
 from pydantic import Field
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
 from app.client import TERMINAL, Client, ClientError, data_uri, picture_names, picture_urls
 from app.status_words import describe
 from app.terminal import printable, printable_body
-from models.job import DEFAULT_STEPS
-from models.schema.catalog import endpoint_for
-from models.schema.fields import (
-    DEFAULT_CONTROL_END,
-    DEFAULT_CONTROL_SCALE,
-    DEFAULT_CONTROL_START,
-    DEFAULT_FORMAT,
-    DEFAULT_IMAGES,
-    DEFAULT_PREPROCESS,
-    DEFAULT_SEED_VARIANCE,
-    DEFAULT_SIZE,
-    ControlEnd,
-    ControlScale,
-    ControlStart,
-    Expansion,
-    Format,
-    Images,
-    Loras,
-    PreprocessField,
-    Prompt,
-    Seed,
-    SeedVariance,
-    SizeField,
-    Steps,
-    Strength,
-)
+from models.schema.catalog import CONTROL_FIELDS, endpoint_for, with_loras
+from models.schema.input_fields import InputField, input_fields
 
 T = TypeVar("T")
+
+DRAWN_SEED = -1
+"""A language model would get the same picture for each prompt by the server's own default, 0."""
 
 POLL_SECONDS = 0.3
 WAIT_SECONDS = 50.0
@@ -65,21 +44,6 @@ INSTRUCTIONS = (
     "With strength the image itself is changed, with mask only the part of it that is white there."
 )
 
-ImageField = Annotated[
-    str | None,
-    Field(
-        description="The image that guides the picture, or is changed when `strength` or `mask` is given: an "
-        "https or http URL, or the path of a file here.",
-        examples=["/home/me/sketch.png"],
-    ),
-]
-MaskField = Annotated[
-    str | None,
-    Field(
-        description="A picture of the image's size, white where that is to be drawn anew: a URL or a path.",
-        examples=["/home/me/mask.png"],
-    ),
-]
 RequestIdField = Annotated[str, Field(description="As generate or list_requests told it.")]
 WaitField = Annotated[
     float,
@@ -92,57 +56,17 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
     mcp = MCPServer("zturbo", instructions=INSTRUCTIONS, log_level="WARNING")
     client = Client(base_url, token)
 
-    @mcp.tool()
-    async def generate(
-        ctx: Context,
-        prompt: Prompt,
-        image: ImageField = None,
-        mask: MaskField = None,
-        strength: Strength | None = None,
-        loras: Loras = [],  # noqa: B006 - read only
-        image_size: SizeField = "auto",
-        preprocess: PreprocessField = DEFAULT_PREPROCESS,
-        control_scale: ControlScale = DEFAULT_CONTROL_SCALE,
-        control_start: ControlStart = DEFAULT_CONTROL_START,
-        control_end: ControlEnd = DEFAULT_CONTROL_END,
-        num_inference_steps: Steps = DEFAULT_STEPS,
-        seed: Seed = -1,
-        num_images: Images = DEFAULT_IMAGES,
-        seed_variance: SeedVariance = DEFAULT_SEED_VARIANCE,
-        enable_prompt_expansion: Expansion = False,
-        output_format: Format = DEFAULT_FORMAT,
-        wait_seconds: WaitField = WAIT_SECONDS,
-    ) -> CallToolResult:
+    by_name = input_fields()
+    fields = {field.short_name: field for field in by_name.values()}
+
+    async def generate(ctx: Context, wait_seconds: WaitField, **given: Any) -> CallToolResult:
         """Make a picture, or several. Answers with the pictures, their URLs and seeds.
 
         One that is not done in time goes on; `status` answers with it later.
         """
-        body = {
-            "prompt": prompt,
-            "loras": [lora.model_dump() for lora in loras],
-            "num_inference_steps": num_inference_steps,
-            "seed": seed,
-            "num_images": num_images,
-            "seed_variance": seed_variance,
-            "enable_prompt_expansion": enable_prompt_expansion,
-            "output_format": output_format,
-        }
-        if mask is not None:
-            body["mask_image_url"] = await run_sync(_read, mask, "mask")
-        if strength is not None:
-            body["strength"] = strength
-        if image is None:
-            body |= {"image_size": DEFAULT_SIZE if image_size == "auto" else image_size}
-        else:
-            body |= {"image_url": await run_sync(_read, image), "image_size": image_size}
-        if image is not None and mask is None and strength is None:
-            body |= {
-                "preprocess": preprocess,
-                "control_scale": control_scale,
-                "control_start": control_start,
-                "control_end": control_end,
-            }
-        submitted = await _call(client.submit, endpoint_for(body).model_id, body)
+        body = await _body([(fields[name], value) for name, value in given.items() if value is not None])
+        endpoint = endpoint_for(body)
+        submitted = await _call(client.submit, endpoint.model_id, with_loras(endpoint, body))
         request_id = str(submitted["request_id"])
         try:
             with anyio.move_on_after(wait_seconds):
@@ -152,6 +76,16 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
                 await _call(client.cancel, request_id, True)
             raise
         return await _answer(client, request_id, out)
+
+    own = signature(generate).parameters
+    arguments = [_parameter(field, lambda name: by_name[name].short_name) for field in fields.values()]
+    waiting = own["wait_seconds"].replace(kind=Parameter.KEYWORD_ONLY, default=WAIT_SECONDS)
+    # What the SDK reads to make the tool's schema.
+    generate.__signature__ = Signature(  # type: ignore[attr-defined]
+        [own["ctx"], *arguments, waiting],
+        return_annotation=CallToolResult,
+    )
+    mcp.tool()(generate)
 
     @mcp.tool()
     async def status(request_id: RequestIdField) -> CallToolResult:
@@ -177,6 +111,40 @@ def create_mcp_server(base_url: str, token: str | None, out: Path | None) -> MCP
         return await _call(client.loras)
 
     return mcp
+
+
+def _parameter(field: InputField, name_of: Callable[[str], str]) -> Parameter:
+    """The argument of `generate` that is a field; None is the server's own default.
+
+    `name_of` has the argument's name by the field's.
+    """
+    name, text, examples = field.short_name, field.description, field.schema.get("examples")
+    if field.is_picture:
+        text, examples = f"{text}: an https or http URL, or the path of a file here", [f"/home/me/{name}.png"]
+    usual = "one is drawn" if field.name == "seed" else field.default(lambda other: f"`{name_of(other)}`")
+    about = Field(
+        title=field.schema["title"],
+        description=f"{text}. Unless given: {usual}." if usual else f"{text}.",
+        examples=examples,
+    )
+    annotation: Any = field.info.annotation
+    kind = annotation if field.is_picture else Annotated[(annotation, *field.info.metadata, Field())]
+    if field.is_required:
+        return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, about])
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, about])
+
+
+async def _body(given: list[tuple[InputField, Any]]) -> dict[str, Any]:
+    """A request body of the arguments that are given. Raises ToolError for a picture that cannot be read."""
+    body: dict[str, Any] = {"seed": DRAWN_SEED}
+    for field, value in given:
+        body[field.name] = (
+            await run_sync(_read, value, field.short_name) if field.is_picture else to_jsonable_python(value)
+        )
+    if "image_url" not in body:
+        # Hosts and models like to say defaults, also of what only an image has.
+        body = {name: value for name, value in body.items() if name not in CONTROL_FIELDS and value != "auto"}
+    return body
 
 
 async def _follow(client: Client, request_id: str, ctx: Context) -> None:
@@ -215,7 +183,7 @@ async def _answer(client: Client, request_id: str, out: Path | None) -> CallTool
     return CallToolResult(content=[_text(result), *shown], structured_content=result)
 
 
-def _read(image: str, field: str = "image") -> str:
+def _read(image: str, field: str) -> str:
     """A URL as it is; a file of this machine as a data URI, if it is a picture."""
     if "://" in image or image.startswith(("data:", "/v1/files/")):
         return image

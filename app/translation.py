@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.errors import BadInput, bad_input
-from models.schema.catalog import Endpoint
+from models.schema.catalog import Endpoint, with_loras
 from models.schema.inputs import read_input
 from models.sizes import MAX_SIDE, MIN_SIDE, on_grid
 
@@ -65,12 +65,9 @@ class Asked(NamedTuple):
 
 def ask(endpoint: Endpoint, fields: Mapping[str, Any], size: Size | None) -> Asked:
     """`fields` by the endpoint's own names. Raises BadInput."""
-    given = dict(fields)
+    given = with_loras(endpoint, fields)
     if given.get("seed") is None:
         given["seed"] = DRAWN_SEED
-    if "loras" in endpoint.input_model.model_fields and given.get("loras") is None:
-        # Only the page that the hosted endpoint has for itself requires them.
-        given["loras"] = []
     try:
         checked, warnings = read_input(endpoint.input_model, given)
     except ValidationError as error:

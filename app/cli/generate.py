@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from app.cli import options
 from app.cli.exits import Exit, fail
-from app.cli.options import addressed, flags_named, takes_input
+from app.cli.options import addressed, flags_named
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress
 from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_settings
@@ -39,10 +40,9 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 
 
 def register(cli: typer.Typer) -> None:
-    cli.command()(generate)
+    options.register(cli, generate)
 
 
-@takes_input
 def generate(
     *,
     bodies: list[dict[str, Any]],

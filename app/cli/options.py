@@ -1,195 +1,165 @@
-"""Options that make a request: the input's fields under their own names, an image, a body.
+"""Options that make a request: one for each field of the inputs, read from the catalog, and a whole body.
 
 Every help text ends with its flag in use.
 """
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
-from functools import wraps
-from inspect import Parameter, Signature, signature
+from functools import cached_property, wraps
+from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from app.cli.exits import Exit, fail
 
+if TYPE_CHECKING:
+    from models.schema.input_fields import InputField
+
 STDIN = "-"
 
+LORAS = "loras"
+"""The field whose entries have a form of their own here, one option each."""
 
-def _choices(field: str) -> Callable[[], list[str]]:
-    """What the shell completes a value with: the schema's own choices."""
+KINDS = {"string": (str, "TEXT"), "number": (float, "NUMBER"), "integer": (int, "N"), "boolean": (bool, None)}
+"""Python's type and what stands for a value, by the type of JSON schema; the rest is written as JSON."""
+JSON_VALUE = (str, "JSON")
 
-    def choices() -> list[str]:
-        from models.schema.inputs import ControlNetLoraInput
+INPUT = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="FILE|-",
+        help="JSON body of the request, which the other options change, - reads it: --input body.json",
+    ),
+]
 
-        allowed: list[str] = ControlNetLoraInput.model_json_schema()["properties"][field]["enum"]
-        return allowed
 
-    return choices
+def input_options() -> dict[str, Any]:
+    """By parameter name: an option for each field, as typer reads it, and `input`."""
+    from models.schema.input_fields import input_fields
+
+    return {_parameter(field): _option(field) for field in input_fields().values()} | {"input": INPUT}
 
 
-INPUT_OPTIONS: dict[str, Any] = {
-    "prompt": Annotated[
-        str | None,
-        typer.Option("--prompt", metavar="TEXT", help="What the picture shows: --prompt 'A red ball'"),
-    ],
-    "image": Annotated[
-        str | None,
+def _option(field: "InputField") -> Any:
+    if field.name == LORAS:
+        return Annotated[
+            list[str] | None,
+            typer.Option(
+                _flag(field),
+                metavar="PATH[:SCALE]",
+                help=f"A LoRA or ControlNet: a URL, hub id or name, up to {field.schema['maxItems']} times: "
+                f"{_flag(field)} ink.safetensors:0.8",
+            ),
+        ]
+    kind, metavar = KINDS.get(field.schema.get("type", ""), JSON_VALUE)
+    text, names, example = field.description, _flag(field), _example(field)
+    choices: list[str] = field.schema.get("enum", [])
+    if field.is_picture:
+        text, metavar = f"{text}; - reads it", "FILE|URL|-"
+    elif field.name == "seed":
+        kind, metavar, example = str, "N[,N…]", "1,2,3"
+        text = f"{text}; several, with commas between, make a request each"
+    elif choices:
+        metavar = field.name.rpartition("_")[2].upper()
+    elif kind is bool:
+        names = f"{names}/--no-{field.name.removeprefix('enable_').replace('_', '-')}"
+    default = field.default(lambda name: _flags()[name])
+    limits = ", ".join(filter(None, (field.limits(), default and f"else {default}")))
+    return Annotated[
+        kind | None,
         typer.Option(
-            "--image",
-            metavar="FILE|URL|-",
-            help="The image that guides or, with --strength or --mask, is changed, - reads it: "
-            "--image photo.jpg",
+            names,
+            metavar=metavar,
+            autocompletion=(lambda: choices) if choices else None,
+            help=f"{_in_flags(text)}{limits and f' ({limits})'}: {f'{_flag(field)} {example}'.rstrip()}",
         ),
-    ],
-    "mask": Annotated[
-        str | None,
-        typer.Option(
-            "--mask",
-            metavar="FILE|URL|-",
-            help="What is white in it is drawn anew, of the image's size, - reads it: --mask mask.png",
-        ),
-    ],
-    "strength": Annotated[
-        float | None,
-        typer.Option(
-            "--strength",
-            metavar="NUMBER",
-            help="How far the picture may go from the image, 0 to 1, else 0.6, or 1 with --mask: "
-            "--strength 0.5",
-        ),
-    ],
-    "lora": Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lora",
-            metavar="PATH[:SCALE]",
-            help="A LoRA or ControlNet: a URL, hub id or name, up to three times: --lora ink.safetensors:0.8",
-        ),
-    ],
-    "image_size": Annotated[
-        str | None,
-        typer.Option(
-            "--image-size",
-            metavar="SIZE",
-            autocompletion=_choices("image_size"),
-            help="square_hd, square, portrait_4_3, portrait_16_9, landscape_4_3 or landscape_16_9, "
-            "else auto, which is the image's own shape, or square_hd without one: --image-size square",
-        ),
-    ],
-    "control_scale": Annotated[
-        float | None,
-        typer.Option(
-            "--control-scale",
-            metavar="NUMBER",
-            help="How strongly the image guides, 0 to 1, else 0.9, or 0.75 with --mask: --control-scale 0.6",
-        ),
-    ],
-    "control_start": Annotated[
-        float | None,
-        typer.Option(
-            "--control-start",
-            metavar="NUMBER",
-            help="Fraction of the steps before control begins, else 0: --control-start 0.1",
-        ),
-    ],
-    "control_end": Annotated[
-        float | None,
-        typer.Option(
-            "--control-end",
-            metavar="NUMBER",
-            help="Fraction of the steps after which control ends, else 0.4, or 0.8 with --mask: "
-            "--control-end 1",
-        ),
-    ],
-    "preprocess": Annotated[
-        str | None,
-        typer.Option(
-            "--preprocess",
-            metavar="HOW",
-            autocompletion=_choices("preprocess"),
-            help="How the control map is made from the image, by canny, depth or pose, else none: "
-            "--preprocess canny",
-        ),
-    ],
-    "num_inference_steps": Annotated[
-        int | None,
-        typer.Option(
-            "--num-inference-steps",
-            metavar="N",
-            help="Denoising steps, 1 to 8, else 8: --num-inference-steps 4",
-        ),
-    ],
-    "seed": Annotated[
-        str | None,
-        typer.Option(
-            "--seed",
-            metavar="N[,N…]",
-            help="The same seed gives the same picture, -1 draws one, several make as many, else 0: "
-            "--seed 1,2,3",
-        ),
-    ],
-    "num_images": Annotated[
-        int | None,
-        typer.Option(
-            "--num-images",
-            metavar="N",
-            help="Pictures made at once, 1 to 4, with the seeds that follow --seed, else 1: --num-images 4",
-        ),
-    ],
-    "seed_variance": Annotated[
-        float | None,
-        typer.Option(
-            "--seed-variance",
-            metavar="NUMBER",
-            help="How far the seed changes what the prompt says, 0 to 1, where 0.1 is subtle, else 0: "
-            "--seed-variance 0.1",
-        ),
-    ],
-    "enable_prompt_expansion": Annotated[
-        bool | None,
-        typer.Option(
-            "--enable-prompt-expansion/--no-prompt-expansion",
-            help="Let the model write a more detailed prompt first, else not: --enable-prompt-expansion",
-        ),
-    ],
-    "output_format": Annotated[
-        str | None,
-        typer.Option(
-            "--output-format",
-            metavar="FORMAT",
-            autocompletion=_choices("output_format"),
-            help="jpeg or webp, else png: --output-format webp",
-        ),
-    ],
-    "input": Annotated[
-        str | None,
-        typer.Option(
-            "--input",
-            metavar="FILE|-",
-            help="JSON body of the request, which the other options change, - reads it: --input body.json",
-        ),
-    ],
-}
-"""By parameter name; all but `image`, `mask`, `lora` and `input` are fields of the input under their own
-names."""
+    ]
+
+
+def _example(field: "InputField") -> str:
+    """A value of the field, as a shell takes it."""
+    schema = field.schema
+    if field.is_picture:
+        return f"{field.short_name}.png"
+    if "examples" in schema:
+        return shlex.quote(str(schema["examples"][0]))
+    if "enum" in schema:
+        return str(next(choice for choice in schema["enum"] if choice != schema.get("default")))
+    if schema.get("type") == "boolean":
+        return ""
+    middle = (schema.get("minimum", 0) + schema.get("maximum", 2)) / 2
+    return str(int(middle)) if schema.get("type") == "integer" else f"{middle:g}"
+
+
+def _parameter(field: "InputField") -> str:
+    return field.short_name.removesuffix("s") if field.name == LORAS else field.short_name
+
+
+def _flag(field: "InputField") -> str:
+    return f"--{_parameter(field).replace('_', '-')}"
+
+
+def _flags() -> dict[str, str]:
+    """By the field's name."""
+    from models.schema.input_fields import input_fields
+
+    return {name: _flag(field) for name, field in input_fields().items()}
+
+
+def _in_flags(text: str) -> str:
+    """A text of the schema without its backticks, and with a flag for a field."""
+    flags = _flags()
+    return re.sub(r"`(.*?)`", lambda found: flags.get(found[1], found[1]), text)
+
+
+def register(cli: typer.Typer, command: Callable[..., None]) -> None:
+    """Adds a command that gets the request bodies that its user's options make, as `bodies`.
+
+    Its options are made when somebody asks for them: other commands need not wait for the catalog.
+    """
+
+    class InputCommand(TyperCommand):
+        @cached_property
+        def _whole(self) -> Any:
+            whole = typer.Typer(add_completion=False, rich_markup_mode=None)
+            whole.command()(takes_input(command))
+            return typer.main.get_command(whole)
+
+        @property
+        def params(self) -> list[Any]:
+            options: list[Any] = self._whole.params
+            return options
+
+        @params.setter
+        def params(self, _none: list[Any]) -> None:
+            """What typer has read of the function below."""
+
+        def invoke(self, ctx: Any) -> Any:
+            return ctx.invoke(self._whole.callback, **ctx.params)
+
+    cli.command(command.__name__, cls=InputCommand, help=getdoc(command))(lambda: None)
 
 
 def takes_input(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command INPUT_OPTIONS before its own; it gets the request bodies that they make as `bodies`."""
+    """Gives a command the `input_options` before its own."""
     own = [each for each in signature(command).parameters.values() if each.name != "bodies"]
+    options = input_options()
     given = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in INPUT_OPTIONS.items()
+        for name, kind in options.items()
     ]
 
     @wraps(command)
-    def run(**options: Any) -> None:
-        bodies = build_bodies(**{name: options.pop(name) for name in INPUT_OPTIONS})
-        command(bodies=bodies, **options)
+    def run(**values: Any) -> None:
+        bodies = build_bodies(**{name: values.pop(name) for name in options})
+        command(bodies=bodies, **values)
 
     # What typer reads to make the options.
     run.__signature__ = Signature([*given, *own])  # type: ignore[attr-defined]
@@ -197,55 +167,60 @@ def takes_input(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def build_bodies(
-    *,
-    input: str | None = None,
-    image: str | None = None,
-    mask: str | None = None,
-    lora: list[str] | None = None,
-    seed: str | None = None,
-    **fields: Any,
+    *, input: str | None = None, lora: list[str] | None = None, seed: str | None = None, **given: Any
 ) -> list[dict[str, Any]]:
     """A request body for each seed; what is not given is not sent: the server's defaults hold."""
-    if [input, image, mask].count(STDIN) > 1:
-        fail("Only one of --input, --image and --mask can be read from standard input.", Exit.USAGE)
+    from models.schema.input_fields import input_fields
+
+    fields = {_parameter(field): field for field in input_fields().values()}
+    pictures = [name for name, field in fields.items() if field.is_picture]
+    if [input, *map(given.get, pictures)].count(STDIN) > 1:
+        named = ", ".join(f"--{name}" for name in pictures)
+        fail(f"Only one of --input, {named} can be read from standard input.", Exit.USAGE)
     seeds = [] if seed is None else _seeds(seed)
     body = _read_json(input) if input else {}
-    if image is not None:
-        body["image_url"] = image_url(image)
-    if mask is not None:
-        body["mask_image_url"] = image_url(mask, "--mask")
     if lora:
-        body["loras"] = [_lora(text) for text in lora]
-    body |= {name: value for name, value in fields.items() if value is not None}
+        body[LORAS] = [_lora(text) for text in lora]
+    for name, value in given.items():
+        if value is not None:
+            body[fields[name].name] = _value(fields[name], value)
     return [body | {"seed": each} for each in seeds] or [body]
+
+
+def _value(field: "InputField", value: Any) -> Any:
+    """What an option's value is in the body."""
+    if field.is_picture:
+        return image_url(value, _flag(field))
+    if field.schema.get("type") in KINDS:
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        fail(f"{_flag(field)}: this is not JSON: {error}.", Exit.DATA)
 
 
 def addressed(body: dict[str, Any], name: str | None) -> tuple[str, dict[str, Any]]:
     """The model id that `name` or, without one, the body itself asks for, and the body as it takes it."""
-    from models.schema.catalog import ENDPOINTS, SHORT_NAMES, endpoint_for
+    from models.schema.catalog import ENDPOINTS, endpoint_for, short_names, with_loras
 
-    model_id = endpoint_for(body).model_id if name is None else SHORT_NAMES.get(name, name)
-    if model_id in ENDPOINTS and "loras" in ENDPOINTS[model_id].input_model.model_fields:
-        # Required by the published schema, also when there are none.
-        body = {"loras": []} | body
-    return model_id, body
+    model_id = endpoint_for(body).model_id if name is None else short_names().get(name, name)
+    return model_id, with_loras(ENDPOINTS[model_id], body) if model_id in ENDPOINTS else body
 
 
 def flags_named(sentence: str) -> str:
     """A sentence of the input's fields, with each flag in its place."""
-    flags = "|".join(INPUT_OPTIONS.keys() - {"image", "mask", "lora", "input"})
-    sentence = re.sub(rf"(^|; )({flags})(?=: )", lambda found: f"{found[1]}{_flag(found[2])}", sentence)
-    sentence = re.sub(r"(^|[; ])loras\[(\d+)\](?:\.\w+)?(?=: )", _lora_flag, sentence)
-    sentence = re.sub(r"(^|; )loras(?=: )", r"\1--lora", sentence)
-    return sentence.replace("mask_image_url", "--mask").replace("image_url", "--image")
+    from models.schema.input_fields import input_fields
 
-
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
-
-
-def _lora_flag(found: re.Match[str]) -> str:
-    return f"{found[1]}--lora, number {int(found[2]) + 1}"
+    flags = _flags()
+    names = "|".join(flags)
+    sentence = re.sub(
+        rf"(^|[; ]){LORAS}\[(\d+)\](?:\.\w+)?(?=: )",
+        lambda found: f"{found[1]}{flags[LORAS]}, number {int(found[2]) + 1}",
+        sentence,
+    )
+    sentence = re.sub(rf"(^|; )({names})(?=: )", lambda found: f"{found[1]}{flags[found[2]]}", sentence)
+    pictures = "|".join(field.name for field in input_fields().values() if field.is_picture)
+    return re.sub(rf"\b({pictures})\b", lambda found: flags[found[0]], sentence)
 
 
 def image_url(image: str, flag: str = "--image") -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli import options
 from app.cli.exits import Exit, fail
-from app.cli.options import addressed, flags_named, takes_input
+from app.cli.options import addressed, flags_named
 from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
 from app.cli.progress import RequestProgress
 from app.status_words import describe
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def _short_names() -> list[str]:
-    from models.schema.catalog import SHORT_NAMES
+    from models.schema.catalog import short_names
 
-    return list(SHORT_NAMES)
+    return list(short_names())
 
 
 BaseUrl = Annotated[
@@ -78,11 +79,11 @@ EXIT_BY_STATUS = {
 
 
 def register(cli: typer.Typer) -> None:
-    for command in (submit, status, result, cancel):
+    options.register(cli, submit)
+    for command in (status, result, cancel):
         cli.command()(command)
 
 
-@takes_input
 def submit(
     *,
     bodies: list[dict[str, Any]],

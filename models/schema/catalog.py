@@ -153,9 +153,6 @@ _ENDPOINTS = (
 
 ENDPOINTS: dict[str, Endpoint] = {endpoint.model_id: endpoint for endpoint in _ENDPOINTS}
 
-SHORT_NAMES: dict[str, str] = {endpoint.short_name: endpoint.model_id for endpoint in _ENDPOINTS}
-"""Model id by short name."""
-
 CONTROL_FIELDS = ControlNetLoraInput.model_fields.keys() - TurboLoraInput.model_fields.keys()
 """The fields that only an input with an image has, `image_url` among them."""
 
@@ -164,13 +161,35 @@ def endpoint_for(body: Mapping[str, Any]) -> Endpoint:
     """The endpoint that a body without a model id is for.
 
     A mask asks for inpainting, a strength for image to image, another control field for ControlNet; without
-    any of these it is the text model. All of them take LoRAs.
+    any of these it is the text model. All of them take LoRAs. A field that this one lacks asks for the first
+    endpoint that takes all that the body has and wants nothing more.
     """
     if "mask_image_url" in body:
-        return ENDPOINTS[INPAINTING_LORA]
-    if "strength" in body:
-        return ENDPOINTS[IMAGE_TO_IMAGE_LORA]
-    return ENDPOINTS[CONTROLNET_LORA if CONTROL_FIELDS & body.keys() else TURBO_LORA]
+        usual = ENDPOINTS[INPAINTING_LORA]
+    elif "strength" in body:
+        usual = ENDPOINTS[IMAGE_TO_IMAGE_LORA]
+    else:
+        usual = ENDPOINTS[CONTROLNET_LORA if CONTROL_FIELDS & body.keys() else TURBO_LORA]
+    fields = {model_id: endpoint.input_model.model_fields for model_id, endpoint in ENDPOINTS.items()}
+    known = body.keys() & {name for each in fields.values() for name in each}
+    takers = (
+        endpoint
+        for model_id, endpoint in ENDPOINTS.items()
+        if known <= fields[model_id].keys()
+        and all(name in body for name, field in fields[model_id].items() if field.is_required())
+    )
+    return usual if known <= usual.input_model.model_fields.keys() else next(takers, usual)
+
+
+def with_loras(endpoint: Endpoint, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body as the endpoint takes it: no LoRAs are an empty list, which one endpoint requires."""
+    wanted = "loras" in endpoint.input_model.model_fields and body.get("loras") is None
+    return {**body, "loras": []} if wanted else dict(body)
+
+
+def short_names() -> dict[str, str]:
+    """Model id by short name."""
+    return {endpoint.short_name: endpoint.model_id for endpoint in ENDPOINTS.values()}
 
 
 def categories() -> list[str]:

@@ -124,7 +124,8 @@ MaskUrl = Annotated[
     Field(
         title="Mask",
         description=(
-            "A picture of the image's size: what is white in it is drawn anew, the rest stays to the pixel."
+            "What is white in this picture, of the image's size, is drawn anew, and the rest stays to the "
+            "pixel: an https, http or data URL, or a file uploaded here."
         ),
         min_length=1,
         examples=["https://example.com/mask.png"],
@@ -203,7 +204,13 @@ ControlScale = Annotated[
 ]
 ControlStart = Annotated[
     float,
-    Field(title="Control start", description="Fraction of the steps after which control begins.", ge=0, le=1),
+    Field(
+        title="Control start",
+        description="Fraction of the steps after which control begins.",
+        ge=0,
+        le=1,
+        examples=[0.1],
+    ),
 ]
 ControlEnd = Annotated[
     float,
@@ -266,6 +273,7 @@ SeedVariance = Annotated[
         ),
         ge=0,
         le=1,
+        examples=[0.1],
         # A request without it is kept, and known when it is sent again, as before there was this field.
         exclude_if=lambda seed_variance: seed_variance == 0,
     ),

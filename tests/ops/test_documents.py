@@ -160,7 +160,7 @@ def test_help_of_every_flag_tells_its_default() -> None:
             continue
         default = known.get(flag.name)
         told = f"{default:g}" if isinstance(default, float) else default
-        expected = " else " if default is None or default is False else rf" else {told}(?![\w.])"
+        expected = r"\belse " if default in (None, False) else rf"\b(else|or) {told}(?![\w.])"
         assert re.search(expected, explained(flag)[0]), flag.help
 
 

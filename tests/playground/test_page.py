@@ -15,12 +15,14 @@ from tests.playground.conftest import (
     DESKTOP,
     PHONE,
     NewPage,
+    advanced,
     fill,
     run_button,
     run_to_picture,
     wait_until_ready,
 )
 from tests.support.http_api import WorkerHands, served
+from tests.support.made_up import add_made_up_endpoint
 from worker.queue.registry import WorkerInfo
 
 GRAVE = ("serious", "critical")
@@ -291,6 +293,19 @@ def test_key_is_asked_for_once_and_kept_in_this_tab(new_page: NewPage, settings:
         expect(page.get_by_role("dialog")).to_be_hidden()
         page.get_by_role("button", name="Forget the key").click()
         expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_new_endpoint_of_the_catalog_is_here_with_its_fields_and_names(
+    new_page: NewPage, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_made_up_endpoint(monkeypatch)
+    with served(create_app(settings), settings) as url:
+        page = new_page(url)
+        wait_until_ready(page)
+        page.get_by_label("Model", exact=True).select_option(label="Z-Image Turbo Grain")
+        advanced(page)
+        expect(page.get_by_role("spinbutton", name="Grain")).to_have_value("0.25")
+        expect(page.locator(".dialects dt")).to_contain_text(["RunComfy", "OpenAI", "Hugging Face"])
 
 
 def test_banner_says_what_is_missing_and_what_mends_it(
