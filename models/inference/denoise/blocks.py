@@ -13,9 +13,8 @@ from diffusers.models.transformers.transformer_z_image import ZImageTransformerB
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.inference.denoise.attention import attend, attends_by_heads
 from models.inference.denoise.int8 import (
-    attend,
-    attends_in_integers,
     feed_forward,
     in_integers,
     project,
@@ -102,8 +101,9 @@ def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
         .transpose(1, 2)
         for norm, heads in ((attention.norm_q, query), (attention.norm_k, key))
     )
-    if attends_in_integers(attention.to_q, x):
-        mixed = attend(query, key, value.transpose(1, 2))
+    rounds = in_integers(attention.to_q, x)
+    if attends_by_heads(x, in_integers=rounds):
+        mixed = attend(query, key, value.transpose(1, 2), in_integers=rounds)
     else:
         mixed = F.scaled_dot_product_attention(query, key, value.transpose(1, 2)).transpose(1, 2).flatten(2)
     output: Tensor = attention.to_out[0](mixed)

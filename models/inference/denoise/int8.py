@@ -8,7 +8,6 @@ and rescaling cost little beside the products and need no compiler.
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import product
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -17,10 +16,8 @@ from torch.nn import functional as F
 
 LARGEST = 127
 """The largest of the 8-bit numbers; -128 is not used, so that zero is the middle."""
-CHUNK = 256
+CHUNK = 352
 """Tokens at a time on a CPU. Fewer make the products slower; more leave the cache."""
-LONG = 2 * CHUNK
-"""Tokens from which attention in 8 bits is worth its many small operations."""
 WIDE = 16
 """Columns of the feed-forward's inner tensor that are not rounded: those with the largest values. A few are a
 thousand times the others, and with one scale for all of a token nothing would be left of the others."""
@@ -146,7 +143,7 @@ def project(x: Tensor, *layers: Any) -> list[Tensor]:
         return [layer(x) for layer in layers]
     tokens = x.flatten(0, -2)
     outputs = [x.new_empty(len(tokens), layer.out_features) for layer in layers]
-    for rows in _chunks(tokens):
+    for rows in chunks(tokens):
         if len(layers) == 1:
             outputs[0][rows] = layers[0].multiply(tokens[rows])
             continue
@@ -160,30 +157,11 @@ def feed_forward(w1: Int8Linear, w2: Int8Linear, w3: Int8Linear, x: Tensor) -> T
     """`w2(silu(w1(x)) * w3(x))` of tokens (…, in): what lies between is never whole in memory."""
     tokens = x.flatten(0, -2)
     output = torch.empty_like(tokens)
-    for rows in _chunks(tokens):
+    for rows in chunks(tokens):
         rounded = _rounded(tokens[rows])
         inner = F.silu(w1.multiply_rounded(rounded), inplace=True).mul_(w3.multiply_rounded(rounded))
         output[rows] = w2.multiply(inner)
     return output.view(*x.shape[:-1], -1)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention of (batch, heads, tokens, width), as (batch, tokens, heads * width), on a CPU.
-
-    Scores are products of 8-bit numbers, kept in float32: exacter than scores in bfloat16. The mean of the
-    keys, which adds the same to all scores of a query, is taken off before rounding (SageAttention,
-    2410.02367). Chunk by chunk of the queries, with all keys at once, it is faster than PyTorch's own.
-    """
-    output = value.transpose(1, 2).contiguous()
-    for picture, head in product(range(query.shape[0]), range(query.shape[1])):
-        queries, query_scale = round_rows(query[picture, head])
-        keys, key_scale = round_rows(key[picture, head] - key[picture, head].mean(0))
-        key_scale.mul_(query.shape[-1] ** -0.5)
-        values = value[picture, head].contiguous()
-        for rows in _chunks(queries):
-            scores = integer_product(queries[rows], keys).float().mul_(key_scale.t()).mul_(query_scale[rows])
-            output[picture, rows, head] = scores.softmax(-1).to(values.dtype) @ values
-    return output.flatten(2)
 
 
 def in_integers(layer: nn.Module, x: Tensor) -> bool:
@@ -192,14 +170,6 @@ def in_integers(layer: nn.Module, x: Tensor) -> bool:
         return False
     # A compiler cannot see a clock; what it makes of integers is fast.
     return torch.compiler.is_compiling() or _has_fast_integers(x.device)
-
-
-def attends_in_integers(layer: nn.Module, x: Tensor) -> bool:
-    """True where `attend` is faster than PyTorch's attention for tokens (batch, tokens, width)."""
-    # Not asked for its length when compiled: the code would then be good for one side of it alone.
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
-        return False
-    return x.shape[1] >= LONG and in_integers(layer, x)
 
 
 def _low_rank(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
@@ -232,7 +202,8 @@ def _rounded(tokens: Tensor) -> Rounded:
     return Rounded(*round_rows(tokens), tokens)
 
 
-def _chunks(tokens: Tensor) -> Iterator[slice]:
+def chunks(tokens: Tensor) -> Iterator[slice]:
+    """Rows of (tokens, width) that a processor's cache holds at a time, all about as many."""
     # Elsewhere memory is fast, and short products are slow.
     parts = max(round(len(tokens) / CHUNK), 1) if tokens.device.type == "cpu" else 1
     size = -(-len(tokens) // parts)

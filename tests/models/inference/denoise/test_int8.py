@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.inference.denoise import blocks, int8
+from models.inference.denoise import int8
 from models.inference.denoise.blocks import Block, round_blocks
-from models.inference.denoise.int8 import CHUNK, LONG, Int8Linear, attend, feed_forward, project, round_rows
+from models.inference.denoise.int8 import CHUNK, Int8Linear, feed_forward, project, round_rows
 
 
 def linear(width: int, out: int, *, wide: bool = False, seed: int = 0) -> tuple[Tensor, Int8Linear]:
@@ -78,26 +78,6 @@ def test_feed_forward_is_that_of_its_layers_and_rounds_nothing_between() -> None
     x = tokens(CHUNK * 2 + 3, 64)
     exact = (F.silu(x @ one.t()) * (x @ three.t())) @ two.t()
     assert error(feed_forward(w1, w2, w3, x), exact) < 2.5e-2
-
-
-def test_attention_in_eight_bits_is_that_of_floats() -> None:
-    query, key, value = (torch.randn(2, 3, CHUNK + 40, 32) * 2 for _ in range(3))
-    # All keys alike but for a little: rounded as they are, nothing of the little would be left.
-    key = key / 4 + 50
-    exact = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-    assert error(attend(query, key, value), exact) < 3e-2
-
-
-@pytest.mark.parametrize(("count", "integers"), [(LONG - 1, False), (LONG, True)])
-def test_block_attends_in_eight_bits_where_many_tokens_make_it_faster(
-    count: int, integers: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    block = round_blocks(nn.Sequential(Block(0, 64, 2, 2, 1e-5, True)))[0]
-    attended: list[int] = []
-    monkeypatch.setattr(blocks, "attend", lambda *heads: attended.append(count) or attend(*heads))
-    with torch.no_grad():
-        block(tokens(count, 64), torch.zeros(1, count, 1, 16, 2), torch.zeros(1, 64))
-    assert bool(attended) is integers
 
 
 def test_device_without_integer_products_widens_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
