@@ -46,16 +46,17 @@ def sides(tokens: int, *, openvino: bool) -> dict[str, Any]:
     rounded = round_blocks(copy.deepcopy(ours))
     x = torch.randn(1, tokens, WIDTH).bfloat16()
     moment = torch.randn(1, TIME_WIDTH).bfloat16()
+    factors = torch.randn(4, 1, WIDTH).bfloat16()
     turns = torch.randn(1, tokens, WIDTH // HEADS // 2)
     angles = torch.polar(torch.ones_like(turns), turns)
     rope = torch.view_as_real(angles[:, :, None])
     runs = {
         "diffusers bfloat16": lambda: theirs(x, None, angles, moment),
-        "bfloat16": lambda: ours[0](x, rope, moment),
-        "int8": lambda: rounded[0](x, rope, moment),
+        "bfloat16": lambda: ours[0](x, rope, factors),
+        "int8": lambda: rounded[0](x, rope, factors),
     }
     if openvino:
-        runs["openvino"] = by_openvino(ours[0], x, rope, moment)
+        runs["openvino"] = by_openvino(ours[0], x, rope, factors)
     return runs
 
 

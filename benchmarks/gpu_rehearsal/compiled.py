@@ -38,10 +38,10 @@ from benchmarks.gpu_rehearsal.counter import Recorder, fused_attention
 from benchmarks.random_models import PUBLISHED
 from models.inference.control.controlnet import KNOWN, empty_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.denoise.modulation import FACTORS
 
 TOKENS = 4128
 """The tokens of a picture of 1024x1024 with a caption of 32."""
-TIME_WIDTH = 256
 SHARED_MEMORY = {"8.0": 166_912, "8.9": 101_376, "9.0": 232_448, "12.0": 101_376}
 """Bytes that one block of threads may have, by compute capability (CUDA's programming guide)."""
 RAW_DRIVER = (
@@ -183,7 +183,7 @@ def _traced(kind: str, precision: str) -> tuple[FakeTensorMode, Any, list[Tensor
         }
         tokens = [made(1, count, width) for _ in range(2 if kind == "control" else 1)]
         rope = made(1, count, 1, width // block.attention.heads // 2, 2, dtype=torch.float32)
-        inputs = [*weights.values(), *tokens, rope, made(1, TIME_WIDTH)]
+        inputs = [*weights.values(), *tokens, rope, made(FACTORS, 1, width)]
 
     def run(*given: Tensor) -> Any:
         own = dict(zip(weights, given, strict=False))

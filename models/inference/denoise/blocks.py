@@ -27,23 +27,24 @@ Model = TypeVar("Model", bound=nn.Module)
 class Block(ZImageTransformerBlock):  # type: ignore[misc]
     """A block of the transformer."""
 
-    def forward(self, x: Tensor, rope: Tensor, time: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor, factors: Tensor | None = None) -> Tensor:
         """Tokens (batch, tokens, dim) to the same; `rope` (1, tokens, 1, head_dim / 2, 2) as cosine and sine.
 
-        `time` is the embedded timestep, (batch or 1, width): none for a caption's refiner.
+        `factors` are what `Modulation` has for this block, (4, batch or 1, dim): none for a caption's
+        refiner.
         """
-        return _forward(self, x, rope, time)
+        return _forward(self, x, rope, factors)
 
 
 class ControlBlock(controlnet_z_image.ZImageControlTransformerBlock):  # type: ignore[misc]
     """A block of the control branch."""
 
-    def forward(self, branch: Tensor, x: Tensor, rope: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, branch: Tensor, x: Tensor, rope: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """A hint for the transformer, and the tokens for the next control block; the first one reads `x`."""
         # Not `block_id`, which is another number in each: compiled code would serve one block alone.
         if hasattr(self, "before_proj"):
             branch = self.before_proj(branch) + x
-        branch = _forward(self, branch, rope, time)
+        branch = _forward(self, branch, rope, factors)
         return self.after_proj(branch), branch
 
 
@@ -72,13 +73,12 @@ def round_blocks(model: Model) -> Model:
     return model
 
 
-def _forward(block: Block | ControlBlock, x: Tensor, rope: Tensor, time: Tensor | None) -> Tensor:
+def _forward(block: Block | ControlBlock, x: Tensor, rope: Tensor, factors: Tensor | None) -> Tensor:
     norms = (block.attention_norm1, block.attention_norm2, block.ffn_norm1, block.ffn_norm2)
-    before, after, before_feed, after_feed = (norm.weight for norm in norms)
-    if time is not None:
-        scale, gate, scale_feed, gate_feed = block.adaLN_modulation(time)[:, None].chunk(4, dim=2)
-        before, before_feed = before * (1 + scale), before_feed * (1 + scale_feed)
-        after, after_feed = after * gate.tanh(), after_feed * gate_feed.tanh()
+    if factors is None:
+        before, after, before_feed, after_feed = (norm.weight for norm in norms)
+    else:
+        before, after, before_feed, after_feed = factors[:, :, None].unbind()
     attended = _attend(block.attention, _norm(x, norms[0].eps) * before, rope)
     x = torch.addcmul(x, _norm(attended, norms[1].eps), after)
     fed = _feed(block.feed_forward, _norm(x, norms[2].eps) * before_feed)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.errors import BadOutput
+from models.inference.denoise.modulation import modulate
 from models.inference.denoise.transformer import Conditioning, Control, predict
 from models.inference.denoise.upload import upload
 from models.job import Mask, Pixels, is_controlled
@@ -145,11 +146,12 @@ def denoise(
     # 1 - sigma, rounded as diffusers rounds it: the time embedding makes a thousandfold of any difference.
     # Copied to the device once for all steps: in a step the host waits for nothing.
     timesteps = upload((TRAIN_TIMESTEPS - sigmas * TRAIN_TIMESTEPS) / TRAIN_TIMESTEPS, latents.device)
+    moments = modulate(transformer, control and control.controlnet, timesteps[:steps])
     deltas = sigmas.diff().tolist()
     for step in range(steps):
         active = control if is_controlled(step, steps, control_start, control_end) else None
         # The transformer predicts from noise to picture; the schedule runs the other way.
-        velocity = -predict(transformer, conditioning, latents, timesteps[step], active)
+        velocity = -predict(transformer, conditioning, latents, moments[step], active)
         latents = latents + deltas[step] * velocity
         if kept is not None and active is None:
             latents = kept.set_back(latents, sigmas[step + 1].item())

@@ -16,6 +16,8 @@ from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from torch import Tensor, nn
 
+from models.inference.denoise.modulation import Modulation, modulate_each
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -72,32 +74,35 @@ def predict(
     transformer: ZImageTransformer2DModel,
     conditioning: Conditioning,
     latents: Tensor,
-    timestep: float | Tensor,
+    timestep: float | Tensor | Modulation,
     control: Control | None = None,
 ) -> Tensor:
     """The transformer's raw output, float32, for latents (batch, 16, height, width).
 
-    `timestep` is 1 - sigma: 0 is pure noise; one for all, or one for each, (batch,). A tensor on the device
-    spares the host a wait. Without `control` no part of the branch runs.
+    `timestep` is 1 - sigma: 0 is pure noise; one for all, or one for each, (batch,); or what `modulate` made
+    of it. Without `control` no part of the branch runs.
     """
     patch, embedder = _patch(transformer)
     dtype = transformer.x_pad_token.dtype
     batch, _, height, width = latents.shape
-    time = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device).reshape(-1)
-    time = transformer.t_embedder(time * transformer.t_scale).to(dtype)
+    if isinstance(timestep, Modulation):
+        modulation = timestep
+    else:
+        moments = torch.as_tensor(timestep, dtype=torch.float32, device=latents.device).reshape(-1)
+        modulation = modulate_each(transformer, control and control.controlnet, moments)
     image_rope, rope = conditioning.image_rope, conditioning.rope
 
     image = _patchify(latents.to(dtype), patch)
     tokens = image.shape[1]
     image = _pad(transformer.all_x_embedder[embedder](image), transformer.x_pad_token)
     if control is None:
-        image = _run(transformer.noise_refiner, image, image_rope, time)
+        image = _run(transformer.noise_refiner, image, image_rope, modulation)
     else:
-        image, branch = _refine(transformer, control, image, image_rope, time)
+        image, branch = _refine(transformer, control, image, image_rope, modulation)
 
     unified = torch.cat([image, conditioning.caption.expand(batch, -1, -1)], dim=1)
     if control is None:
-        unified = _run(transformer.layers, unified, rope, time)
+        unified = _run(transformer.layers, unified, rope, modulation)
     else:
         # One for all pictures, as far as neither part differs from one to the other.
         rows = max(branch.shape[0], conditioning.caption.shape[0])
@@ -111,22 +116,27 @@ def predict(
             unified,
             branch,
             rope,
-            time,
+            modulation,
             control.scale,
         )
 
-    output = transformer.all_final_layer[embedder](unified[:, :tokens], c=time)
+    final = transformer.all_final_layer[embedder]
+    output = final.linear(final.norm_final(unified[:, :tokens]) * modulation.final)
     return _unpatchify(output.float(), patch, height, width)
 
 
 def _refine(
-    transformer: ZImageTransformer2DModel, control: Control, image: Tensor, rope: Tensor, time: Tensor
+    transformer: ZImageTransformer2DModel,
+    control: Control,
+    image: Tensor,
+    rope: Tensor,
+    modulation: Modulation,
 ) -> tuple[Tensor, Tensor]:
     """The noise refiner's stage with a control branch: refined image tokens and refined control tokens."""
     net = control.controlnet
     if net.add_control_noise_refiner is None:
-        refined = _run(net.control_noise_refiner, control.tokens, rope, time)
-        return _run(transformer.noise_refiner, image, rope, time), refined
+        refined = _run(net.control_noise_refiner, control.tokens, rope, modulation)
+        return _run(transformer.noise_refiner, image, rope, modulation), refined
     own = net.add_control_noise_refiner == "control_noise_refiner"
     return _run_controlled(
         transformer.noise_refiner,
@@ -135,14 +145,14 @@ def _refine(
         image,
         control.tokens,
         rope,
-        time,
+        modulation,
         control.scale,
     )
 
 
-def _run(layers: Sequence[nn.Module], x: Tensor, rope: Tensor, time: Tensor) -> Tensor:
+def _run(layers: Sequence[nn.Module], x: Tensor, rope: Tensor, modulation: Modulation) -> Tensor:
     for layer in layers:
-        x = layer(x, rope, time)
+        x = layer(x, rope, modulation.of(layer))
     return x
 
 
@@ -153,7 +163,7 @@ def _run_controlled(
     x: Tensor,
     branch: Tensor,
     rope: Tensor,
-    time: Tensor,
+    modulation: Modulation,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Run a stack and its control blocks side by side; the layer at `places[n]` gets the hint of `blocks[n]`.
@@ -165,12 +175,12 @@ def _run_controlled(
     for place, layer in enumerate(layers):
         block = block_at.get(place)
         if block is None:
-            x = layer(x, rope, time)
+            x = layer(x, rope, modulation.of(layer))
         else:
-            hint, branch = block(branch, x, rope, time)
-            x = torch.add(layer(x, rope, time), hint, alpha=scale)
+            hint, branch = block(branch, x, rope, modulation.of(block))
+            x = torch.add(layer(x, rope, modulation.of(layer)), hint, alpha=scale)
     for block in list(blocks)[len(places) :]:
-        _, branch = block(branch, x, rope, time)
+        _, branch = block(branch, x, rope, modulation.of(block))
     return x, branch
 
 

@@ -1,8 +1,9 @@
 """The ring: slots on a device, through which blocks of weights stream from host memory while others run.
 
-A block's weights stay where they are on the host, mapped files as a rule, and are never copied back. While a
-block runs its weights are a slot's; meanwhile the block that ran after it the last time is copied into
-another slot. Blocks that are held have weights on the device for good, and take no part.
+A block's weights stay where they are on the host, mapped files as a rule, and are never copied back; those of
+its modulation alone, which are used when it does not run, stay on the device. While a block runs its weights
+are a slot's; meanwhile the block that ran after it the last time is copied into another slot. Blocks that are
+held have weights on the device for good, and take no part.
 """
 
 import logging
@@ -13,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import torch
 from torch import Tensor, nn
 
+from models.inference.denoise.modulation import passing_weights
 from models.inference.device.placement import SLOTS
 
 ALIGNMENT = 256
@@ -150,7 +152,7 @@ class Ring:
         """
         held = []
         for place in sorted(range(len(blocks)), key=lambda place: place * GOLDEN % 1):
-            size = sum(weight.nbytes for weight in blocks[place].parameters())
+            size = sum(weight.nbytes for weight in passing_weights(blocks[place]))
             if size > budget:
                 break
             budget -= size
@@ -160,7 +162,7 @@ class Ring:
                 self._let_go(block)
         for block in held:
             if block not in self._held:
-                homes: Homes = [(weight, weight.data) for weight in block.parameters()]
+                homes: Homes = [(weight, weight.data) for weight in passing_weights(block)]
                 # All before the first is used: memory may run out half-way.
                 copies = [home.to(self._device, copy=True) for _, home in homes]
                 for (weight, _), copied in zip(homes, copies, strict=True):
@@ -195,7 +197,7 @@ class Ring:
         self._last = block
         # The host goes on; the block's kernels begin when the copy has ended.
         self._ours().hold_back(slot.filled)
-        slot.homes = [(weight, weight.data) for weight in block.parameters()]
+        slot.homes = [(weight, weight.data) for weight in passing_weights(block)]
         for (weight, home), begin in zip(slot.homes, _layout(block)[0], strict=True):
             _point(weight, slot.data[begin : begin + home.nbytes].view(home.dtype).view(home.shape))
 
@@ -236,7 +238,7 @@ class Ring:
         # The staging is written by the host, at once: not before the last copy from it has ended.
         streams.wait(slot.filled)
         begins, size = _layout(block)
-        for weight, begin in zip(block.parameters(), begins, strict=True):
+        for weight, begin in zip(passing_weights(block), begins, strict=True):
             numbers = weight.data.contiguous().reshape(-1).view(torch.uint8)
             slot.staging[begin : begin + len(numbers)].copy_(numbers)
         # The slot is written by the device: not before the last forward that reads it has ended.
@@ -261,7 +263,7 @@ class Ring:
 
 def move_all_but(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
     """Put what is in none of `blocks` on `device` for good."""
-    streamed = {id(tensor) for block in blocks for tensor in block.parameters()}
+    streamed = {id(tensor) for block in blocks for tensor in passing_weights(block)}
     for tensor in (*module.parameters(), *module.buffers()):
         if id(tensor) not in streamed:
             _point(tensor, tensor.data.to(device))
@@ -270,7 +272,7 @@ def move_all_but(module: nn.Module, blocks: Iterable[nn.Module], device: torch.d
 def _layout(block: nn.Module) -> tuple[list[int], int]:
     """Where each weight of a block begins in a slot, and where the last one ends, in bytes."""
     begins, end = [], 0
-    for weight in block.parameters():
+    for weight in passing_weights(block):
         begins.append(-(-end // ALIGNMENT) * ALIGNMENT)
         end = begins[-1] + weight.nbytes
     return begins, end

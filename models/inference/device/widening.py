@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from models.inference.denoise.modulation import passing_weights
+
 Narrow = list[tuple[Tensor, Tensor]]
 """Each weight of a block, and the data that it had before it was widened."""
 
@@ -25,7 +27,7 @@ class Widening:
         Tables, such as of words, stay as they are; what is looked up in them is float32.
         """
         blocks, tables = list(blocks), list(tables)
-        kept = {id(tensor) for part in (*blocks, *tables) for tensor in part.parameters()}
+        kept = {id(tensor) for part in (*blocks, *tables) for tensor in passing_weights(part)}
         for tensor in module.parameters():
             if id(tensor) not in kept:
                 tensor.data = tensor.data.float()
@@ -41,7 +43,7 @@ class Widening:
             )
 
     def _fill(self, block: nn.Module) -> Narrow:
-        narrow: Narrow = [(tensor, tensor.data) for tensor in block.parameters()]
+        narrow: Narrow = [(tensor, tensor.data) for tensor in passing_weights(block)]
         needed = sum(data.numel() for _, data in narrow)
         if self._buffer.numel() < needed:
             self._buffer = torch.empty(needed)

@@ -156,10 +156,10 @@ def test_blocks_with_a_lora_stream_and_are_put_back(
 ) -> None:
     stack.apply([write_lora(tmp_path)])
     layers: list[torch.nn.Module] = list(rounded.layers)  # type: ignore[arg-type]
-    x, rope, time = torch.randn(1, 64, 64), torch.randn(1, 64, 1, 32, 2), torch.randn(1, 64)
-    expected = layers[0](x, rope, time)
+    x, rope, factors = torch.randn(1, 64, 64), torch.randn(1, 64, 1, 32, 2), torch.randn(4, 1, 64)
+    expected = layers[0](x, rope, factors)
     tensors = [*layers[0].parameters(), *layers[0].buffers()]
     home = [tensor.data_ptr() for tensor in tensors]
     Ring(CPU).stream(rounded, layers)
-    assert torch.equal(layers[0](x, rope, time), expected)
+    assert torch.equal(layers[0](x, rope, factors), expected)
     assert home == [tensor.data_ptr() for tensor in tensors]

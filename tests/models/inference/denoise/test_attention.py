@@ -51,5 +51,5 @@ def test_block_attends_by_heads_where_many_tokens_make_it_faster(
 
     monkeypatch.setattr(blocks, "attend", attends)
     with torch.no_grad():
-        block(torch.randn(1, count, 64), torch.zeros(1, count, 1, 16, 2), torch.zeros(1, 64))
+        block(torch.randn(1, count, 64), torch.zeros(1, count, 1, 16, 2), torch.zeros(4, 1, 64))
     assert attended == ([in_integers] if by_heads else [])

@@ -1,5 +1,6 @@
 """The denoising step against diffusers' own models, where those are right, and what it does not run."""
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -9,6 +10,7 @@ from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from torch import Tensor, nn
 
 from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.pipeline import denoise
 from models.inference.denoise.transformer import Control, condition, control_tokens, predict
 
 HEIGHT, WIDTH, CHANNELS = 10, 14, 16
@@ -130,3 +132,28 @@ def test_step_runs_nothing_that_was_done_for_the_request_and_no_branch_without_c
     for hook in hooks:
         hook.remove()
     assert calls == {"layer": 2, "control": 1}
+
+
+def test_modulation_of_all_steps_is_made_once_and_is_that_of_each(
+    transformer: ZImageTransformer2DModel, controlnet: ZImageControlNetModel, inputs: dict[str, Tensor]
+) -> None:
+    conditioning = condition(transformer, inputs["prompt_embeds"], HEIGHT, WIDTH)
+    control = Control(controlnet, control_tokens(transformer, controlnet, inputs["control_latents"]), 0.7)
+    sigmas, latents = torch.tensor([0.9, 0.7, 0.4, 0.0]), inputs["latents"]
+    expected = latents
+    for sigma, following in itertools.pairwise(sigmas):
+        velocity = -predict(transformer, conditioning, expected, 1 - sigma, control)
+        expected = expected + (following - sigma) * velocity
+    made: Counter[nn.Module] = Counter()
+    hooks = [
+        module.register_forward_hook(lambda module, *_: made.update([module]))
+        for model in (transformer, controlnet)
+        for name, module in model.named_modules()
+        if name.endswith(("adaLN_modulation", "t_embedder"))
+    ]
+    found = denoise(transformer, conditioning, latents, sigmas, lambda *_: None, control)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(found, expected)
+    assert set(made.values()) == {1}
+    assert len(made) == len(hooks)

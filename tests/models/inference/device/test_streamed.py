@@ -55,7 +55,7 @@ def test_streamed_picture_that_is_stopped_between_two_layers_leaves_the_next_rig
 
     def stop() -> None:
         calls[0] += 1
-        if calls[0] == 400:
+        if calls[0] == 200:
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
