@@ -1,7 +1,7 @@
 """The body of a call, read with a limit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -44,11 +44,16 @@ async def read_json(request: Request, limit: int, check: Callable[[object], T]) 
     return await to_thread.run_sync(lambda: check(_parse(body, kind)), limiter=PARSING)
 
 
-def _parse(body: bytearray, kind: str) -> object:
-    """`kind`: the Content-Type that it claims, which is of interest only if it is no JSON: curl says form."""
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+def check_values(texts: Iterable[bytes | bytearray]) -> None:
+    """Raises BadInput when pieces of JSON hold more than MAX_VALUES together."""
+    if sum(text.count(mark) for text in texts for mark in (b",", b"[", b"{")) > MAX_VALUES:
         sentence = f"body: it holds more than {MAX_VALUES} values."
         raise BadInput(sentence, detail=[{"loc": ["body"], "msg": sentence, "type": "too_long"}])
+
+
+def _parse(body: bytearray, kind: str) -> object:
+    """`kind`: the Content-Type that it claims, which is of interest only if it is no JSON: curl says form."""
+    check_values([body])
     try:
         # Unlike json.loads it refuses NaN, lone surrogates and deep nesting: nothing behind us takes them.
         return from_json(body, allow_inf_nan=False)

@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from app.errors import bad_field
+from app.errors import WrongBody, bad_field, quoted
 from app.http.body import chunks, in_time
 from models.errors import DiskFull
 from worker.errors import ImageError
@@ -23,12 +24,15 @@ U = TypeVar("U", bound=Upload | None)
 ENVELOPE_BYTES = 65_536
 """What the boundaries, headers and other fields around a file may take."""
 
+UTF_8 = b"utf-8"
+"""The one charset of a form. Python has others that take a minute for a megabyte, or give lone surrogates."""
+
 DECODING = CapacityLimiter(2)
 """A picture of the largest size that is taken needs 600 MB for a moment, however small its file."""
 
 
 async def read_file(request: Request, field: str, limit: int) -> bytes:
-    """The bytes of the form's `field`. Raises BadInput, or BodyTooLarge once it is past `limit` bytes."""
+    """The bytes of the form's `field`. Raises BadInput, WrongBody, and BodyTooLarge past `limit` bytes."""
     async with open_form(request, field, limit, max_files=1, max_fields=10) as form:
         file = form.get(field)
         if not isinstance(file, UploadFile):
@@ -41,8 +45,12 @@ async def open_form(
     request: Request, field: str, limit: int, max_files: int, max_fields: int
 ) -> AsyncIterator[FormData]:
     """The fields of a multipart body, the one with the picture being `field`. Raises as `read_file`."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
         raise bad_field(field, f"{field}: send the picture as multipart/form-data, in the field `{field}`.")
+    charset = parameters.get(b"charset", UTF_8)
+    if charset.lower() != UTF_8:
+        raise WrongBody(f"The form's text is in {quoted(charset.decode('latin-1'))}; send it in UTF-8.")
 
     async def stream() -> AsyncGenerator[bytes, None]:
         async for chunk in chunks(request, limit + ENVELOPE_BYTES):

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 
 from app.errors import bad_field
+from app.http.body import check_values
 from app.http.multipart import DECODING, open_form
 from app.openai.bodies import ImagesInput
 from app.translation import data_uri
@@ -64,10 +65,10 @@ async def _file(form: FormData, name: str) -> bytes | None:
 
 def _pictures(image: bytes, mask: bytes | None) -> dict[str, str]:
     pictures = {"image_url": data_uri(image)}
-    return pictures if mask is None else pictures | {"mask_image_url": data_uri(_white_mask(mask))}
+    return pictures if mask is None else pictures | {"mask_image_url": data_uri(white_mask(mask))}
 
 
-def _white_mask(mask: bytes) -> bytes:
+def white_mask(mask: bytes) -> bytes:
     """A mask in which white is what is transparent in this one: that is drawn anew. Raises BadInput."""
     # Imported now: OpenCV would slow the start of every command.
     from worker.encoding.encode import encode
@@ -89,9 +90,9 @@ def read_fields(form: FormData) -> dict[str, Any]:
     """The text parts of a form, as they would stand in JSON. Raises BadInput."""
     fields: dict[str, Any] = {}
     columns: dict[str, list[Any]] = {}
-    for name, text in form.multi_items():
-        if not isinstance(text, str):
-            continue
+    texts = [(name, text) for name, text in form.multi_items() if isinstance(text, str)]
+    check_values(text.encode() for name, text in texts if name in _NO_TEXT)
+    for name, text in texts:
         if nested := _NESTED.fullmatch(name):
             columns.setdefault(nested[1], []).append(_value(text) if nested[1] == "scale" else text)
         else:

@@ -14,7 +14,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.config import Settings
 from app.main import create_app
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, in_process
+from tests.support.http_api import DOCUMENTED_INPUT, PNG, SUBMIT, WorkerHands, in_process
 from tests.support.redis_server import RedisServer
 from worker.errors import StorageError
 
@@ -103,6 +103,9 @@ async def test_body_of_very_many_values(http: httpx.AsyncClient) -> None:
     for body in (b"[" + b"0," * 30_000 + b"0]", b'{"x": [' + b"{}," * 30_000 + b"0]}"):
         answer = await http.post(SUBMIT, content=body)
         assert "25000 values" in check(answer, 422, 422001)["message"]
+    parts = {"prompt": "a fox", "loras": "[" + "0," * 15_000 + "0]", "num_inference_steps": "0," * 15_000}
+    answer = await http.post("/v1/images/edits", data=parts, files={"image": PNG})
+    assert "25000 values" in check(answer, 422, 422001)["message"]
     long = DOCUMENTED_INPUT | {"prompt": ",[{" * 6_000}
     assert (await http.post(SUBMIT, json=long)).status_code == 200
 

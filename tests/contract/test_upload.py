@@ -124,6 +124,22 @@ async def test_body_without_the_file_is_a_422(http: httpx.AsyncClient, call: dic
     assert answer.json()["error_message"].startswith("file: ")
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/images/edits"])
+async def test_form_in_another_charset_is_a_415(http: httpx.AsyncClient, path: str) -> None:
+    """Of a megabyte in punycode the decoder of Python would make nothing for half a minute."""
+    kind = "multipart/form-data; boundary=b; charset=punycode"
+    text = (
+        b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\naa-'
+        + b"9a" * 400_000
+        + b"\r\n--b--\r\n"
+    )
+    answer = await http.post(path, content=text, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error_message"]) == (
+        415,
+        "The form's text is in 'punycode'; send it in UTF-8.",
+    )
+
+
 async def test_too_large_a_body_is_refused_while_it_arrives(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"max_image_bytes": 1000}))
 

@@ -4,8 +4,8 @@
     python -m tests.fuzz [--examples 100] [--seconds 60] [--check]
 
 Schemathesis calls a whole `zturbo serve` by its OpenAPI document, with a key and without one; then atheris
-changes pictures, data URIs and safetensors headers, guided by the code that they reach. One run is one row of
-benchmarks/results/fuzz.jsonl; `--check` fails when anything was found.
+changes pictures, masks, data URIs, forms and safetensors headers, guided by the code that they reach. One run
+is one row of benchmarks/results/fuzz.jsonl; `--check` fails when anything was found.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""Atheris on the three ways by which strangers' bytes come in: pictures, data URIs, safetensors headers.
+"""Atheris on strangers' bytes: pictures, masks, data URIs, forms and safetensors headers.
 
 Each runs in a process of its own, because a fault of a decoder ends it:
 `python -m tests.fuzz.target NAME FOLDER [options of libFuzzer]`.
 """
 
+import asyncio
 import importlib
 import io
 import re
@@ -15,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from starlette.requests import Request
 
 LONGEST_SECONDS = 25
 """For one input: a picture of the largest size takes seven on a busy core."""
 MEMORY_MB = 3000
 LEAKS = (" at 0x", "<_io", "Traceback", "PIL", "/tmp")
+FORM_BYTES = 100_000
+WITH_ARRAYS = ["worker.inputs.mask", "app.openai.form"]
+"""Atheris keeps each array that a comparison makes: where all inputs make some these are not followed."""
 HEIC = Path(__file__).parents[2] / "tests" / "worker" / "inputs" / "pictures"
 
 
@@ -30,6 +35,45 @@ def picture(data: bytes) -> None:
     try:
         read_image(data, "image_url")
     except ImageError as error:
+        _check(error)
+
+
+def mask(data: bytes) -> None:
+    """As an inpainting request has it, and as OpenAI's dialect, where the transparent part is meant."""
+    from app.errors import ApiError
+    from app.openai.form import white_mask
+    from worker.errors import ImageError
+    from worker.inputs.mask import fit_mask, read_mask
+
+    try:
+        fit_mask(read_mask(data, "mask_image_url", None), 64, 48, "mask_image_url")
+    except ImageError as error:
+        _check(error)
+    try:
+        read_mask(white_mask(data), "mask_image_url", None)
+    except ApiError as error:
+        _check(error)
+
+
+def form(data: bytes) -> None:
+    """The body of an edit, to the input of the endpoint that it is for."""
+    from app.errors import ApiError
+    from app.http.in_flight import SCOPE, BytesInFlight, Share
+    from app.openai.bodies import read_edit
+    from app.openai.form import read_form
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    async def nothing(*_: Any) -> None:
+        return None
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    share = Share(BytesInFlight(nothing, FORM_BYTES * 4))
+    request = Request({"type": "http", "headers": headers, "state": {}, SCOPE: share}, receive)
+    try:
+        read_edit(asyncio.run(read_form(request, FORM_BYTES)))
+    except ApiError as error:
         _check(error)
 
 
@@ -65,7 +109,9 @@ def _check(error: Exception) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "picture": picture,
+    "mask": mask,
     "data_uri": data_uri,
+    "form": form,
     "safetensors": safetensors,
 }
 
@@ -78,13 +124,46 @@ def seeds(name: str) -> list[bytes]:
         header = b'{"__metadata__":{"format":"pt"},"a.lora_A.weight":{"dtype":"F16","shape":[6],'
         header += b'"data_offsets":[0,12]}}'
         return [len(header).to_bytes(8, "little") + header + bytes(12)]
+    if name == "form":
+        return forms()
     made = [path.read_bytes() for path in HEIC.glob("*.heic")]
     for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF"):
         for mode in ("RGB", "L"):
-            file = io.BytesIO()
-            Image.new(mode, (9, 7), 3).save(file, format)
-            made.append(file.getvalue())
+            made.append(encoded(mode, format))
+    if name == "mask":
+        made += [encoded("RGBA", format) for format in ("PNG", "WEBP")]
+        made += [encoded(mode, "PNG") for mode in ("LA", "P", "1", "I;16")]
     return made
+
+
+def encoded(mode: str, format: str) -> bytes:
+    """A small picture whose left half is white and opaque."""
+    file = io.BytesIO()
+    picture = Image.new(mode, (9, 7), 0)
+    picture.paste(Image.new("RGBA", (4, 7), "white").convert(mode) if mode != "I;16" else 65535, (0, 0, 4, 7))
+    picture.save(file, format)
+    return file.getvalue()
+
+
+def forms() -> list[bytes]:
+    """Forms as the public clients send them."""
+    file, mask = encoded("RGB", "PNG"), encoded("RGBA", "PNG")
+    texts = [
+        {"prompt": "a fox", "n": "2", "size": "512x512", "stream": "true", "response_format": "url"},
+        {"prompt": "a fox", "loras": '[{"path": "a/b", "scale": 1}]', "seed": "-1", "strength": "0.5"},
+        {"prompt": "a fox", "loras[][path]": "a/b", "loras[][scale]": "1", "quality": "high"},
+        {"prompt": "a fox", "loras[0][path]": "a/b", "preprocess": "canny", "control_scale": "0.4"},
+    ]
+    files = [{"image": file}, {"image[]": file, "mask": mask}, {"image[0]": file}, {}]
+    return [_form(text, pictures) for text in texts for pictures in files]
+
+
+def _form(texts: dict[str, str], files: dict[str, bytes]) -> bytes:
+    parts = [(f'name="{name}"', text.encode()) for name, text in texts.items()]
+    parts += [(f'name="{name}"; filename="a.png"', data) for name, data in files.items()]
+    heads = [f"--b\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() for head, _ in parts]
+    bodies = [data + b"\r\n" for _, data in parts]
+    return b"".join(head + body for head, body in zip(heads, bodies, strict=True)) + b"--b--\r\n"
 
 
 def feed(name: str, seconds: int, seed: int) -> dict[str, Any]:
@@ -113,8 +192,9 @@ if __name__ == "__main__":
     import atheris
 
     _, target, *arguments = sys.argv
-    with atheris.instrument_imports(include=["PIL", "pi_heif", "safetensors", "models", "worker"]):
-        for module in ("models.weights.header", "worker.inputs.decode", "worker.inputs.input_image"):
+    packages = ["PIL", "pi_heif", "python_multipart", "safetensors", "starlette", "app", "models", "worker"]
+    with atheris.instrument_imports(include=packages, exclude=WITH_ARRAYS if target == "mask" else []):
+        for module in ("models.weights.header", "worker.inputs.input_image", *WITH_ARRAYS):
             importlib.import_module(module)
     atheris.Setup([sys.argv[0], *arguments], TARGETS[target])
     atheris.Fuzz()
