@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-from app.errors import BadInput, bad_input
+from app.errors import BadInput, NotMade, bad_input
 from models.schema.catalog import Endpoint, with_loras
 from models.schema.inputs import read_input
 from models.sizes import MAX_SIDE, MIN_SIDE, on_grid
@@ -92,6 +92,8 @@ def in_words(words: Mapping[str, str]) -> Iterator[None]:
             for fault in error.detail
         ]
         raise BadInput(reword(str(error), words), error.headers, detail) from None
+    except NotMade as error:
+        raise NotMade(reword(str(error), words), error.headers) from None
 
 
 def reword(sentence: str, words: Mapping[str, str]) -> str:

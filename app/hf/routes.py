@@ -38,7 +38,7 @@ async def make_picture(model_id: str, call: Request, settings: SettingsDep, stor
     asked = await read_json(call, settings.max_body_bytes, partial(read_call, endpoint))
     with in_words({inputs_field(endpoint): "inputs"}):
         await check_now(asked.checked, call.app)
-    taken = await submission.put(endpoint.model_id, asked.body(), asked.warnings)
-    record = await submission.finished(taken.request_id)
+        taken = await submission.put(endpoint.model_id, asked.body(), asked.warnings)
+        record = await submission.finished(taken.request_id)
     (picture,) = await run_in_threadpool(read_pictures, record, storage)
     return Response(picture, media_type=record.images[0]["content_type"])

@@ -20,10 +20,6 @@ from worker.storage.workspace import PICTURE_FIELDS
 
 MAX_PARTIAL_IMAGES = 3
 
-GENERATION_WORDS = {"num_images": "n", "image_size": "size"}
-EDIT_WORDS = GENERATION_WORDS | {"image_url": "image", "mask_image_url": "mask"}
-"""Our names of the fields and OpenAI's."""
-
 USAGE = {
     "input_tokens": 0,
     "output_tokens": 0,
@@ -33,6 +29,17 @@ USAGE = {
 """Nobody is billed here; clients add these numbers up."""
 
 Event = Literal["image_generation", "image_edit"]
+
+WORDS: dict[Event, dict[str, str]] = {
+    "image_generation": {"num_images": "n", "image_size": "size"},
+    "image_edit": {
+        "num_images": "n",
+        "image_size": "size",
+        "image_url": "image",
+        "mask_image_url": "mask",
+    },
+}
+"""OpenAI's names of the fields by ours, in each call."""
 
 
 def _size(text: str) -> str:
@@ -91,7 +98,7 @@ class ImagesInput(InputModel):
 
 def read_generation(body: object) -> tuple[ImagesInput, Asked]:
     """A call that makes pictures of a prompt. Raises BadInput."""
-    with in_words(GENERATION_WORDS):
+    with in_words(WORDS["image_generation"]):
         said = _read(body)
         endpoint = ENDPOINTS.get(said.model, ENDPOINTS[TURBO_LORA])
         return said, ask(endpoint, said.fields(), read_size(said.size))
@@ -99,7 +106,7 @@ def read_generation(body: object) -> tuple[ImagesInput, Asked]:
 
 def read_edit(body: dict[str, Any]) -> tuple[ImagesInput, Asked]:
     """A call that has an image, `image_url` in `body`, and maybe a mask. Raises BadInput."""
-    with in_words(EDIT_WORDS):
+    with in_words(WORDS["image_edit"]):
         said = _read(body)
         fields = said.fields()
         return said, ask(_edit_endpoint(said.model, fields), fields, read_size(said.size))

@@ -60,9 +60,9 @@ async def generate(
     """Pictures of a prompt, in the answer itself."""
     submission = Submission(call)
     said, asked = await read_json(call, settings.max_body_bytes, bodies.read_generation)
-    with in_words(bodies.GENERATION_WORDS):
+    with in_words(bodies.WORDS["image_generation"]):
         await check_now(asked.checked, call.app)
-    return await _answer("image_generation", said, asked, submission, requests, storage)
+        return await _answer("image_generation", said, asked, submission, requests, storage)
 
 
 @router.post("/edits", responses=ANSWERS)
@@ -75,9 +75,9 @@ async def edit(
     """Pictures that the form's image guides."""
     submission = Submission(call)
     said, asked = bodies.read_edit(await read_form(call, settings.max_body_bytes))
-    with in_words(bodies.EDIT_WORDS):
+    with in_words(bodies.WORDS["image_edit"]):
         await check_now(asked.checked, call.app)
-    return await _answer("image_edit", said, asked, submission, requests, storage)
+        return await _answer("image_edit", said, asked, submission, requests, storage)
 
 
 async def _answer(
@@ -126,7 +126,8 @@ async def _events(
     async with aclosing(follow(requests, request_id, previews=partial_images > 0)) as moments:
         async for record, preview in moments:
             try:
-                check_made(record)
+                with in_words(bodies.WORDS[event]):
+                    check_made(record)
                 if record.state in FINAL_STATES:
                     for b64_json in await run_in_threadpool(_encoded, record, storage):
                         yield _event_bytes(bodies.completed_body(event, record, b64_json))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.clients.conftest import OUTPUT
 from tests.contract.exchanges import events
+from tests.contract.test_prechecks import FAULTY_MASKS, IMAGE
 from tests.support.http_api import WorkerHands
 from tests.support.processes import wait_for
 
@@ -211,6 +212,23 @@ def test_failed_request_is_completed_with_the_error(client: Any, hands: WorkerHa
     assert (type(status), status.error_type) == (fal_client.Completed, "fetch_failed")
     with pytest.raises(fal_client.FalClientHTTPError, match="nobody is there"):
         handle.get()
+
+
+def test_faulty_mask_is_told_in_one_sentence(client: Any, hands: WorkerHands) -> None:
+    model, good = "fal-ai/z-image/turbo/inpaint", {"prompt": "a fox", "image_url": IMAGE}
+    for mask, words in FAULTY_MASKS:
+        with pytest.raises(fal_client.FalClientHTTPError) as error:
+            client.submit(model, good | {"mask_image_url": mask})
+        told = error.value.response.json()
+        assert [fault["loc"] for fault in told["detail"]] == [["body", "mask_image_url"]]
+        assert error.value.status_code == 422
+        assert told["message"].startswith("mask_image_url: ")
+        assert words.replace("IMAGE", "image_url") in told["message"]
+    handle = client.submit(model, good | {"mask_image_url": "https://example.com/mask.png"})
+    hands.fail("fetch_failed", "mask_image_url: example.com is at an address that is not fetched from.")
+    with pytest.raises(fal_client.FalClientHTTPError, match="mask_image_url: example") as error:
+        handle.get()
+    assert error.value.status_code == 422
 
 
 def test_failure_of_this_server_is_a_500(client: Any, hands: WorkerHands) -> None:

@@ -1,8 +1,10 @@
 """Hugging Face's own InferenceClient, given the address of a model here."""
 
+import base64
 import io
 from typing import Any
 
+import httpx
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
@@ -10,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from app.config import Settings
 from tests.clients.conftest import OUTPUT
 from tests.clients.test_openai import meanwhile, newest
+from tests.contract.test_prechecks import FAULTY_MASKS, IMAGE
 from tests.support.http_api import MODEL, PNG, WorkerHands
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage
@@ -77,3 +80,23 @@ def test_bad_parameters_are_told(base: str) -> None:
 def test_image_that_is_none_is_told_by_the_name_it_was_sent_under(base: str) -> None:
     with pytest.raises(HfHubHTTPError, match="inputs: "):
         client(base, MODEL).image_to_image(io.BytesIO(b"words").getvalue(), prompt="a fox")
+
+
+def test_faulty_mask_is_told_in_one_sentence(base: str) -> None:
+    inpainting = client(base, f"{TEXT_MODEL}/inpainting")
+    image = base64.b64decode(IMAGE.partition(",")[2])
+    for mask, words in FAULTY_MASKS:
+        with pytest.raises(HfHubHTTPError, match="mask_image_url: ") as error:
+            inpainting.image_to_image(image, prompt="a fox", mask_image_url=mask)
+        told = error.value.response.json()
+        assert (error.value.response.status_code, len(told["detail"])) == (422, 1)
+        assert words.replace("IMAGE", "inputs") in told["error"]["message"]
+
+
+def test_picture_that_cannot_be_fetched_is_told_by_the_name_it_was_sent_under(
+    base: str, hands: WorkerHands
+) -> None:
+    body = {"inputs": "https://example.com/photo.jpg", "parameters": {"prompt": "a fox"}}
+    with meanwhile(hands, lambda: hands.fail("fetch_failed", "image_url: nobody is there.")):
+        answer = httpx.post(f"{base}/hf/{MODEL}", json=body, timeout=30)
+    assert (answer.status_code, answer.json()["message"]) == (422, "inputs: nobody is there.")

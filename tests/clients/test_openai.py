@@ -289,6 +289,18 @@ def test_bad_form_is_told_with_its_field(client: Any) -> None:
         assert error.value.param == param
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_mask_that_is_found_to_be_no_good_later_is_told_by_its_name_too(
+    client: Any, hands: WorkerHands, stream: bool
+) -> None:
+    said = "mask_image_url: nothing in the mask is white at the picture's size, 512x512."
+    with (
+        meanwhile(hands, lambda: hands.fail("image_invalid", said)),
+        pytest.raises(openai.APIError, match="mask: nothing in the mask is white at"),
+    ):
+        list(client.images.edit(image=("a.png", PNG), prompt="a fox", stream=stream))
+
+
 def test_list_in_a_text_part_is_read_as_json(client: Any, base: str, hands: WorkerHands) -> None:
     loras = json.dumps([{"path": "owner/one"}])
     with meanwhile(hands, lambda: hands.succeed(OUTPUT)):
