@@ -56,6 +56,7 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
         model.request()
         known = model.request(prompt="two blue balls")
         again = {union: model.request(union) for union in (None, "1.0", "2.1")}
+        token = model.token_of_magic_prompt()
         change = model.change_of_loras()
         count = model.blocks
     step = again[None].step
@@ -65,6 +66,8 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
     for union in ("1.0", "2.1"):
         yield Line(f"kernels a step, eager, Union {union}", again[union].step.launches)
     yield Line("launches of the text encoder a prompt", _text(known).launches, 1)
+    yield Line("launches of a token of Magic Prompt", token.launches, 6)
+    yield Line("such a token on an H100, estimated ms", _ms(token.seconds))
     yield Line("uploads for a change of three LoRAs used before", change.uploads, 0)
     yield Line("such a change on an H100, estimated ms", _ms(change.seconds), 30)
     for name, seconds in (

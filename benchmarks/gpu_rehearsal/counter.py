@@ -78,6 +78,11 @@ class Counts:
     peak: int = 0
     """Bytes of the device that were in use at once."""
 
+    def without(self, first: "Counts") -> "Counts":
+        """The kernels that come behind those of `first`, with which these begin."""
+        done = len(first.kernels), len(first.replayed)
+        return Counts(self.kernels[done[0] :], self.graphs - first.graphs, self.replayed[done[1] :])
+
     @property
     def launches(self) -> int:
         return len(self.kernels) + self.graphs

@@ -38,6 +38,7 @@ from models.inference.forecast import PUBLISHED as PUBLISHED_WEIGHT
 from models.inference.loading.components import Components
 from models.inference.loading.copies import Copies
 from models.inference.lora.stack import LoraStack
+from models.inference.text_encoder import Graphs
 from models.job import Job, LoraFile
 from models.weights import demo
 
@@ -45,6 +46,7 @@ PRECISIONS = (("auto", (9, 0)), ("int8", (9, 0)), ("auto", (7, 5)))
 """A setting and a card's compute capability: bfloat16, 8 bits, and float16, which is for older cards."""
 LORAS, LORA_RANK = 3, 4
 PROMPT = "a red ball and a blue cube on a green table, in front of a white wall"
+NO_TOKEN = -1
 SIDE = 1024
 STEPS = 3
 """The first is left out of what is told of a step."""
@@ -137,6 +139,18 @@ class Model:
 
             self.engine.generate(job, control, on_step)
         return Request(whole, dict(self._by_part), steps[-1])
+
+    def token_of_magic_prompt(self) -> Counts:
+        """Write one token more behind 300, the graph being captured."""
+        tokens = torch.zeros(1, 300, dtype=torch.long)
+        with self.loaded.text_encoder() as text_encoder:
+            writer = Graphs(text_encoder, self.loaded.moves).writer
+            writer.write(tokens, 2, NO_TOKEN)
+            with self._recorder.counting() as shorter:
+                writer.write(tokens, 2, NO_TOKEN)
+            with self._recorder.counting() as longer:
+                writer.write(tokens, 3, NO_TOKEN)
+        return longer.without(shorter)
 
     def change_of_loras(self) -> Counts:
         """Put three LoRAs in that were in use before, when another set was since."""

@@ -42,8 +42,7 @@ from models.inference.forecast import Forecast, chosen_footprint, forecast_of, i
 from models.inference.loading.copies import OnBytes
 from models.inference.lora.stack import LoraStack
 from models.inference.lru import LruCache
-from models.inference.prompt_graphs import PromptGraphs
-from models.inference.text_encoder import encode_prompt, expand_prompt, hidden_states
+from models.inference.text_encoder import Graphs, encode_prompt, expand_prompt
 from models.job import (
     Facts,
     Generated,
@@ -92,7 +91,7 @@ class Engine:
         model.givers += [self._loras.make_room, self._detectors.drop, partial(setattr, self, "_graphs", None)]
         self.forecast: Forecast | None = None
         """What to expect of it; None for a small model."""
-        self._graphs: PromptGraphs | None = None
+        self._graphs: Graphs | None = None
         self._step_seconds = 0.0
         self._decode_seconds = 0.0
         """What the last picture took for each of its pixels."""
@@ -158,7 +157,8 @@ class Engine:
 
         def rewrite() -> Expansion:
             with self._model.text_encoder() as text_encoder:
-                return expand_prompt(text_encoder, self._model.tokenizer, prompt, seed)
+                graphs = self._graphs_of(text_encoder)
+                return expand_prompt(text_encoder, self._model.tokenizer, prompt, seed, graphs)
 
         refusal = f"The text encoder does not fit the memory of {self.device}; stop what else runs on it."
         with torch.no_grad(), device_errors(), self._saying(keep_going):
@@ -241,29 +241,31 @@ class Engine:
         """The prompt's embedding; the prompt as it was expanded and a warning, if there is one."""
         if job.enable_prompt_expansion:
             with self._model.text_encoder() as text_encoder:
-                expanded, warning = expand_prompt(text_encoder, self._model.tokenizer, job.prompt, job.seed)
-                prompt = expanded or job.prompt
-                embeds = self._embed(text_encoder, prompt)
+                parts = text_encoder, self._model.tokenizer
+                graphs = self._graphs_of(text_encoder)
+                expanded, warning = expand_prompt(*parts, job.prompt, job.seed, graphs)
+                embeds = encode_prompt(*parts, expanded or job.prompt, graphs)
             return upload(embeds, self.device), expanded, warning
 
         prompt = job.expanded_prompt or job.prompt
 
         def embed() -> Tensor:
             with self._model.text_encoder() as text_encoder:
-                return self._embed(text_encoder, prompt)
+                graphs = self._graphs_of(text_encoder)
+                return encode_prompt(text_encoder, self._model.tokenizer, prompt, graphs)
 
         # LoRAs are merged into the transformer alone, so that none of them changes an embedding.
         embeds = self._cache.get("prompt", prompt, embed)
         return upload(embeds, self.device), job.expanded_prompt, None
 
-    def _embed(self, text_encoder: Qwen3ForCausalLM, prompt: str) -> Tensor:
-        """By graphs, which are good as long as the weights that they read stay where they are."""
+    def _graphs_of(self, text_encoder: Qwen3ForCausalLM) -> Graphs | None:
+        """They are good as long as the weights that they read stay where they are."""
         moves = self._model.moves
         if self._model.placement.mode != "resident" or not self.device.startswith("cuda"):
             self._graphs = None
         elif self._graphs is None or self._graphs.moves != moves:
-            self._graphs = PromptGraphs(partial(hidden_states, text_encoder), text_encoder.device, moves)
-        return encode_prompt(text_encoder, self._model.tokenizer, prompt, self._graphs)
+            self._graphs = Graphs(text_encoder, moves)
+        return self._graphs
 
     def _encode_picture(self, image: Pixels, mask: Mask | None = None) -> Tensor:
         """Latents of a picture or, with a mask, what tells the control branch of inpainting there."""

@@ -31,9 +31,7 @@ class PromptGraphs:
     Each is captured with the first prompt of its length. Where that fails there are none from then on.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], device: torch.device, moves: int = 0) -> None:
-        """`moves` is told by whoever has them, to know whether the weights are still where they were."""
-        self.moves = moves
+    def __init__(self, run: Callable[[Tensor], Tensor], device: torch.device) -> None:
         self._run = run
         self._device = device
         self._graphs: dict[int, PromptGraph] = {}
@@ -60,15 +58,21 @@ class PromptGraphs:
 
     def _capture(self, length: int) -> PromptGraph:
         tokens = torch.zeros(1, length, dtype=torch.long, device=self._device)
-        now = torch.cuda.current_stream(self._device)
-        # As PyTorch's documentation has it: not on the stream that others use.
-        aside: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(now)
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UPS):
-                self._run(tokens)
-        now.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            hidden = self._run(tokens)
+        graph, hidden = capture(lambda: self._run(tokens), self._device)
         return PromptGraph(graph, tokens, hidden)
+
+
+def capture(run: Callable[[], Tensor], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """A graph of what `run` gives the device to do, and the tensor that it writes each time."""
+    now = torch.cuda.current_stream(device)
+    # As PyTorch's documentation has it: not on the stream that others use.
+    aside: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    aside.wait_stream(now)
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UPS):
+            run()
+    now.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+    return graph, result

@@ -4,27 +4,34 @@ Template and layer are the checkpoint authors' (diffusers' `ZImagePipeline._enco
 is a Qwen3, whose embeddings are its language model head too: Magic Prompt needs no further weights.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from models.inference.denoise.upload import upload
 from models.inference.prompt_graphs import PromptGraphs
-from models.prompt.expansion import (
-    MAX_NEW_TOKENS,
-    TEMPERATURE,
-    TOP_K,
-    TOP_P,
-    Expansion,
-    declined,
-    judge,
-    messages,
-)
+from models.inference.writing import Writer, run_layers
+from models.prompt.expansion import MAX_NEW_TOKENS, Expansion, declined, judge, messages
 
 MAX_TOKENS = 512
 """Prompt tokens that the model reads, chat template included; what comes after is cut off."""
+GRAPH_LENGTH = 1152
+"""Tokens that Magic Prompt's graph has room for: instructions, a prompt of `MAX_TOKENS`, and the answer."""
+
+
+class Graphs:
+    """The CUDA graphs of a text encoder, good as long as its weights stay in their place on a GPU.
+
+    `moves` is told by whoever has them, to know whether that is so.
+    """
+
+    def __init__(self, text_encoder: Qwen3ForCausalLM, moves: int) -> None:
+        self.moves = moves
+        self.prompts = PromptGraphs(partial(hidden_states, text_encoder), text_encoder.device)
+        self.writer = Writer(text_encoder, GRAPH_LENGTH)
 
 
 @torch.no_grad()
@@ -32,7 +39,7 @@ def encode_prompt(
     text_encoder: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
-    graphs: PromptGraphs | None = None,
+    graphs: Graphs | None = None,
 ) -> Tensor:
     """The embedding of `prompt`, shape (tokens, hidden size), in host memory and in the text encoder's dtype.
 
@@ -47,7 +54,7 @@ def encode_prompt(
     )
     tokens = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
     numbers: Tensor = tokens["input_ids"]
-    hidden = graphs(numbers) if graphs else None
+    hidden = graphs.prompts(numbers) if graphs else None
     if hidden is None:
         hidden = hidden_states(text_encoder, upload(numbers, text_encoder.device))
     return hidden[0].cpu()
@@ -60,18 +67,17 @@ def hidden_states(text_encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
     The last layer and the language model head, which Magic Prompt alone has a use for, are not run.
     """
     model: Any = text_encoder.base_model
-    places = torch.arange(tokens.shape[1], device=tokens.device)[None]
-    hidden: Tensor = model.embed_tokens(tokens)
-    turns = model.rotary_emb(hidden, places)
-    for layer in model.layers[:-1]:
-        # Without a mask its attention is causal.
-        hidden = layer(hidden, attention_mask=None, position_ids=places, position_embeddings=turns)
-    return hidden
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    return run_layers(model, model.layers[:-1], tokens, places)
 
 
 @torch.no_grad()
 def expand_prompt(
-    text_encoder: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, seed: int
+    text_encoder: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    seed: int,
+    graphs: Graphs | None = None,
 ) -> Expansion:
     """Have the text encoder rewrite `prompt` in more detail: the same for the same seed."""
     if len(tokenizer(prompt)["input_ids"]) > MAX_TOKENS:
@@ -79,21 +85,11 @@ def expand_prompt(
     text = tokenizer.apply_chat_template(
         messages(prompt), tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
-    device = text_encoder.device
-    tokens = tokenizer(text, return_tensors="pt").to(device)
-    sampling = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=MAX_NEW_TOKENS,
-        do_sample=True,
-        temperature=TEMPERATURE,
-        top_p=TOP_P,
-        top_k=TOP_K,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    # `generate` draws from the process's generator, which others may have a use for.
+    tokens: Tensor = tokenizer(text, return_tensors="pt")["input_ids"]
+    device, end = text_encoder.device, tokenizer.eos_token_id
+    writer = graphs.writer if graphs else Writer(text_encoder)
+    # What draws from the process's generator leaves it as it was, as others may have a use for it.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        output: Tensor = text_encoder.generate(**tokens, generation_config=sampling)  # type: ignore[misc, assignment]
-    answer = output[0, tokens["input_ids"].shape[1] :]
-    finished = bool(answer[-1] == tokenizer.eos_token_id)
-    return judge(prompt, str(tokenizer.decode(answer, skip_special_tokens=True)), finished=finished)
+        answer = writer.write(tokens, MAX_NEW_TOKENS, end)
+    return judge(prompt, str(tokenizer.decode(answer, skip_special_tokens=True)), finished=answer[-1] == end)

@@ -7,11 +7,25 @@ import torch
 from diffusers import ZImagePipeline
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+)
 
-from models.inference.prompt_graphs import PromptGraphs
-from models.inference.text_encoder import MAX_TOKENS, encode_prompt, expand_prompt, hidden_states
-from models.prompt.expansion import MAX_NEW_TOKENS
+from models.inference.text_encoder import (
+    GRAPH_LENGTH,
+    MAX_TOKENS,
+    Graphs,
+    encode_prompt,
+    expand_prompt,
+    hidden_states,
+)
+from models.inference.writing import Writer
+from models.prompt.expansion import MAX_NEW_TOKENS, TEMPERATURE, TOP_K, TOP_P
+from models.weights import demo
 
 CHAT_TEMPLATE = """\
 {% for message in messages %}<|im_start|>{{ message.role }}
@@ -98,7 +112,7 @@ def test_what_fills_a_graph_up_changes_no_embedding(text_encoder):
 
 
 def test_prompt_is_encoded_as_well_where_no_graph_can_be_captured(text_encoder, tokenizer, caplog):
-    graphs = PromptGraphs(partial(hidden_states, text_encoder), torch.device("cpu"))
+    graphs = Graphs(text_encoder, moves=0)
     plain = encode_prompt(text_encoder, tokenizer, "a red cube")
     assert torch.equal(encode_prompt(text_encoder, tokenizer, "a red cube", graphs), plain)
     assert "runs without CUDA graphs" in caplog.text
@@ -164,12 +178,75 @@ def test_expansion_leaves_the_process_generator_as_it_was(writer, tokenizer):
     assert torch.equal(torch.rand(1), undisturbed)
 
 
+def generated(model: Qwen3ForCausalLM, tokens: torch.Tensor, limit: int, end: int) -> list[int]:
+    """What transformers' own `generate` draws behind these tokens."""
+    sampling = GenerationConfig(
+        max_new_tokens=limit,
+        do_sample=True,
+        temperature=TEMPERATURE,
+        top_p=TOP_P,
+        top_k=TOP_K,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
+    mask = torch.ones_like(tokens)
+    output = model.generate(tokens, attention_mask=mask, generation_config=sampling)
+    return output[0, tokens.shape[1] :].tolist()
+
+
+class Replayed:
+    """Stands for a CUDA graph: what it gives lies where it lay the first time."""
+
+    def __init__(self, run) -> None:
+        self.run, self.odds, self.replays = run, run(), 0
+
+    def replay(self) -> None:
+        self.odds.copy_(self.run())
+        self.replays += 1
+
+
+@pytest.mark.parametrize("name", ["demo", "small"])
+def test_writer_draws_the_tokens_of_generate_with_and_without_a_graph(name, text_encoder, monkeypatch):
+    model = text_encoder
+    if name == "demo":
+        model = Qwen3ForCausalLM.from_pretrained(demo.FOLDER / "text_encoder").float().eval()
+    graphs: list[Replayed] = []
+
+    def capture(run, device):
+        graphs.append(Replayed(run))
+        return graphs[-1], graphs[-1].odds
+
+    monkeypatch.setattr("models.inference.writing.capture", capture)
+    writers, end = (Writer(model), Writer(model, GRAPH_LENGTH)), 7
+    for seed, length in enumerate((30, 7, 60, 7)):
+        prompt = torch.randint(8, model.config.vocab_size, (1, length))
+        drawn = []
+        for write in (partial(generated, model), *(writer.write for writer in writers)):
+            torch.manual_seed(seed)
+            drawn.append(write(prompt, 40, end))
+        assert drawn[0] == drawn[1] == drawn[2]
+    assert len(graphs) == 1
+    assert graphs[0].replays > 40
+
+
+def test_magic_prompt_is_written_as_well_where_no_graph_can_be_captured(
+    writer, tokenizer, caplog, monkeypatch
+):
+    # A token a byte makes the instructions longer than a Qwen3's would be.
+    monkeypatch.setattr("models.inference.text_encoder.GRAPH_LENGTH", 3000)
+    graphs = Graphs(writer, moves=0)
+    for seed in range(3):
+        found = [expand_prompt(writer, tokenizer, "a red cube", seed, each) for each in (None, graphs)]
+        assert found[0] == found[1]
+    assert caplog.text.count("Magic Prompt runs without a CUDA graph") == 1
+
+
 def test_answer_that_never_ends_is_cut_off_and_declined(tokenizer, monkeypatch):
     assert MAX_NEW_TOKENS == 300
     monkeypatch.setattr("models.inference.text_encoder.MAX_NEW_TOKENS", 20)
     writer = language_model(tokenizer, LETTERS)
     steps = []
-    writer.register_forward_hook(lambda *_: steps.append(1))
+    writer.model.norm.register_forward_hook(lambda *_: steps.append(1))
 
     prompt, warning = expand_prompt(writer, tokenizer, "a red cube", seed=1)
 
