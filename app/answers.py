@@ -56,6 +56,11 @@ def status_body(record: Record, links: Links) -> StatusBody:
     )
 
 
+def warnings_of(record: Record) -> list[str]:
+    """What was ignored or changed: at the submit, and then by those who made the picture."""
+    return [*record.warnings, *(record.output or {}).get("warnings", [])]
+
+
 def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
     made: dict[str, Any] = record.output or {}
     control_image = made.get("control_image")
@@ -80,7 +85,7 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         loras=made.get("loras"),
         timings=record.timings or None,
         gpu_seconds=record.gpu_seconds,
-        warnings=[*record.warnings, *made.get("warnings", [])] or None,
+        warnings=warnings_of(record) or None,
         webhook=webhook(record),
         cost=0 if include_cost else None,
     )

@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -149,14 +148,13 @@ class Submission:
         model_id: str,
         webhook: str | None,
         dialect: str,
-        translate: Callable[[Input], dict[str, Any]] | None = None,
     ) -> tuple[Taken, list[str]]:
-        """Puts the body in line, as `translate` turns it, and holds it no more; with `read`'s warnings.
+        """Puts the body in line, and holds it no more; with `read`'s warnings.
 
         `webhook` is what the method of that name has read. Raises what `read` does, Refused and KeyReused.
         """
         checked, warnings = await self.read(schema)
-        body = translate(checked) if translate else checked.model_dump(mode="json")
+        body = checked.model_dump(mode="json")
         return await self.put(model_id, body, warnings, webhook, dialect), warnings
 
     async def put(

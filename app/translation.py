@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from app.errors import BadInput, NotMade, bad_input
 from models.schema.catalog import Endpoint, with_loras
 from models.schema.inputs import read_input
-from models.sizes import MAX_SIDE, MIN_SIDE, on_grid
+from models.sizes import MAX_SIDE, MIN_SIDE, grid_warnings, on_grid
 
 DRAWN_SEED = -1
 """A chat would get the same picture for each prompt by our own default, 0."""
@@ -72,8 +72,8 @@ def ask(endpoint: Endpoint, fields: Mapping[str, Any], size: Size | None) -> Ask
         checked, warnings = read_input(endpoint.input_model, given)
     except ValidationError as error:
         raise bad_input(error) from None
-    if size and str(size) != f"{size.width}x{size.height}":
-        warnings.append(f"size: {size.width}x{size.height} is off the model's grid; it is {size} here.")
+    if size:
+        warnings += grid_warnings("size", *size)
     return Asked(endpoint, checked, size, warnings)
 
 

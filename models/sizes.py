@@ -56,6 +56,14 @@ def on_grid(width: int, height: int) -> str:
     return f"{round(width / GRID) * GRID}x{round(height / GRID) * GRID}"
 
 
+def grid_warnings(field: str, width: int, height: int) -> list[str]:
+    """A sentence when `on_grid` changes a size; `field` is what the caller calls it."""
+    size = on_grid(width, height)
+    if size == f"{width}x{height}":
+        return []
+    return [f"{field}: {width}x{height} is off the model's grid; it is {size} here."]
+
+
 def auto_size(width: int, height: int) -> tuple[int, int]:
     """The image's own shape on the grid, with an area from MIN_AREA to MAX_AREA.
 

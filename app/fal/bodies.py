@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from app.answers import OUR_FAULTS, failure_of, file_url, timestamp
+from app.answers import OUR_FAULTS, failure_of, file_url, timestamp, warnings_of
 from app.links import Links
 from models.schema.fields import (
     WHOLE,
@@ -42,7 +42,7 @@ from models.schema.model_ids import (
     TURBO,
     TURBO_LORA,
 )
-from models.sizes import MAX_SIDE, MIN_SIDE, ImageSize, PresetSize, on_grid
+from models.sizes import MAX_SIDE, MIN_SIDE, ImageSize, PresetSize, grid_warnings, on_grid
 from worker.queue.record import Record, State
 
 OWNER, APP = "fal-ai", "z-image"
@@ -112,6 +112,11 @@ class FalInput(InputModel):
         """The same input as the record keeps it and a worker reads it."""
         fields = self.model_dump(mode="json", exclude={"acceleration", "enable_safety_checker"})
         return fields | {"image_size": str(self.image_size), "seed": -1 if self.seed is None else self.seed}
+
+    def warnings(self) -> list[str]:
+        """What `ours` changes."""
+        size = self.image_size
+        return grid_warnings("image_size", size.width, size.height) if isinstance(size, FalSize) else []
 
 
 class TextInput(FalInput):
@@ -225,11 +230,14 @@ def status_body(record: Record, links: Links, logs: bool = False) -> dict[str, A
 
 
 def _logs(record: Record) -> list[dict[str, str]]:
-    """The step that is done, as the one line of a log; none before the first."""
-    if not record.step:
-        return []
-    message = f"Step {record.step} of {record.total_steps}"
-    return [{"timestamp": timestamp(time.time()), "level": "INFO", "source": "zturbo", "message": message}]
+    """A log of what was ignored or changed, and of the step that is done, once there is one."""
+    lines = [("WARN", warning) for warning in warnings_of(record)]
+    if record.step:
+        lines.append(("INFO", f"Step {record.step} of {record.total_steps}"))
+    now = timestamp(time.time())
+    return [
+        {"timestamp": now, "level": level, "source": "zturbo", "message": message} for level, message in lines
+    ]
 
 
 def result_body(record: Record, links: Links, urls: list[str] | None = None) -> dict[str, Any]:

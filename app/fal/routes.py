@@ -121,14 +121,13 @@ for prefix in ("", "/{model:path}"):
 
 
 async def _submit(name: str, submission: Submission, webhook: str | None) -> Taken:
-    """Puts the body in line for one of MODELS. Raises NothingHere, and what `Submission.submit` does."""
+    """Puts the body in line for one of MODELS. Raises NothingHere, and what `read` and `put` do."""
     model = bodies.MODELS.get(name)
     if model is None:
         raise NothingHere(bodies.OTHER_MODEL)
-    taken, _ = await submission.submit(
-        model.input_model, model.answered_by, webhook, bodies.DIALECT, bodies.FalInput.ours
-    )
-    return taken
+    checked, warnings = await submission.read(model.input_model)
+    warnings += checked.warnings()
+    return await submission.put(model.answered_by, checked.ours(), warnings, webhook, bodies.DIALECT)
 
 
 async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:

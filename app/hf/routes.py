@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from app.answers import warnings_of
 from app.deps import SettingsDep, StorageDep
 from app.errors import WrongBody
 from app.hf.bodies import inputs_field, read_call
@@ -15,6 +16,8 @@ from app.routes.models import find_endpoint
 from app.schemas import errors_answered
 from app.submission import Submission, read_pictures
 from app.translation import in_words
+
+WARNINGS_HEADER = "x-warnings"
 
 router = APIRouter(prefix="/hf", tags=["hugging face"])
 
@@ -41,4 +44,7 @@ async def make_picture(model_id: str, call: Request, settings: SettingsDep, stor
         taken = await submission.put(endpoint.model_id, asked.body(), asked.warnings)
         record = await submission.finished(taken.request_id)
     (picture,) = await run_in_threadpool(read_pictures, record, storage)
-    return Response(picture, media_type=record.images[0]["content_type"])
+    # The body has no room for them; a header has none for other characters or lines.
+    told = " ".join(warnings_of(record)).encode("ascii", "backslashreplace").decode()
+    headers = {WARNINGS_HEADER: " ".join(told.split())} if told else {}
+    return Response(picture, headers=headers, media_type=record.images[0]["content_type"])

@@ -16,7 +16,7 @@ from app.errors import ConfigError, Misdirected
 METHODS = "GET, HEAD, POST, PUT, DELETE"
 EXPOSED = (
     "Allow, ETag, Preference-Applied, Retry-After, WWW-Authenticate, "
-    "x-fal-request-id, x-fal-request-timeout-type"
+    "x-fal-request-id, x-fal-request-timeout-type, x-warnings"
 )
 """Headers of our answers that a script may read besides those that every script may."""
 

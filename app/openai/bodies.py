@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
+from app.answers import warnings_of
 from app.errors import bad_input
 from app.schemas import Body
 from app.translation import Asked, Size, ask, in_words, read_size
@@ -154,7 +155,7 @@ def answer_body(record: Record, pictures: list[dict[str, str]]) -> dict[str, Any
         output_format=record.input["output_format"],
         size=size_of(record),
         usage=USAGE,
-        warnings=[*record.warnings, *(record.output or {}).get("warnings", [])],
+        warnings=warnings_of(record),
     ).model_dump()
 
 

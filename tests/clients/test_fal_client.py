@@ -187,6 +187,18 @@ def test_bad_size_is_told_as_what_it_is_meant_to_be(client: Any, size: Any, mess
     assert re.fullmatch(message, error.value.response.json()["message"])
 
 
+def test_log_says_what_was_ignored_and_changed(client: Any, base: str) -> None:
+    handle = client.submit("fal-ai/z-image/turbo", PROMPT | SIZE | {"stray": 1})
+    logs = httpx.get(f"{base}/fal-ai/z-image/requests/{handle.request_id}/status?logs=1").json()["logs"]
+    assert [(line["level"], line["message"]) for line in logs] == [
+        ("WARN", "Unknown field 'stray' was ignored."),
+        ("WARN", "image_size: 500x700 is off the model's grid; it is 496x704 here."),
+    ]
+    assert httpx.get(f"{base}/v1/requests/{handle.request_id}/result").json()["warnings"] == [
+        line["message"] for line in logs
+    ]
+
+
 def test_bad_body_is_a_422_that_lists_the_faults(client: Any) -> None:
     with pytest.raises(fal_client.FalClientHTTPError) as error:
         client.submit(MODEL, {"prompt": "a fox", "num_images": 5, "seed_variance": 2})

@@ -100,3 +100,13 @@ def test_picture_that_cannot_be_fetched_is_told_by_the_name_it_was_sent_under(
     with meanwhile(hands, lambda: hands.fail("fetch_failed", "image_url: nobody is there.")):
         answer = httpx.post(f"{base}/hf/{MODEL}", json=body, timeout=30)
     assert (answer.status_code, answer.json()["message"]) == (422, "inputs: nobody is there.")
+
+
+def test_answer_says_what_was_ignored_and_changed(base: str, hands: WorkerHands) -> None:
+    body = {"inputs": "a fox", "parameters": {"width": 500, "height": 704, "é": 1}}
+    with meanwhile(hands, lambda: hands.succeed(OUTPUT | {"warnings": ["A size\nof its own: ½."]})):
+        answer = httpx.post(f"{base}/hf/{TEXT_MODEL}", json=body, timeout=30)
+    assert answer.headers["x-warnings"] == (
+        "Unknown field '\\xe9' was ignored. size: 500x704 is off the model's grid; it is 496x704 here. "
+        "A size of its own: \\xbd."
+    )
