@@ -13,12 +13,23 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from app.config import Settings
+from app.http.multipart import ENVELOPE_BYTES
 from app.main import create_app
 from tests.support.http_api import DOCUMENTED_INPUT, PNG, SUBMIT, WorkerHands, in_process
 from tests.support.redis_server import RedisServer
 from worker.errors import StorageError
 
 pytestmark = pytest.mark.anyio
+
+EVERY_SUBMIT: dict[str, dict[str, Any]] = {
+    SUBMIT: {"json": DOCUMENTED_INPUT},
+    "/fal-ai/z-image/turbo": {"json": {"prompt": "a fox"}},
+    "/fal/run/fal-ai/z-image/turbo": {"json": {"prompt": "a fox"}},
+    "/v1/images/generations": {"json": {"prompt": "a fox"}},
+    "/v1/images/edits": {"data": {"prompt": "a fox" * 200}, "files": {"image": PNG}},
+    "/hf/tongyi-mai/z-image/turbo": {"json": {"inputs": "a fox"}},
+}
+"""A good call of every dialect's route that makes a request."""
 
 
 def check(answer: httpx.Response, status: int, error_code: int) -> dict[str, Any]:
@@ -133,6 +144,9 @@ async def test_body_too_large(settings: Settings) -> None:
         for content in (body, in_chunks()):
             answer = await http.post(SUBMIT, content=content)
             assert "1000 bytes" in check(answer, 413, 413001)["message"]
+        for path, call in EVERY_SUBMIT.items():
+            large = {"files": {"image": bytes(ENVELOPE_BYTES)}} if "files" in call else {"content": body}
+            check(await http.post(path, **call | large), 413, 413001)
     await app.state.requests.close()
 
 
@@ -145,9 +159,10 @@ async def test_full_queue_tells_when_to_come_back(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"max_queue": 1}))
     async with in_process(app) as http:
         await http.post(SUBMIT, json=DOCUMENTED_INPUT)
-        answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT)
-    check(answer, 429, 429001)
-    assert int(answer.headers["retry-after"]) >= 1
+        for path, call in EVERY_SUBMIT.items():
+            answer = await http.post(path, **call)
+            check(answer, 429, 429001)
+            assert int(answer.headers["retry-after"]) >= 1
     await app.state.requests.close()
 
 
