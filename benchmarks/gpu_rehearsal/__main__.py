@@ -58,11 +58,12 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
         again = {union: model.request(union) for union in (None, "1.0", "2.1")}
         token = model.token_of_magic_prompt()
         change = model.change_of_loras()
-        count = model.blocks
+        count, weights = model.blocks, model.matrix_bytes
     step = again[None].step
     yield Line("kernels a step, eager", step.launches, 1150)
     yield Line("memory traffic a step, eager, GB", _gb(step.bytes), 87)
     yield Line("memory traffic a step, compiled, GB", fused and _gb(_compiled_bytes(step, fused, count)), 45)
+    yield from traffic_of(step, weights, next((each for each in blocks if "skipped" not in each), {}), count)
     for union in ("1.0", "2.1"):
         yield Line(f"kernels a step, eager, Union {union}", again[union].step.launches)
     yield Line("launches of the text encoder a prompt", _text(known).launches, 1)
@@ -79,6 +80,20 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
         yield Line(f"a step on an H100, {name}, estimated ms", _ms(seconds), 90 if is_bound else None)
         yield Line(f"a picture on an H100, {name}, estimated ms", _ms(picture), 760 if is_bound else None)
     yield Line("a picture in fp8", "skipped: there are no weights in fp8")
+
+
+def traffic_of(step: Counts, weights: int, block: dict[str, Any], blocks: int) -> Iterator[Line]:
+    """What the traffic of a compiled step consists of."""
+    products = sum(kernel.bytes for kernel in step.kernels if kernel.flop and ATTENTION not in kernel.name)
+    attention = sum(kernel.bytes for kernel in step.kernels if ATTENTION in kernel.name)
+    yield Line("- of it, weights that products read, GB", _gb(weights))
+    yield Line("- of it, tokens that products read and write, GB", _gb(products - weights))
+    yield Line("- of it, attention, GB", _gb(attention))
+    passes = " + ".join(f"{size:g}" for size in block.get("tokens of fused kernels", ()))
+    yield Line(
+        f"- of it, what is fused, {passes} times the tokens of a block, GB",
+        round(blocks * block.get("GB of fused kernels", 0), 2),
+    )
 
 
 def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS_GB) -> Iterator[Line]:

@@ -40,8 +40,11 @@ from models.inference.control.controlnet import KNOWN, empty_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.modulation import FACTORS
 
+PUBLISHED_WIDTH = 3840
 TOKENS = 4128
 """The tokens of a picture of 1024x1024 with a caption of 32."""
+TOKENS_BYTES = TOKENS * PUBLISHED_WIDTH * 2
+"""What all of them take once, in bfloat16."""
 SHARED_MEMORY = {"8.0": 166_912, "8.9": 101_376, "9.0": 232_448, "12.0": 101_376}
 """Bytes that one block of threads may have, by compute capability (CUDA's programming guide)."""
 RAW_DRIVER = (
@@ -65,7 +68,7 @@ def main(kind: str, precision: str, *capabilities: str) -> None:
 def compile_block(kind: str, precision: str, capability: str) -> dict[str, Any]:
     """The kernels of one `layer` of the published width, or of one `control` block."""
     code: list[str] = []
-    fused_bytes: list[int] = []
+    fused: list[int] = []
     moved: list[int] = []
     built: list[bool] = []
     generate = GraphLowering.codegen
@@ -76,7 +79,8 @@ def compile_block(kind: str, precision: str, capability: str) -> dict[str, Any]:
         for node in graph.scheduler.nodes:
             size = node.get_read_write_buffers_sizes()
             moved.append(size)
-            fused_bytes.append(0 if node.is_extern() else size)
+            if not node.is_extern():
+                fused.append(size)
         return out
 
     def no_launchers(tuner: Any, *_: Any, **__: Any) -> None:
@@ -98,7 +102,8 @@ def compile_block(kind: str, precision: str, capability: str) -> dict[str, Any]:
         "fused kernels": len(re.findall(r"^\s*triton_\w+\.run\(", source, re.MULTILINE)),
         "built": len(built) > 0 and all(built),
         "GB": round(sum(moved) / 1e9, 3),
-        "GB of fused kernels": round(sum(fused_bytes) / 1e9, 3),
+        "GB of fused kernels": round(sum(fused) / 1e9, 3),
+        "tokens of fused kernels": [round(size / TOKENS_BYTES, 1) for size in fused],
     }
 
 

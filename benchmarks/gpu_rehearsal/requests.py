@@ -31,6 +31,7 @@ from models.inference.control.controlnet import KNOWN, Layout, empty_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink
 from models.inference.denoise.int8 import round_matrices
+from models.inference.denoise.modulation import passing_weights
 from models.inference.device import loaded_model
 from models.inference.device.loaded_model import LoadedModel, plan
 from models.inference.engine import Engine
@@ -115,6 +116,15 @@ class Model:
         """The blocks that run in a step."""
         transformer: Any = self.loaded.transformer
         return len(transformer.noise_refiner) + len(transformer.layers)
+
+    @property
+    def matrix_bytes(self) -> int:
+        """What the products of these blocks read of weights."""
+        transformer: Any = self.loaded.transformer
+        blocks = [*transformer.noise_refiner, *transformer.layers]
+        return sum(
+            weight.nbytes for block in blocks for weight in passing_weights(block) if weight.dim() == 2
+        )
 
     def request(self, union: str | None = None, *, prompt: str = PROMPT, watched: bool = False) -> Request:
         """Make one picture, with a control branch on every step or none; `watched`: with previews."""
