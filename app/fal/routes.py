@@ -5,16 +5,17 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 
 from app.answers import failure_of
 from app.auth import Owner
 from app.deps import LinksDep, OwnRecord, RequestsDep, StorageDep, find_own
 from app.errors import NothingHere
 from app.fal import bodies
+from app.http.in_pieces import READING, JsonInPieces, counted
 from app.links import Links
 from app.submission import MAX_WAIT_SECONDS, WEBHOOK, Submission
 from worker.queue.follow import follow
@@ -64,7 +65,7 @@ async def run(
         # By this the clients know that there is no sense in sending the same again.
         answer.headers["x-fal-request-timeout-type"] = "user"
         return answer
-    return await _result(record, submission.links, storage)
+    return await _result(record, submission.links, storage, call)
 
 
 @requests_router.get("/status")
@@ -96,11 +97,11 @@ async def stream_status(
 
 
 @requests_router.get("")
-async def get_result(record: OwnRecord, links: LinksDep, storage: StorageDep) -> JSONResponse:
+async def get_result(record: OwnRecord, links: LinksDep, storage: StorageDep, call: Request) -> JSONResponse:
     """The pictures, or why there are none."""
     if record.state not in FINAL_STATES:
         return _answer(EARLY, 400, record.id)
-    return await _result(record, links, storage)
+    return await _result(record, links, storage, call)
 
 
 @requests_router.put("/cancel")
@@ -130,11 +131,14 @@ async def _submit(name: str, submission: Submission, webhook: str | None) -> Tak
     return await submission.put(model.answered_by, checked.ours(), warnings, webhook, bodies.DIALECT)
 
 
-async def _result(record: Record, links: Links, storage: Storage) -> JSONResponse:
+async def _result(record: Record, links: Links, storage: Storage, call: Request) -> JSONResponse:
     if failure := failure_of(record):
         return _answer(bodies.fault_body(failure), bodies.fault_status(failure), record.id)
-    urls = await run_in_threadpool(_data_uris, record, storage) if record.input.get("sync_mode") else None
-    return _answer(bodies.result_body(record, links, urls), 200, record.id)
+    if record.input.get("sync_mode"):
+        uris = await to_thread.run_sync(_data_uris, record, storage, limiter=READING)
+        body = bodies.result_body(record, links, uris)
+        return counted(JsonInPieces(body, 200, {ID_HEADER: record.id}), call)
+    return _answer(bodies.result_body(record, links), 200, record.id)
 
 
 def _answer(body: dict[str, Any], status: int, request_id: str) -> JSONResponse:

@@ -3,14 +3,15 @@
 from functools import partial
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from app.answers import warnings_of
 from app.deps import SettingsDep, StorageDep
 from app.errors import WrongBody
 from app.hf.bodies import inputs_field, read_call
 from app.http.body import read_json
+from app.http.in_pieces import READING, InPieces, counted
 from app.prechecks import check_now
 from app.routes.models import find_endpoint
 from app.schemas import errors_answered
@@ -43,8 +44,9 @@ async def make_picture(model_id: str, call: Request, settings: SettingsDep, stor
         await check_now(asked.checked, call.app)
         taken = await submission.put(endpoint.model_id, asked.body(), asked.warnings)
         record = await submission.finished(taken.request_id)
-    (picture,) = await run_in_threadpool(read_pictures, record, storage)
+    (picture,) = await to_thread.run_sync(read_pictures, record, storage, limiter=READING)
     # The body has no room for them; a header has none for other characters or lines.
     told = " ".join(warnings_of(record)).encode("ascii", "backslashreplace").decode()
     headers = {WARNINGS_HEADER: " ".join(told.split())} if told else {}
-    return Response(picture, headers=headers, media_type=record.images[0]["content_type"])
+    kind = record.images[0]["content_type"]
+    return counted(InPieces(picture, headers=headers, media_type=kind), call)

@@ -9,10 +9,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from app.answers import file_url, progress
@@ -20,6 +19,7 @@ from app.deps import RequestsDep, SettingsDep, StorageDep
 from app.errors import ApiError, Unavailable
 from app.http.body import read_json
 from app.http.events import event_bytes, with_comments
+from app.http.in_pieces import READING, JsonInPieces, counted, take
 from app.openai import bodies
 from app.openai.form import read_form
 from app.prechecks import check_now
@@ -62,7 +62,7 @@ async def generate(
     said, asked = await read_json(call, settings.max_body_bytes, bodies.read_generation)
     with in_words(bodies.WORDS["image_generation"]):
         await check_now(asked.checked, call.app)
-        return await _answer("image_generation", said, asked, submission, requests, storage)
+        return await _answer("image_generation", said, asked, submission, call, requests, storage)
 
 
 @router.post("/edits", responses=ANSWERS)
@@ -77,7 +77,7 @@ async def edit(
     said, asked = bodies.read_edit(await read_form(call, settings.max_body_bytes))
     with in_words(bodies.WORDS["image_edit"]):
         await check_now(asked.checked, call.app)
-        return await _answer("image_edit", said, asked, submission, requests, storage)
+        return await _answer("image_edit", said, asked, submission, call, requests, storage)
 
 
 async def _answer(
@@ -85,20 +85,21 @@ async def _answer(
     said: bodies.ImagesInput,
     asked: Asked,
     submission: Submission,
+    call: Request,
     requests: RequestStore,
     storage: Storage,
 ) -> Response:
     taken = await submission.put(asked.endpoint.model_id, asked.body(), asked.warnings)
     if said.stream:
-        events = _events(event, said.partial_images, taken.request_id, requests, storage)
+        events = _events(event, said.partial_images, taken.request_id, call, requests, storage)
         return _Stream(with_comments(events), submission, taken.request_id)
     record = await submission.finished(taken.request_id)
     if said.response_format == "url":
         pictures = [{"url": file_url(image, submission.links)} for image in record.images]
-    else:
-        encoded = await run_in_threadpool(_encoded, record, storage)
-        pictures = [{"b64_json": b64_json} for b64_json in encoded]
-    return JSONResponse(bodies.answer_body(record, pictures))
+        return JSONResponse(bodies.answer_body(record, pictures))
+    encoded = await to_thread.run_sync(_encoded, record, storage, limiter=READING)
+    pictures = [{"b64_json": b64_json} for b64_json in encoded]
+    return counted(JsonInPieces(bodies.answer_body(record, pictures)), call)
 
 
 class _Stream(StreamingResponse):
@@ -120,7 +121,12 @@ class _Stream(StreamingResponse):
 
 
 async def _events(
-    event: bodies.Event, partial_images: int, request_id: str, requests: RequestStore, storage: Storage
+    event: bodies.Event,
+    partial_images: int,
+    request_id: str,
+    call: Request,
+    requests: RequestStore,
+    storage: Storage,
 ) -> AsyncGenerator[bytes, None]:
     sent = 0
     async with aclosing(follow(requests, request_id, previews=partial_images > 0)) as moments:
@@ -129,7 +135,9 @@ async def _events(
                 with in_words(bodies.WORDS[event]):
                     check_made(record)
                 if record.state in FINAL_STATES:
-                    for b64_json in await run_in_threadpool(_encoded, record, storage):
+                    encoded = await to_thread.run_sync(_encoded, record, storage, limiter=READING)
+                    take(sum(map(len, encoded)), call)
+                    for b64_json in encoded:
                         yield _event_bytes(bodies.completed_body(event, record, b64_json))
                 elif preview and _is_due(record, sent, partial_images):
                     yield _event_bytes(bodies.partial_body(event, preview, sent))

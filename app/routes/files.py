@@ -1,17 +1,14 @@
 """Pictures that this server made or was sent. No token: the 128 bits of the id are the permission."""
 
-import asyncio
 from pathlib import PurePath
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from app.deps import StorageDep
 from app.errors import NothingHere
-from app.http.in_flight import share_of
+from app.http.in_pieces import READING, InPieces, counted
 from app.schemas import errors_answered
 
 CONTENT_TYPES = {
@@ -33,13 +30,6 @@ HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
 }
 
-READING = CapacityLimiter(8)
-"""Each has a whole file in memory before it counts as in flight."""
-
-PIECE_BYTES = 262_144
-SEND_SECONDS = 600
-"""The whole of a file may take so long: who takes longer is cut off, since the file is in memory so long."""
-
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
@@ -57,23 +47,7 @@ async def get_file(file_id: str, name: str, request: Request, storage: StorageDe
         data = await to_thread.run_sync(storage.read, file_id, name, limiter=READING)
     if data is None:
         raise NothingHere("This file is unknown, was deleted, or has expired.")
-    share_of(request).take(None, len(data))
     headers = HEADERS | {"ETag": f'"{file_id}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    return _InPieces(data, headers=headers, media_type=content_type)
-
-
-class _InPieces(Response):
-    """Sent as fast as the caller takes it, so that the call, and what it holds, ends when the file is out."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                for start in range(0, len(self.body), PIECE_BYTES):
-                    piece = bytes(self.body[start : start + PIECE_BYTES])
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body"})
-        except TimeoutError:
-            raise ClientDisconnect from None
+    return counted(InPieces(data, headers=headers, media_type=content_type), request)

@@ -12,10 +12,10 @@ import pytest
 
 from app.config import Settings
 from app.http import body as body_reader
+from app.http.in_pieces import PIECE_BYTES
 from app.http.multipart import ENVELOPE_BYTES
 from app.main import create_app
-from app.routes.files import PIECE_BYTES
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, picture_uri, served
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, picture_uri, served
 from tests.support.processes import wait_for
 from worker.storage.backend import open_objects
 from worker.storage.pictures import Storage, new_file_id
@@ -155,3 +155,19 @@ def test_files_that_nobody_takes_count_too(settings: Settings) -> None:
             assert is_refused(httpx.get(base + path))
         wait_for(lambda: httpx.get(base + path).status_code == 200)
         assert len(httpx.get(base + path).content) == size > PIECE_BYTES
+
+
+def test_pictures_in_an_answer_that_nobody_takes_count_too(settings: Settings, hands: WorkerHands) -> None:
+    size = 12_000_000
+    settings = settings.model_copy(update={"max_in_flight_bytes": 4 * size})
+    image = {"file_id": new_file_id(), "name": "a.png", "content_type": "image/png", "size": size}
+    Storage(open_objects(settings)).put(image["file_id"], image["name"], b"\0" * size)
+    headers = {"Authorization": f"Bearer {KEYS['ann']}"}
+    with served(create_app(settings), settings) as base:
+        asked = {"prompt": "a fox", "sync_mode": True}
+        taken = httpx.post(f"{base}/fal-ai/z-image/turbo", json=asked, headers=headers).json()
+        hands.succeed({"image": image | {"width": 1, "height": 1}, "seed": 1, "prompt": "", "timings": {}})
+        with httpx.stream("GET", taken["response_url"], headers=headers) as slow:
+            assert slow.status_code == 200
+            assert is_refused(httpx.get(taken["response_url"], headers=headers))
+        wait_for(lambda: httpx.get(taken["response_url"], headers=headers).status_code == 200)
