@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_MODEL = "Tongyi-MAI/Z-Image-Turbo"
@@ -40,13 +41,19 @@ class ModelSettings(BaseSettings):
     )
     vae: Path | None = Field(None, description="Single file to use in place of the model's own autoencoder.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description=(
-            "Precision of the weights. `int8`: matrices in 8 bits, multiplied in 8 bits, and the rest in 16: "
-            "half the memory of bfloat16, and about 0.6 of its time on a CPU. auto: bfloat16 on a GPU, or "
-            "float16 where it has none; on a CPU float32 for small models, for large ones what it multiplies "
-            "faster of float32 and bfloat16, or int8 where the files have no more or their pages no room."
+            "Type of the weights. auto: bfloat16 on a GPU, or float16 where it has none; on a CPU float32 "
+            "for small models, for large ones what it multiplies faster of float32 and bfloat16."
+        ),
+    )
+    quantization: Literal["auto", "off", "int8"] = Field(
+        "auto",
+        description=(
+            "Weights in 8 bits, multiplied in 8 bits, and the rest in ZTURBO_DTYPE: half the memory of "
+            "bfloat16, and about 0.6 of its time on a CPU. auto, where ZTURBO_DTYPE is auto too: on a CPU "
+            "where a large model's files have no more or their pages no room; off on a GPU, untried there."
         ),
     )
     attention: Literal["auto", "cudnn"] = Field(
@@ -92,6 +99,15 @@ class ModelSettings(BaseSettings):
     prompt_llm_key: SecretStr | None = Field(
         None, description="Bearer token for the server at PROMPT_LLM_URL."
     )
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _not_quantized(cls, value: Any) -> Any:
+        if value == "int8":
+            raise PydanticCustomError(
+                "int8", "int8 is no type any more; set ZTURBO_QUANTIZATION=int8 instead"
+            )
+        return value
 
     @property
     def loras_path(self) -> Path:

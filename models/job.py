@@ -157,7 +157,7 @@ class Facts(BaseModel):
 
     model: str
     dtype: str | None = None
-    """Precision of its weights, as ZTURBO_DTYPE says it; None in a record of an older version."""
+    """Precision of its weights, such as bfloat16 or int8; None in a record of an older version."""
     seeds: tuple[int, ...]
     """One for each picture."""
     prompt: str

@@ -47,7 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--union", default="1.0", choices=("1.0", "2.0", "2.1", "2.1-lite"))
     parser.add_argument("--side", type=int, default=512, help="pixels of a side of the picture")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--dtype", default="auto", help="ZTURBO_DTYPE of the server")
+    parser.add_argument("--dtype", default="auto", help="ZTURBO_DTYPE of the server, or int8")
     parser.add_argument("--lora", action="store_true", help="with a LoRA of rank 32")
     parser.add_argument(
         "--memory-limit", type=_bytes, default=16 * 2**30, metavar="16G", help="of all processes"

@@ -30,7 +30,7 @@ class Request:
     """What the server is started with and what it is asked for."""
 
     dtype: str = "auto"
-    """Its ZTURBO_DTYPE."""
+    """Its ZTURBO_DTYPE, or its ZTURBO_QUANTIZATION: int8."""
     memory_limit: int = 16 * 2**30
     """Bytes of all its processes, with the pages of files that they read."""
     lora: bool = False
@@ -42,8 +42,10 @@ class Request:
 def measure(folder: Path, request: Request) -> dict[str, Any]:
     """Seconds and peaks in GB, of the start and of each stage. Raises RuntimeError for want of a picture."""
     begun = time.time()
+    is_quantized = request.dtype == "int8"
     environment = os.environ | {
-        "ZTURBO_DTYPE": request.dtype,
+        "ZTURBO_DTYPE": "auto" if is_quantized else request.dtype,
+        "ZTURBO_QUANTIZATION": "int8" if is_quantized else "auto",
         "ZTURBO_CONTROLNET": str(folder / "loras" / UNION),
         "ZTURBO_LORA_DIR": str(folder / "loras"),
         "ZTURBO_DATA_DIR": str(folder / "data"),

@@ -31,8 +31,11 @@ BOUNDS = {"bfloat16": 0.88, "int8": 0.50}
 """Largest ratios to diffusers that `--check` lets pass."""
 
 
-def load(folder: Path, dtype: str) -> LoadedModel:
-    settings = ModelSettings(model=str(folder / "model"), data_dir=folder / "data", device="cpu", dtype=dtype)
+def load(folder: Path, precision: str) -> LoadedModel:
+    types: dict[str, Any] = {"dtype": precision, "quantization": "off"}
+    if precision == "int8":
+        types = {"dtype": "auto", "quantization": "int8"}
+    settings = ModelSettings(model=str(folder / "model"), data_dir=folder / "data", device="cpu", **types)
     return LoadedModel.load(folder / "model", None, settings)
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --compile default
-    python -m benchmarks.gpu --parts tier [--dtype int8]
+    python -m benchmarks.gpu --parts tier [--quantization int8]
     python -m benchmarks.gpu --parts ours --sizes 1024 --captions 32 200 500
     python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
 
@@ -82,7 +82,7 @@ class Bench:
         self.controlnets = write_controlnets(self.scale, self.components, folder)
         self.loras = write_loras(self.components, folder)
         name = str(self.dtype).removeprefix("torch.")
-        eight_bits = options.dtype == "int8"
+        eight_bits = options.quantization == "int8"
         placement = Placement(self.device, name, "resident", eight_bits=eight_bits)  # type: ignore[arg-type]
         if eight_bits:
             self.components = rounded(self.components)
@@ -172,10 +172,16 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
     controlnet = write_controlnets(replace(scale, layouts=scale.layouts[:1]), components, folder)["1.0"]
     loras = write_loras(components, folder)
     weight = footprint(components, controlnet)
-    if options.dtype == "int8":
+    if options.quantization == "int8":
         components = rounded(components)
     free = int(options.tier * 2**30 * DRIVER_SHARE)
-    placement = decide(options.device, free, weight, options.dtype, rest="bfloat16" if on_gpu else "float32")
+    placement = decide(
+        options.device,
+        free,
+        weight,
+        quantization=options.quantization,
+        rest="bfloat16" if on_gpu else "float32",
+    )
     if placement.mode == "resident":
         components.transformer.to(options.device)
     engine = build_engine(LoadedModel(components, placement, controlnet), folder)
@@ -198,7 +204,7 @@ def write(options: argparse.Namespace, part: str, row: Row) -> None:
             "device": device,
             "compile": options.compile,
             "attention": options.attention,
-            "weights": options.dtype,
+            "weights": options.quantization,
             **row,
         },
     )
@@ -212,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compile", default="off", choices=("off", "default", "reduce-overhead"))
     parser.add_argument("--attention", default="auto", choices=("auto", "cudnn"))
     parser.add_argument(
-        "--dtype", default="auto", choices=("auto", "int8"), help="ours, batch, loras and tier alone"
+        "--quantization", default="off", choices=("off", "int8"), help="ours, batch, loras and tier alone"
     )
     parser.add_argument("--sizes", nargs="+", type=int, help="sides of the pictures of ours and diffusers")
     parser.add_argument("--captions", nargs="+", type=int, default=[], help="tokens of the prompts of ours")
@@ -220,8 +226,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--tier", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.dtype != "auto" and {"check", "diffusers"} & set(options.parts) and not options.tier:
-        parser.error("check and diffusers run on whole weights: leave them out of --parts, or --dtype.")
+    if options.quantization != "off" and {"check", "diffusers"} & set(options.parts) and not options.tier:
+        parser.error(
+            "check and diffusers run on whole weights: leave them out of --parts, or --quantization."
+        )
     with tempfile.TemporaryDirectory() as name, torch.no_grad():
         folder = Path(name)
         if options.tier:

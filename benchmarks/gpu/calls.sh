@@ -35,7 +35,7 @@ case "${1:-}" in
   5) set -- --runs 5 --sizes 1024 --parts diffusers --variants plain 'cuDNN attention' ;;
   6) set -- --runs 5 --sizes 1024 --parts diffusers --variants compiled ;;
   7) set -- --runs 2 --parts tier ;;
-  8) set -- --runs 2 --parts tier --dtype int8 ;;
+  8) set -- --runs 2 --parts tier --quantization int8 ;;
   *) echo "calls.sh: packages, or a number from 1 to 8" >&2; exit 2 ;;
 esac
 exec python3 -m benchmarks.gpu "$@"

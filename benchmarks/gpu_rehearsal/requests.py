@@ -43,8 +43,8 @@ from models.inference.text_encoder import Graphs
 from models.job import Job, LoraFile
 from models.weights import demo
 
-PRECISIONS = (("auto", (9, 0)), ("int8", (9, 0)), ("auto", (7, 5)))
-"""A setting and a card's compute capability: bfloat16, 8 bits, and float16, which is for older cards."""
+PRECISIONS = (("off", (9, 0)), ("int8", (9, 0)), ("off", (7, 5)))
+"""A ZTURBO_QUANTIZATION and a card's compute capability: bfloat16, 8 bits, and, for older cards, float16."""
 LORAS, LORA_RANK = 3, 4
 PROMPT = "a red ball and a blue cube on a green table, in front of a white wall"
 NO_TOKEN = -1
@@ -189,8 +189,8 @@ def placements(
 ) -> Iterator[tuple[str, tuple[float, tuple[int, int]], dict[str, Any]]]:
     """Each placement that the server chooses on some card: its name, that card, and the settings."""
     known = set()
-    for (dtype, capability), gigabytes in product(PRECISIONS, cards_gb):
-        options: dict[str, Any] = {"dtype": dtype}
+    for (quantization, capability), gigabytes in product(PRECISIONS, cards_gb):
+        options: dict[str, Any] = {"quantization": quantization}
         with fake_card(gigabytes, capability), tempfile.TemporaryDirectory() as folder:
             settings = ModelSettings(data_dir=Path(folder), _env_file=None, **options)
             with suppress(OutOfMemory):

@@ -1,4 +1,4 @@
-"""Settings that are secrets, handed over in files."""
+"""Settings: secrets that are handed over in files, and a value that there is no more."""
 
 import os
 from pathlib import Path
@@ -49,3 +49,12 @@ def test_file_that_is_not_there_ends_the_command(
         read_settings()
     assert ended.value.exit_code == 78
     assert "ZTURBO_REDIS_URL_FILE names /run/secrets/none" in capsys.readouterr().err
+
+
+def test_int8_as_a_type_is_answered_with_the_setting_that_has_it_now(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ZTURBO_DTYPE", "int8")
+    with pytest.raises(typer.Exit):
+        read_settings()
+    assert "ZTURBO_DTYPE: int8 is no type any more; set ZTURBO_QUANTIZATION=int8" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pyte
     chosen = ["--sizes", "64", "--captions", "40", "120", "--variants", "plain"]
     assert main([*small, *chosen, "--parts", "check", "ours", "batch", "loras", "diffusers"]) == 0
     assert main([*small, "--tier", "16"]) == 0
-    assert main([*small, "--tier", "16", "--dtype", "int8"]) == 0
+    assert main([*small, "--tier", "16", "--quantization", "int8"]) == 0
     written = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     parts = [row["part"] for row in written]
     assert parts == ["check", *["ours"] * 10, *["batch"] * 3, "loras", *["diffusers"] * 2, "tier", "tier"]

@@ -309,6 +309,7 @@ def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies
         free_bytes(device),
         weight,
         settings.dtype,
+        settings.quantization,
         rest=fast_type(device),
         has_copies=copies.can_hold(eight_bit_bytes(weight)),
         host_bytes=host_free_bytes(),

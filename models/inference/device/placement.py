@@ -13,7 +13,9 @@ from models.inference.loading.footprint import Footprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Dtype | Literal["int8"]
-"""A value of ZTURBO_DTYPE. `int8`: the large components' matrices are in 8 bits, the rest is in a `Dtype`."""
+"""`int8`: the large components' matrices are in 8 bits, the rest is in a `Dtype`."""
+Quantization = Literal["auto", "off", "int8"]
+"""A value of ZTURBO_QUANTIZATION."""
 Mode = Literal["resident", "streamed", "mapped"]
 """The places of the weights between uses. resident: everything stays on the device. streamed, on a GPU: as
 many blocks as it has room for stay there, and the others, the text encoder's first, stream from host memory
@@ -73,7 +75,8 @@ def decide(
     device: str,
     free_bytes: int,
     footprint: Footprint,
-    dtype: Precision | Literal["auto"] = "auto",
+    dtype: Dtype | Literal["auto"] = "auto",
+    quantization: Quantization = "auto",
     *,
     rest: Dtype = "bfloat16",
     has_copies: bool = False,
@@ -81,27 +84,29 @@ def decide(
 ) -> Placement:
     """The fastest placement that fits in `free_bytes` of the device's memory.
 
-    `rest` is what `auto` takes on a GPU, and the type of what is not in 8 bits; `has_copies`: weights in
-    fewer bits can be kept on the disk; `host_bytes`: memory beside a GPU's. On a CPU large weights stay
-    mapped, and `auto` has 8 bits where the files have no more or their pages have no room. Raises
-    `OutOfMemory` with what is needed, what is there and what to do.
+    `rest` is what a `dtype` of `auto` is on a GPU, and beside 8 bits; `has_copies`: weights in fewer bits can
+    be kept on the disk; `host_bytes`: memory beside a GPU's. On a CPU large weights stay mapped, and `auto`
+    of both is 8 bits where the files have no more or their pages have no room. Raises `OutOfMemory` with
+    what is needed, what is there and what to do.
     """
+    if quantization == "auto" and dtype != "auto":
+        quantization = "off"
+    own = rest if dtype == "auto" else dtype
     if device.startswith("cuda"):
-        return _on_gpu(device, free_bytes, footprint, dtype, rest, has_copies, host_bytes)
+        return _on_gpu(device, free_bytes, footprint, own, quantization, has_copies, host_bytes)
     if device == "cpu" and footprint.transformer >= SMALL_PARAMETERS and dtype != "float16":
-        return _on_large_cpu(free_bytes, footprint, dtype, rest, has_copies)
-    precisions: tuple[Precision, ...] = (dtype,) if dtype != "auto" else (rest,)
-    if dtype == "auto" and device == "cpu":
-        precisions = "float32", "int8"
-    for precision in precisions:
-        own: Dtype = rest if precision == "int8" else precision
-        placement = Placement(device, own, "resident", eight_bits=precision == "int8")
+        return _on_large_cpu(free_bytes, footprint, own, quantization, has_copies)
+    exact: Dtype = "float32" if dtype == "auto" and device == "cpu" else own
+    placements = [Placement(device, exact, "resident")] if quantization != "int8" else []
+    if quantization == "int8" or (quantization == "auto" and device == "cpu"):
+        placements.append(Placement(device, own, "resident", eight_bits=True))
+    for placement in placements:
         needed = peak_bytes(footprint, placement)
         if needed <= free_bytes:
             return placement
     raise OutOfMemory(
-        f"The model needs {_gb(needed)} of memory on {device} in {precision}, and {_gb(free_bytes)} are "
-        f"free: {_advice(precision)}."
+        f"The model needs {_gb(needed)} of memory on {device} in {placement.precision}, and "
+        f"{_gb(free_bytes)} are free: {_advice(placement.precision)}."
     )
 
 
@@ -109,20 +114,19 @@ def _on_gpu(
     device: str,
     free_bytes: int,
     footprint: Footprint,
-    dtype: Precision | Literal["auto"],
-    rest: Dtype,
+    dtype: Dtype,
+    quantization: Quantization,
     has_copies: bool,
     host_bytes: int,
 ) -> Placement:
     """Everything on the card, or what it takes; blocks that stream need room on the host, or mapped files."""
-    own: Dtype = rest if dtype == "auto" or dtype == "int8" else dtype
-    wide = Placement(device, own, "resident")
+    wide = Placement(device, dtype, "resident")
     rounded = replace(wide, eight_bits=True)
-    if dtype == "auto" and footprint.is_narrow:
+    if quantization == "auto" and footprint.is_narrow:
         # What is stored in few bits is copied in few: widened, it is a larger copy and no better.
         candidates = [wide, rounded, replace(rounded, mode="streamed")]
     else:
-        chosen = rounded if dtype == "int8" else wide
+        chosen = rounded if quantization == "int8" else wide
         candidates = [chosen, replace(chosen, mode="streamed")]
     for candidate in candidates:
         placement = _filled(candidate, footprint, free_bytes)
@@ -138,9 +142,10 @@ def _on_gpu(
     least = peak_bytes(footprint, replace(candidate, held_bytes=0), TILE_PIXELS)
     smallest = replace(rounded, mode="streamed")
     fits = not candidate.eight_bits and _filled(smallest, footprint, free_bytes)
+    advice = "set ZTURBO_QUANTIZATION=int8, " if fits else ""
     raise OutOfMemory(
         f"The model needs {_gb(least)} of memory on {device} in {candidate.precision} for pictures of "
-        f"1024x1024, and {_gb(free_bytes)} are free: {'set ZTURBO_DTYPE=int8, ' if fits else ''}stop what "
+        f"1024x1024, and {_gb(free_bytes)} are free: {advice}stop what "
         "else runs on this GPU, or use ZTURBO_MODEL=demo."
     )
 
@@ -193,30 +198,29 @@ def _host_advice(placement: Placement, footprint: Footprint, has_copies: bool, h
     if not placement.eight_bits and host_need(footprint, replace(placement, eight_bits=True), has_copies) <= (
         host_bytes
     ):
-        return "set ZTURBO_DTYPE=int8"
+        return "set ZTURBO_QUANTIZATION=int8"
     return "stop what else takes memory, or use ZTURBO_MODEL=demo"
 
 
 def _on_large_cpu(
     free_bytes: int,
     footprint: Footprint,
-    dtype: Precision | Literal["auto"],
-    rest: Dtype,
+    dtype: Dtype,
+    quantization: Quantization,
     has_copies: bool,
 ) -> Placement:
     """The first that has room for the pages that every step reads, else the first that fits without it."""
-    own: Dtype = rest if dtype == "auto" or dtype == "int8" else dtype
     kept: Mode = "mapped" if has_copies else "resident"
     # What has other bits than the model would use cannot be used where it lies; wide ones have a copy.
     is_mapped = not footprint.is_narrow and (has_copies or not footprint.is_wide)
     stored: Mode = "mapped" if is_mapped else "resident"
-    whole = Placement("cpu", own, stored)
-    rounded = Placement("cpu", own, kept, eight_bits=True)
-    if dtype == "auto":
+    whole = Placement("cpu", dtype, stored)
+    rounded = Placement("cpu", dtype, kept, eight_bits=True)
+    if quantization == "auto":
         # Nothing is read in 16 bits that is stored in fewer.
         candidates = [rounded] if footprint.is_narrow else [whole, rounded]
     else:
-        candidates = [rounded] if dtype == "int8" else [whole]
+        candidates = [rounded] if quantization == "int8" else [whole]
     needed = 0
     for with_pages in (True, False):
         # Where they are read from the disk at every step, the fewer the better.

@@ -72,7 +72,7 @@ def test_engine_in_eight_bits_says_so_and_draws_nearly_the_same_with_and_without
     tmp_path: Path,
 ) -> None:
     plain = Engine.load(settings_for(demo.FOLDER, tmp_path, dtype="float32"))
-    engine = Engine.load(settings_for(demo.FOLDER, tmp_path, dtype="int8"))
+    engine = Engine.load(settings_for(demo.FOLDER, tmp_path, quantization="int8"))
     controlled = JOB.model_copy(update={"controlnet": demo.CONTROLNET, "control_scale": 0.8})
     for job in (JOB, controlled):
         one, other = draw(plain, job), draw(engine, job)

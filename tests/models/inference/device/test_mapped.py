@@ -89,11 +89,11 @@ def test_model_in_eight_bits_is_mapped_from_its_copies_and_draws_as_from_memory(
 ) -> None:
     lora = write_lora(tmp_path)
     monkeypatch.setattr("models.inference.device.loaded_model.fast_type", lambda device: rest)
-    resident = load(half_model, tmp_path, dtype="int8")
+    resident = load(half_model, tmp_path, quantization="int8")
     pictures = [generate(resident, half_model, *loras).images[0] for loras in ((), (lora,))]
     monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
     monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
-    engine = load(half_model, tmp_path, dtype="int8")
+    engine = load(half_model, tmp_path, quantization="int8")
     assert (engine._model.placement.mode, engine._model.placement.precision) == ("mapped", "int8")
     for loras, picture in zip(((), (lora,), ()), (*pictures, pictures[0]), strict=True):
         assert np.array_equal(generate(engine, half_model, *loras).images[0], picture)

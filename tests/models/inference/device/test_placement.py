@@ -62,7 +62,7 @@ def test_what_fits_a_card_stays_there_and_a_16_gb_host_is_enough(
 def test_eight_bits_keep_more_on_a_small_card() -> None:
     for card_gib, mode in ((24, "resident"), (16, "resident"), (12, "streamed"), (8, "streamed")):
         free = int(card_gib * GIB * 0.97)
-        placement = decide("cuda", free, PUBLISHED, "int8", has_copies=True)
+        placement = decide("cuda", free, PUBLISHED, quantization="int8", has_copies=True)
         assert placement.mode == mode
         plain = decide("cuda", free, PUBLISHED)
         assert plain.mode == "streamed" or card_gib > 24
@@ -72,7 +72,7 @@ def test_eight_bits_keep_more_on_a_small_card() -> None:
 
 
 def test_card_of_six_gigabytes_makes_small_pictures_and_a_larger_one_takes_from_what_is_held() -> None:
-    assert decide("cuda", 6 * GIB, PUBLISHED, "int8", has_copies=True).mode == "streamed"
+    assert decide("cuda", 6 * GIB, PUBLISHED, quantization="int8", has_copies=True).mode == "streamed"
     placement = decide("cuda", 12 * GIB, PUBLISHED)
     small, *larger = (
         held_for(placement, PUBLISHED.width, PUBLISHED.vae_width, side * side, pictures)
@@ -92,7 +92,7 @@ def test_host_is_never_asked_for_more_than_it_has() -> None:
     assert decide("cuda", card, wide, host_bytes=12 * GIB, has_copies=True).mode == "streamed"
     for footprint, host, options, advice in (
         (wide, 12 * GIB, {}, r"free \d+\.\d GB of disk for copies of the weights"),
-        (PUBLISHED, 16 * GIB, {"dtype": "float16", "has_copies": True}, "set ZTURBO_DTYPE=int8"),
+        (PUBLISHED, 16 * GIB, {"dtype": "float16", "has_copies": True}, "set ZTURBO_QUANTIZATION=int8"),
         (PUBLISHED, GIB, {}, "stop what else takes memory"),
     ):
         with pytest.raises(OutOfMemory, match=rf"GB of the host's memory .* are free: .*{advice}"):
@@ -110,6 +110,8 @@ def test_narrow_files_are_not_widened_where_they_would_not_fit() -> None:
         assert (placement.precision, placement.mode) == (precision, mode)
     assert decide("cpu", 80 * GIB, narrow, has_copies=True).precision == "int8"
     assert decide("cpu", 80 * GIB, narrow, "bfloat16", has_copies=True).mode == "resident"
+    for device in ("cpu", "cuda"):
+        assert not decide(device, 80 * GIB, narrow, quantization="off", has_copies=True).eight_bits
 
 
 def test_float32_files_are_mapped_from_their_copy_alone() -> None:
@@ -157,6 +159,15 @@ def test_cpu_takes_eight_bits_where_the_pages_of_the_files_have_no_room() -> Non
         placement = decide("cpu", free * GIB, UNION_2_1, has_copies=True)
         assert (placement.precision, placement.mode) == (precision, "mapped")
     assert decide("cpu", 32 * GIB, PUBLISHED, rest="float32").dtype == "float32"
+    for options in ({"quantization": "off"}, {"dtype": "bfloat16"}):
+        whole = decide("cpu", 16 * GIB, UNION_2_1, has_copies=True, **options)  # type: ignore[arg-type]
+        assert whole.precision == "bfloat16"
+
+
+def test_what_is_not_in_eight_bits_has_the_type_that_is_asked_for() -> None:
+    for device, dtype in (("cpu", "float32"), ("cuda", "float16")):
+        placement = decide(device, 40 * GIB, PUBLISHED, dtype, "int8")  # type: ignore[arg-type]
+        assert (placement.dtype, placement.precision) == (dtype, "int8")
 
 
 @pytest.mark.parametrize(("rest", "whole", "tiled"), [("bfloat16", 8, 5), ("float32", 16, 10)])
@@ -177,11 +188,11 @@ def test_apple_gpu_takes_bfloat16_and_keeps_everything_resident() -> None:
     ("device", "free", "options", "advice"),
     [
         ("cpu", 2 * GIB, {}, "use ZTURBO_MODEL=demo"),
-        ("cpu", 12 * GIB, {"dtype": "int8"}, "of disk for the weights in 8 bits"),
+        ("cpu", 12 * GIB, {"quantization": "int8"}, "of disk for the weights in 8 bits"),
         ("cpu", 3 * GIB, {"has_copies": True}, "use ZTURBO_MODEL=demo"),
         ("mps", 20 * GIB, {}, "leave ZTURBO_DTYPE at auto"),
         ("cuda", 3 * GIB, {}, "free: stop what else runs on this GPU"),
-        ("cuda", 6 * GIB, {}, "set ZTURBO_DTYPE=int8, stop what else runs on this GPU"),
+        ("cuda", 6 * GIB, {}, "set ZTURBO_QUANTIZATION=int8, stop what else runs on this GPU"),
     ],
 )
 def test_model_that_does_not_fit_says_what_it_needs_and_what_to_do(
