@@ -21,6 +21,7 @@ from pydantic_core import to_json, to_jsonable_python
 from app.client import TERMINAL, Client, ClientError, data_uri, picture_names, picture_urls
 from app.status_words import describe
 from app.terminal import printable, printable_body
+from app.translation import reword
 from models.schema.catalog import CONTROL_FIELDS, endpoint_for, with_loras
 from models.schema.input_fields import InputField, input_fields
 
@@ -170,7 +171,7 @@ async def _answer(client: Client, request_id: str, out: Path | None) -> CallTool
     except ClientError as error:
         raise _tool_error(error, f"Request {request_id}: ") from error
     if result["status"] == "failed":
-        raise ToolError(f"Request {request_id} failed: {result['error']['message']}")
+        raise ToolError(f"Request {request_id} failed: {_in_arguments(result['error']['message'])}")
     if result["status"] != "succeeded":
         return CallToolResult(content=[_text(result)], structured_content=result)
     urls = picture_urls(result)
@@ -234,4 +235,10 @@ async def _call(call: Callable[..., T], *arguments: Any) -> T:
 
 
 def _tool_error(error: ClientError, about: str = "") -> ToolError:
-    return ToolError(printable(f"{about}{error}"))
+    return ToolError(printable(about + _in_arguments(str(error))))
+
+
+def _in_arguments(sentence: str) -> str:
+    """A sentence of the server's, with the arguments' names of the pictures."""
+    pictures = {name: field.short_name for name, field in input_fields().items() if field.is_picture}
+    return reword(sentence, pictures)

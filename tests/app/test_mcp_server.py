@@ -26,7 +26,7 @@ from app.cli.exits import Exit
 from app.config import Settings
 from app.main import create_app
 from models.command import install
-from models.schema.model_ids import IMAGE_TO_IMAGE_LORA, INPAINTING_LORA
+from models.schema.model_ids import IMAGE_TO_IMAGE_LORA, INPAINTING_LORA, TURBO_LORA
 from tests.support.http_api import WorkerHands, served
 from tests.support.processes import wait_for
 from worker.storage.backend import open_objects
@@ -158,6 +158,8 @@ async def test_faults_are_sentences_for_the_language_model(base_url: str, tmp_pa
             ({"prompt": "x", "image": str(tmp_path / "words.txt")}, "words.txt is no picture"),
             ({"prompt": "x", "loras": [{"path": "../secret"}]}, "path"),
             ({"prompt": "x", "control_scale": 7}, "control_scale"),
+            ({"prompt": "x", "strength": 0.5}, "tool generate: image: is required"),
+            ({"prompt": "x", "mask": "https://a.example/m.png"}, "tool generate: image: is required"),
         ):
             answer = await client.call_tool("generate", arguments)
             assert answer.is_error
@@ -171,9 +173,13 @@ async def test_picture_that_takes_long_goes_on_and_a_cancelled_call_cancels_it(
     base_url: str, hands: WorkerHands
 ) -> None:
     async with host(base_url) as client:
-        early = await client.call_tool("generate", {"prompt": "x", "wait_seconds": 0})
+        # With defaults that mean nothing without an image, as some models like to say them.
+        asked = {"prompt": "x", "image_size": "auto", "preprocess": "none", "control_scale": 0.9}
+        early = await client.call_tool("generate", asked | {"wait_seconds": 0})
         assert early.structured_content is not None
-        assert early.structured_content["status"] == "in_queue"
+        assert (early.structured_content["status"], early.structured_content["model_id"]) == (
+            *("in_queue", TURBO_LORA),
+        )
         stopped = await client.call_tool("cancel", {"request_id": early.structured_content["request_id"]})
         assert stopped.structured_content is not None
         assert stopped.structured_content["outcome"] == "cancelled"
