@@ -63,7 +63,7 @@ def _numbers(
     if controlnet is not None:
         blocks += [*(controlnet.control_noise_refiner or ()), *controlnet.control_layers]
     made = torch.stack([block.adaLN_modulation(time) for block in blocks], 1)
-    scales, gates = made.view(*made.shape[:2], FACTORS // 2, 2, -1).unbind(3)
+    scales, gates = made.view(*made.shape[:2], FACTORS // 2, 2, made.shape[2] // FACTORS).unbind(3)
     norms = [
         norm.weight
         for block in blocks
