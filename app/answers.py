@@ -78,6 +78,7 @@ def result_body(record: Record, links: Links, include_cost: bool) -> ResultBody:
         seeds=made.get("seeds"),
         model=made.get("model"),
         dtype=made.get("dtype"),
+        fast_path=made.get("fast_path"),
         expanded_prompt=made.get("expanded_prompt"),
         strength=made.get("strength"),
         control_image=file_url(control_image, links) if control_image else None,

@@ -89,12 +89,17 @@ def _gauges(stats: Stats) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "zturbo_gpu_memory_bytes", "Memory of a worker's GPU: used and total.", labels=["worker", "part"]
     )
+    paths = GaugeMetricFamily(
+        "zturbo_worker_fast_path", "1 for each GPU worker and how its model runs.", labels=["worker", "path"]
+    )
     for worker in stats.workers:
         states.add_metric([worker.id, worker.kind, worker.state], 1)
+        if worker.fast_path:
+            paths.add_metric([worker.id, worker.fast_path], 1)
         for part, size in (("used", worker.memory_used), ("total", worker.memory_total)):
             if size is not None:
                 memory.add_metric([worker.id, part], size)
-    yield from (waiting, states, memory)
+    yield from (waiting, states, memory, paths)
 
 
 def _by_worker(stats: Stats) -> dict[str, int]:

@@ -106,6 +106,9 @@ class ResultBody(Body):
     seeds: list[int] | None = Field(None, description="Of each picture, when there are several.")
     model: str | None = Field(None, description="The weights that made the picture.")
     dtype: str | None = Field(None, description="Precision of the weights, such as `bfloat16` or `int8`.")
+    fast_path: str | None = Field(
+        None, description="How the model ran: `eager`, or a faster way such as `compiled`."
+    )
     expanded_prompt: str | None = Field(None, description="What prompt expansion made of the prompt.")
     strength: float | None = Field(
         None, description="How far the picture went from the image it started from."
@@ -274,6 +277,7 @@ class WorkerBody(Body):
     state: str
     model: str | None = None
     device: str | None = None
+    fast_path: str | None = Field(None, description="How its model runs: `eager`, or a faster way.")
 
 
 class BusyWorkerBody(WorkerBody):

@@ -56,15 +56,12 @@ class ModelSettings(BaseSettings):
             "where a large model's files have no more or their pages no room; off on a GPU, untried there."
         ),
     )
-    attention: Literal["auto", "cudnn"] = Field(
+    fast_path: Literal["auto", "off"] = Field(
         "auto",
-        description="Attention kernel tried first: PyTorch's own choice, or cuDNN's. Not yet tried on a GPU.",
-    )
-    compile: Literal["off", "default", "reduce-overhead"] = Field(
-        "off",
         description=(
-            "Mode of torch.compile for the transformer's blocks, which are compiled before the server is "
-            "ready; needs a C++ compiler. Not yet tried on a GPU."
+            "Whether faster ways to run the model (compiled blocks, CUDA graphs, other attention kernels) "
+            "are tried on a GPU, in a process beside, and taken where they are as exact and faster. "
+            "Not yet tried on a GPU."
         ),
     )
     max_cache_bytes: int = Field(

@@ -158,6 +158,8 @@ class Facts(BaseModel):
     model: str
     dtype: str | None = None
     """Precision of its weights, such as bfloat16 or int8; None in a record of an older version."""
+    fast_path: str | None = None
+    """How the blocks ran: `eager`, `compiled`, …; None in a record of an older version."""
     seeds: tuple[int, ...]
     """One for each picture."""
     prompt: str
@@ -168,7 +170,7 @@ class Facts(BaseModel):
     """Name of the control branch; None when none ran."""
     loras: tuple[AppliedLora, ...] = ()
     timings: dict[str, float] = {}
-    """Seconds by stage: encode, image, preprocess, control, denoise, decode."""
+    """Seconds by stage: loras, encode, image, preprocess, control, denoise, decode."""
     warnings: tuple[str, ...] = ()
 
     @model_validator(mode="before")

@@ -37,7 +37,7 @@ STARTERS = {"app.cli.doctor", "app.cli.generate", "worker.runtime.process"}
 LATE_IN_MODELS = {"controlnet_aux", "gguf"}
 """Packages of extras, or that warn and draw in much of the rest: imported when a setting asks for them."""
 
-FLOORS = ("denoise", "loading", "control", "device", "lora")
+FLOORS = ("denoise", "loading", "control", "device", "lora", "fast_path")
 """Folders of models/inference from the ground up; its own files stand on top of them all."""
 
 Arrow = tuple[str, str]

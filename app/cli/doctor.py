@@ -192,6 +192,7 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
     from huggingface_hub import constants
 
     from models.errors import ModelError
+    from models.inference.fast_path.verdict import newest
     from models.weights.resolve import DEMO, model_choice, resolve_model
 
     chosen = model_choice(settings)
@@ -209,6 +210,8 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
             yield from _forecast(settings, is_here=True)
         except ModelError as error:
             yield Finding("missing", str(error), f"{zturbo()} pull")
+    if settings.fast_path == "auto" and (found := newest(settings.data_dir / "cache")):
+        yield Finding("ok", f"As a worker found here, it runs {found.path}: {found.reason}")
     yield _room("hub cache", constants.HF_HUB_CACHE, 0 if chosen == DEMO else WEIGHTS_GB)
 
 

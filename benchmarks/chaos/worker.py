@@ -24,6 +24,7 @@ FAILS = "this one fails"
 
 class SleepingEngine:
     name = "sleeping"
+    path = None
     device = "none"
     counts: ClassVar[dict[str, int]] = {}
 

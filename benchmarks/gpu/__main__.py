@@ -1,7 +1,7 @@
 """Time and memory of the published model on a GPU, with random weights at its real configuration.
 
     python -m benchmarks.gpu
-    python -m benchmarks.gpu --compile default
+    python -m benchmarks.gpu --path compiled
     python -m benchmarks.gpu --parts tier [--quantization int8]
     python -m benchmarks.gpu --parts ours --sizes 1024 --captions 32 200 500
     python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
@@ -53,6 +53,7 @@ from benchmarks.gpu.models import (
 from benchmarks.run import option_parser, write_row
 from models.inference.control.controlnet import Layout
 from models.inference.denoise.compilation import warm_up
+from models.inference.denoise.paths import EAGER, PATHS, named
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.placement import Placement, decide
 from models.inference.lora.stack import LoraStack
@@ -86,8 +87,9 @@ class Bench:
         placement = Placement(self.device, name, "resident", eight_bits=eight_bits)  # type: ignore[arg-type]
         if eight_bits:
             self.components = rounded(self.components)
-        self.model = LoadedModel(self.components, placement, None, options.compile, options.attention)
-        if options.compile != "off":
+        self.model = LoadedModel(self.components, placement, None)
+        self.model.use(named(options.path))
+        if self.model.is_compiled:
             for path in self.controlnets.values():
                 with self.model.denoiser(path) as (transformer, branch):
                     warm_up(transformer, branch, torch.device(self.device))
@@ -202,8 +204,7 @@ def write(options: argparse.Namespace, part: str, row: Row) -> None:
         {
             "part": part,
             "device": device,
-            "compile": options.compile,
-            "attention": options.attention,
+            "path": options.path,
             "weights": options.quantization,
             **row,
         },
@@ -215,8 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a small model, to see that all parts run")
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--compile", default="off", choices=("off", "default", "reduce-overhead"))
-    parser.add_argument("--attention", default="auto", choices=("auto", "cudnn"))
+    parser.add_argument("--path", default=EAGER.name, choices=[path.name for path in PATHS])
     parser.add_argument(
         "--quantization", default="off", choices=("off", "int8"), help="ours, batch, loras and tier alone"
     )

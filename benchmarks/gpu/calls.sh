@@ -29,7 +29,7 @@ export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-$PWD/build/inductor}"
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 case "${1:-}" in
   1) set -- --runs 7 --sizes 1024 --parts check ours loras ;;
-  2) set -- --runs 7 --sizes 1024 --parts ours loras --compile default ;;
+  2) set -- --runs 7 --sizes 1024 --parts ours loras --path compiled ;;
   3) set -- --runs 5 --sizes 512 1536 --parts ours batch ;;
   4) set -- --runs 5 --sizes 1024 --captions 32 200 500 --parts ours ;;
   5) set -- --runs 5 --sizes 1024 --parts diffusers --variants plain 'cuDNN attention' ;;

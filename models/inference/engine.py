@@ -38,6 +38,7 @@ from models.inference.denoise.transformer import Control, condition, control_tok
 from models.inference.denoise.upload import upload
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.out_of_memory import device_errors, fit, fit_batch, loading
+from models.inference.fast_path.choice import Choice
 from models.inference.forecast import Forecast, chosen_footprint, forecast_of, is_large
 from models.inference.loading.copies import OnBytes
 from models.inference.lora.stack import LoraStack
@@ -85,6 +86,8 @@ class Engine:
         self.name = name
         self.device = model.placement.device
         self._model = model
+        self.path = Choice(model, settings.data_dir / "cache", settings.fast_path)
+        """How the blocks run."""
         self._cache = LruCache(settings.reuse_bytes)
         self._loras = LoraStack(model.transformer, model.originals)
         self._detectors = Detectors(settings, self.device)
@@ -114,7 +117,6 @@ class Engine:
             name = Path(choice).resolve().name
         with device_errors():
             model = LoadedModel.load(folder, default_controlnet(settings), settings, on_copy)
-            model.warm_up()
         engine = cls(name, model, settings)
         if is_large(weight := chosen_footprint(settings)):
             engine.forecast = forecast_of(model.placement, weight)
@@ -216,6 +218,7 @@ class Engine:
         facts = Facts(
             model=self.name,
             dtype=placement.precision,
+            fast_path=self.path.name,
             seeds=job.seeds,
             prompt=job.prompt,
             expanded_prompt=expanded,
@@ -298,12 +301,14 @@ class Engine:
 
     def _denoise(self, job: Job, inputs: _Inputs, on_step: OnStep) -> Tensor:
         """Latents of all pictures, as many at a time as the memory takes."""
-        return fit_batch(
-            self._model,
-            self._refusal(job),
-            job.num_images,
-            lambda at_once: self._denoise_by(at_once, job, inputs, on_step),
-            job.width * job.height,
+        return self.path.run(
+            lambda: fit_batch(
+                self._model,
+                self._refusal(job),
+                job.num_images,
+                lambda at_once: self._denoise_by(at_once, job, inputs, on_step),
+                job.width * job.height,
+            )
         )
 
     def _denoise_by(self, at_once: int, job: Job, inputs: _Inputs, on_step: OnStep) -> Tensor:

@@ -23,8 +23,10 @@ class WorkerInfo:
     kind: Queue
     state: WorkerState
     model: str | None = None
-    """Name of the loaded model; GPU workers only, as `device`."""
+    """Name of the loaded model; GPU workers only, as `device` and `fast_path`."""
     device: str | None = None
+    fast_path: str | None = None
+    """How its model runs: `eager`, or a faster way."""
     detail: str | None = None
     """Why the set-up failed, its GPU is left alone, or it sleeps."""
     memory_used: int | None = None

@@ -124,6 +124,8 @@ class Consumer:
                 pass
         finally:
             self._wait_for_hand_over()
+        if self._engine and self._engine.path and not stopping.is_set():
+            self._engine.path.settle()
 
     def _take(self, stopping: threading.Event) -> bool:
         """One request; False when none waits."""

@@ -140,6 +140,9 @@ class WorkerProcess:
             )
             self._state, self._detail = "ready", None
             log.info("worker %s is ready", self.id)
+            if self._engine and self._engine.path:
+                # The bell has it settled at once, should no request come.
+                self._engine.path.begin(lambda: self._bells.ring("gpu"))
             while not self._stopping.is_set():
                 answer_bells(
                     self._kind,
@@ -258,6 +261,7 @@ class WorkerProcess:
             state="busy" if self._consumer and self._consumer.holdings else self._state,
             model=self._engine.name if self._engine else None,
             device=self._engine.device if self._engine else None,
+            fast_path=self._engine.path.name if self._engine and self._engine.path else None,
             detail=self._detail,
             memory_used=used,
             memory_total=total,

@@ -6,7 +6,7 @@ worker may have died over it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,11 +23,28 @@ from worker.storage.pictures import Storage
 from worker.storage.workspace import Workspace
 
 
+class Path(Protocol):
+    """How an engine's model runs; `models.inference.fast_path.choice.Choice` is the real one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def begin(self, on_found: Callable[[], None]) -> None:
+        """Have faster ways tried beside; `on_found` is called, on any thread, when `settle` has a use."""
+
+    def settle(self) -> None:
+        """Take the way that was found. To be called between two requests."""
+
+
 class Engine(Protocol):
     """What is asked of a loaded model; `models.inference.engine.Engine` is the real one."""
 
     name: str
     device: str
+
+    @property
+    def path(self) -> Path | None:
+        """None for an engine that has one way only."""
 
     @property
     def counts(self) -> Mapping[str, int]:

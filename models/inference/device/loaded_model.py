@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import Qwen3ForCausalLM
 
 from models.config import ModelSettings
@@ -22,6 +22,7 @@ from models.errors import ModelError
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.compilation import compile_blocks, compile_decoder, keep_code_in, warm_up
+from models.inference.denoise.paths import EAGER, FastPath
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes
 from models.inference.device.host_memory import host_free_bytes
@@ -35,6 +36,8 @@ from models.inference.loading.copies import Copies, OnBytes
 from models.inference.loading.footprint import Footprint, footprint
 from models.weights.resolve import replaced_parts
 
+STEP_APART = 2e-2
+"""By which share of its norm a step of another path may be away: some times what bfloat16 is."""
 QUIET_SECONDS = 600.0
 """After so long without want of memory the model goes back to what was planned for it."""
 
@@ -58,11 +61,11 @@ class LoadedModel:
         components: Components,
         placement: Placement,
         controlnet: Path | None,
-        compile_mode: str = "off",
-        attention: str = "auto",
         copies: Copies | None = None,
     ) -> None:
         self.placement = placement
+        self.path = EAGER
+        """The way in which the blocks run."""
         self.shortages: Counter[str] = Counter()
         """Times the device's memory ran out, by what `out_of_memory` did about it."""
         self.tokenizer = components.tokenizer
@@ -74,7 +77,6 @@ class LoadedModel:
         self._vae = components.vae
         self._device = torch.device(placement.device)
         self.steps = Steps(self._device)
-        self._attention = attention
         self._copies = copies
         self._widening = Widening()
         self._ring = Ring(self._device)
@@ -88,20 +90,12 @@ class LoadedModel:
         if self._device.type == "cuda":
             # As cuDNN's convolutions in 16 bits want it; on a CPU it is slower. Not yet tried.
             self._vae.to(memory_format=torch.channels_last)
-        # Graphs have the addresses of weights in them, which streaming changes.
-        self._compile_mode = (
-            "default" if self._streams_transformer and compile_mode != "off" else compile_mode
-        )
         if placement.mode == "mapped" or self._streams_transformer:
             # A LoRA that is multiplied beside them is there wherever they are.
             leave_weights_mapped(self.transformer)
         self._default: Branch | None = None
         self._other: Branch | None = None
         self._settle()
-        self._compile(self.transformer)
-        self._compiled_vae = self._vae if self.is_compiled and self._device.type == "cuda" else None
-        if self._compiled_vae is not None:
-            compile_decoder(self._compiled_vae)
         self._default = self._load_branch(controlnet) if controlnet else None
         self.make_room(0)
 
@@ -128,7 +122,7 @@ class LoadedModel:
             mapped=placement.mode != "resident",
         )
         keep_code_in(settings.data_dir / "cache" / "compiled")
-        return cls(components, placement, controlnet, settings.compile, settings.attention, copies)
+        return cls(components, placement, controlnet, copies)
 
     @property
     def pixels_per_latent(self) -> int:
@@ -137,7 +131,7 @@ class LoadedModel:
 
     @property
     def is_compiled(self) -> bool:
-        return self._compile_mode != "off"
+        return self.path.mode is not None
 
     @contextmanager
     def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
@@ -156,7 +150,7 @@ class LoadedModel:
         branch = self._branch(controlnet) if controlnet else None
         # LoRAs may have changed what a slot still has.
         self._ring.forget()
-        with preferring(self._attention):
+        with preferring(self.path.attention):
             yield self.transformer, branch
 
     @contextmanager
@@ -171,25 +165,39 @@ class LoadedModel:
     def is_tiled(self, pixels: int) -> bool:
         return pixels > self.placement.whole_pixels
 
-    def warm_up(self) -> None:
-        """Compile the blocks, if they are to be compiled at all.
+    def use(self, path: FastPath) -> None:
+        """Run the blocks, and on a GPU the decoder, in another way from the next request on.
 
-        Where that cannot be done the log says why, and pictures are made as without.
+        What is to be compiled is compiled here, and a step compared with the one before. Raises `ModelError`
+        where it is another, and what a compiler raises; the model is in between then: `use(EAGER)` mends it.
         """
-        if self._compile_mode == "off":
+        before, self.path = self.path, path
+        branch = self._default.path if self._default else None
+        if path == EAGER:
+            self._compile()
             return
-        try:
-            with self.denoiser(self._default.path if self._default else None) as (transformer, controlnet):
-                warm_up(transformer, controlnet, self._device, self._compiled_vae)
-        except ModelError as error:
-            log.warning("%s Until then every step takes longer.", error)
-            torch.compiler.set_stance("force_eager")
-            self._compile_mode = "off"
+        expected = self._trial_step(branch, before)
+        self._compile()
+        if not self.is_compiled:
+            return
+        found = self._trial_step(branch, path)
+        for one, other in zip(found, expected, strict=True):
+            apart = ((one - other).norm() / other.norm()).item()
+            if not apart <= STEP_APART:
+                raise ModelError(
+                    f"A step of {path.name} blocks is {apart:.1e} away from one of {before.name}."
+                )
+
+    def _trial_step(self, branch: Path | None, path: FastPath) -> list[Tensor]:
+        with self.denoiser(branch) as (transformer, controlnet), preferring(path.attention):
+            return warm_up(
+                transformer, controlnet, self._device, self._vae if self._decodes_compiled else None
+            )
 
     def end_step(self) -> None:
         """Tell of a denoising step that the device was given; what it held in CUDA graphs is free again."""
         self.steps.end()
-        if self._compile_mode == "reduce-overhead":
+        if self.path.mode == "reduce-overhead":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
     def synchronize(self) -> None:
@@ -239,9 +247,16 @@ class LoadedModel:
                 self._settle()
                 raise
 
-    def _compile(self, model: nn.Module) -> None:
-        if self._compile_mode != "off":
-            compile_blocks(model, self._compile_mode)
+    @property
+    def _decodes_compiled(self) -> bool:
+        return self.is_compiled and self._device.type == "cuda"
+
+    def _compile(self) -> None:
+        """Have blocks and decoder compiled when they first run, or not any more, as the path wants."""
+        branches = [known.controlnet for known in (self._default, self._other) if known]
+        for model in (self.transformer, *branches):
+            compile_blocks(model, self.path.mode)
+        compile_decoder(self._vae, compiled=self._decodes_compiled)
 
     def _settle(self) -> None:
         """Put each part where it stays."""
@@ -287,7 +302,7 @@ class LoadedModel:
             eight_bits=self.placement.eight_bits,
             mapped=self._streams_transformer or self.placement.mode == "mapped",
         )
-        self._compile(controlnet)
+        compile_blocks(controlnet, self.path.mode)
         if self._streams_transformer:
             self._ring.stream(controlnet, _control_blocks(controlnet))
         if _is_widened(self.placement):

@@ -19,6 +19,7 @@ BODY: dict[str, Any] = {
 
 class GreyEngine:
     name = "grey"
+    path = None
     device = "none"
     counts: ClassVar[dict[str, int]] = {}
 

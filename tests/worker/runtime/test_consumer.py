@@ -101,6 +101,29 @@ def test_no_prompt_and_no_url_is_logged_at_info(
     assert "secret" not in str([vars(line) for line in caplog.records])
 
 
+def test_faster_path_is_taken_when_no_request_waits(
+    live: Callable[..., Record], submit: Callable[[str], None], settings: WorkerSettings
+) -> None:
+    class Path:
+        name = "eager"
+
+        def settle(self) -> None:
+            told.append("settle")
+
+    class TellingEngine(GreyEngine):
+        path = Path()
+
+        def generate(self, job: Job, *rest: Any, **options: Any) -> Generated:
+            told.append("picture")
+            return super().generate(job, *rest, **options)
+
+    told: list[str] = []
+    submit("b")
+    live("io", objects=FolderObjects(settings.data_dir))
+    live("gpu", objects=FolderObjects(settings.data_dir), engine=TellingEngine())
+    assert told == ["picture", "picture", "settle"]
+
+
 def test_prompt_is_expanded_on_the_gpu_without_a_picture(
     live: Callable[..., Record], client: redis.Redis, settings: WorkerSettings
 ) -> None:

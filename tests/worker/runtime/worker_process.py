@@ -24,6 +24,7 @@ from worker.runtime.process import run_worker
 
 class SleepingEngine:
     name = "sleeping"
+    path = None
     device = "none"
     counts: ClassVar[dict[str, int]] = {}
 

@@ -1,0 +1,42 @@
+"""The ways to run the blocks: as they are written, or a faster one that was found to give the same."""
+
+from typing import Literal, NamedTuple
+
+
+class FastPath(NamedTuple):
+    """One way; `name` is what results, `/readyz` and metrics call it."""
+
+    name: str
+    mode: Literal["default", "reduce-overhead"] | None = None
+    """Of torch.compile; None runs the blocks as they are written."""
+    attention: Literal["auto", "cudnn"] = "auto"
+    """Which of PyTorch's attention kernels is tried first."""
+
+
+EAGER = FastPath("eager")
+COMPILED = FastPath("compiled", "default")
+GRAPHS = FastPath("compiled with graphs", "reduce-overhead")
+
+PATHS = (
+    EAGER,
+    EAGER._replace(name="eager with cuDNN", attention="cudnn"),
+    COMPILED,
+    COMPILED._replace(name="compiled with cuDNN", attention="cudnn"),
+    GRAPHS,
+    GRAPHS._replace(name="compiled with graphs and cuDNN", attention="cudnn"),
+)
+
+
+def named(name: str) -> FastPath:
+    """The path of this name. Raises KeyError."""
+    return {path.name: path for path in PATHS}[name]
+
+
+def candidates(device: str, *, streams: bool) -> tuple[FastPath, ...]:
+    """What is tried on a device. None on a CPU, where compiling takes minutes of all its cores.
+
+    CUDA graphs have the addresses of weights in them, which a model that `streams` changes.
+    """
+    if not device.startswith("cuda"):
+        return ()
+    return tuple(path for path in PATHS[1:] if not (streams and path.mode == "reduce-overhead"))

@@ -1,0 +1,207 @@
+"""The trial beside an engine, on a CPU: real processes and verdicts, by PyTorch's tracing alone."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.inference.denoise.paths import COMPILED, EAGER, PATHS, candidates
+from models.inference.engine import Engine
+from models.inference.fast_path import canary, choice
+from models.inference.fast_path.canary import Trial
+from models.inference.fast_path.verdict import FILE
+from models.job import Generated, Job
+from tests.models.inference.test_engine import settings_for
+
+JOB = Job(prompt="a red ball", width=64, height=64, num_inference_steps=2, seed=1)
+FASTER = {"ms": 1.0, "error": 0.0}
+SLOWER = {"ms": 2.0, "error": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(choice, "candidates", lambda device, streams: (COMPILED,))
+    monkeypatch.setattr(choice, "TOKENS", (64, 48))
+    torch.compiler.set_default_backend("eager")
+    yield
+    torch.compiler.set_default_backend("inductor")
+    torch.compiler.set_stance("default")
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def engine(tiny_model: Path, tmp_path: Path) -> Engine:
+    return Engine.load(settings_for(tiny_model, tmp_path))
+
+
+def draw(engine: Engine) -> Generated:
+    return engine.generate(JOB, None, lambda step: None)
+
+
+def find(engine: Engine) -> None:
+    found = threading.Event()
+    engine.path.begin(found.set)
+    assert found.wait(120)
+    assert engine.path.name == "eager"
+    engine.path.settle()
+
+
+def telling(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """The trial's process is this Python script."""
+    real = choice.subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> Any:
+        return real([command[0], "-c", script], **options)
+
+    monkeypatch.setattr(choice.subprocess, "Popen", start)
+
+
+def says(**measured: dict[str, Any]) -> str:
+    lines = [json.dumps({"name": name} | each) for name, each in measured.items()]
+    return f"print({chr(10).join(lines)!r}, flush=True)"
+
+
+def same(one: Generated, other: Generated) -> bool:
+    return int(np.abs(one.images[0].astype(int) - other.images[0]).max()) <= 1
+
+
+def test_trial_in_its_process_tells_what_a_block_takes(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = PATHS[1]
+    monkeypatch.setattr(engine.path, "_paths", (other,))
+    find(engine)
+    (kept,) = json.loads((engine.path._folder / FILE).read_text()).values()
+    assert kept["measured"].keys() == {"eager", other.name}
+    for each in kept["measured"].values():
+        assert each["ms"] > 0
+        assert each["error"] < 1e-5
+
+
+def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trial = Trial("cpu", "bfloat16", 64, 2, eight_bits=False, tokens=(64, 48), paths=("compiled",))
+    canary.main(Trial.of_json(trial.as_json()))
+    torch.compiler.set_default_backend(failing_backend(0))
+    canary.main(trial)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["name"] for each in told] == 2 * ["eager", "compiled"]
+    assert 0 < told[1]["error"] < 1.25 * told[0]["error"] < 0.05
+    assert told[3]["fault"] == "RuntimeError: the code is broken"
+
+
+def test_path_that_was_found_is_taken_between_requests_and_named(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = draw(engine)
+    telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
+    find(engine)
+    after = draw(engine)
+    assert (before.facts.fast_path, after.facts.fast_path) == ("eager", "compiled")
+    assert same(before, after)
+    assert engine.path.reason == "It takes 0.50 of the time of eager blocks here."
+
+
+def test_known_verdict_needs_no_trial(
+    engine: Engine, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
+    find(engine)
+    telling(monkeypatch, "raise SystemExit('not again')")
+    again = Engine.load(settings_for(tiny_model, tmp_path))
+    find(again)
+    assert again.path.name == "compiled"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("raise SystemExit('no room')", r"its process ended with 1 \(no room\)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"ended with -9 \(no words\)"),
+        ("import time; time.sleep(60)", "it was ended after 1 s"),
+        ("print('no json')", "it said nothing"),
+        (says(eager=SLOWER, compiled={"fault": "No compiler was found"}), "No compiler was found"),
+    ],
+    ids=["fails", "is killed", "hangs", "says nothing", "has no compiler"],
+)
+def test_trial_that_fails_leaves_the_engine_as_it_is(
+    script: str, reason: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LIMIT_SECONDS", 1.0 if "sleep" in script else 60.0)
+    telling(monkeypatch, script)
+    find(engine)
+    assert engine.path.name == "eager"
+    assert re.search(reason, engine.path.reason)
+    # One that came to its end is kept; another may have had no memory, or no time.
+    assert (engine.path._folder / FILE).exists() == ("print" in script)
+
+
+def failing_backend(times: int) -> Callable[..., Any]:
+    """A compiler whose code fails after so many calls."""
+    calls = iter(range(1000))
+
+    def compile(graph: Any, _: Any) -> Any:
+        def run(*inputs: Any) -> Any:
+            if next(calls) >= times:
+                raise RuntimeError("the code is broken\nand more")
+            return graph(*inputs)
+
+        return run
+
+    return compile
+
+
+@pytest.mark.parametrize("times", [0, 8], ids=["as it is taken", "in a request"])
+def test_path_that_fails_costs_no_picture_and_is_not_taken_again(
+    times: int, engine: Engine, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = draw(engine)
+    torch.compiler.set_default_backend(failing_backend(times))
+    telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
+    find(engine)
+    after = draw(engine)
+    assert np.array_equal(after.images[0], before.images[0])
+    assert after.facts.fast_path == "eager"
+    assert engine.path.reason == "compiled failed: RuntimeError: the code is broken."
+    again = Engine.load(settings_for(tiny_model, tmp_path))
+    find(again)
+    assert (again.path.name, again.path.reason) == ("eager", engine.path.reason)
+
+
+def test_path_whose_step_is_another_is_not_taken(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.set_default_backend(
+        lambda graph, _: lambda *inputs: [1.1 * output for output in graph(*inputs)]
+    )
+    telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
+    find(engine)
+    assert engine.path.name == "eager"
+    assert "away from one of eager" in engine.path.reason
+
+
+def test_nothing_is_tried_where_it_is_off(tiny_model: Path, tmp_path: Path) -> None:
+    engine = Engine.load(settings_for(tiny_model, tmp_path, fast_path="off"))
+    engine.path.begin(pytest.fail)
+    engine.path.settle()
+    assert (engine.path.name, engine.path.reason) == ("eager", "ZTURBO_FAST_PATH=off.")
+
+
+def test_card_without_room_for_a_trial_goes_on_eager(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine._model.placement = replace(engine._model.placement, device="cuda")
+    monkeypatch.setattr(choice, "free_bytes", lambda device: 10**9)
+    engine.path.begin(pytest.fail)
+    assert engine.path.reason == "cuda has no 2.5 GB free, which trying a faster path takes."
+
+
+def test_graphs_are_no_candidate_where_weights_stream_and_nothing_is_on_a_cpu() -> None:
+    assert candidates("cpu", streams=False) == ()
+    assert EAGER not in candidates("cuda", streams=False)
+    resident, streamed = (candidates("cuda:0", streams=streams) for streams in (False, True))
+    assert {path.mode for path in resident} - {path.mode for path in streamed} == {"reduce-overhead"}
