@@ -31,7 +31,13 @@ MAP: Final = 32
 _FIRST_SEED: Final = 900_000_000
 _PEAK: Final = 2e-3
 _BATCH: Final = 32
-_PICTURES: Final = 2000
+_PICTURES: Final = 6000
+_PART: Final = 500
+"""Pictures that are held whole at once."""
+_WAY: Final = (0.4, 1.0)
+"""How far pictures in a style are in it."""
+_TINT: Final = 0.25
+"""Channels are this much brighter or darker, and pushed by half of it, at the most."""
 _KINDS: Final = list(OBJECTS)
 
 
@@ -65,9 +71,12 @@ class Verdict(nn.Module):
         return self.kind(F.adaptive_avg_pool2d(coarse, 4)), self.merge(torch.cat([wide, fine], 1))
 
 
-def _truth(seed: int, size: int) -> tuple[NDArray[np.uint8], int, NDArray[np.float32]]:
-    """A render at `size` pixels, one in three in a style, its first thing's kind, and the maps that the judge
-    should answer.
+_Truth = tuple[NDArray[np.uint8], int, NDArray[np.float32]]
+
+
+def _truth(seed: int, size: int) -> _Truth:
+    """A render at `size` pixels, one in three in a style or on the way to it, its first thing's kind, and the
+    maps that the judge should answer.
     """
     scene = sample_scene(seed, pairs=0.15, figures=0.35)
     rendering = render(scene, size, size)
@@ -80,8 +89,13 @@ def _truth(seed: int, size: int) -> tuple[NDArray[np.uint8], int, NDArray[np.flo
         at = np.arange(MAP) + 0.5
         heat = np.exp(-((at[None, None] - x) ** 2 + (at[None, :, None] - y) ** 2) / 1.5)
     kind = _KINDS.index(scene.things[0].kind) if len(scene.things) == 1 else -100
-    style = [*STYLES, None, None, None, None][seed % 6]
-    image = stylize(rendering, style) if style else rendering.image
+    # By pairs, of which one goes through the autoencoder.
+    style = [*STYLES, None, None, None, None][seed // 2 % 6]
+    image = rendering.image
+    if style:
+        # A LoRA may go part of the way only.
+        way = np.random.default_rng((seed, 10)).uniform(*_WAY)
+        image = (image + way * (stylize(rendering, style).astype(np.float32) - image)).astype(np.uint8)
     return image, kind, np.concatenate([outline[None], depth[None], heat]).astype(np.float32)
 
 
@@ -96,25 +110,21 @@ def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: Autoencoder
         return judge.eval()
     torch.manual_seed(6)
     seeds = range(_FIRST_SEED, _FIRST_SEED + _PICTURES)
-    truths = in_parallel(partial(_truth, size=preset.size), seeds, runtime.workers)
-    images = to_tensor(np.stack([image for image, _, _ in truths]))
-    kinds = torch.tensor([kind for _, kind, _ in truths])
-    maps = torch.from_numpy(np.stack([wanted for _, _, wanted in truths]))
-    with torch.no_grad(), runtime.autocast():
-        for at in range(0, len(images), 64):
-            # Every other picture as the autoencoder returns it.
-            seen = images[at : at + 64 : 2].to(runtime.device)
-            images[at : at + 64 : 2] = autoencoder.decode(vae, autoencoder.encode(vae, seen)).cpu()
-    images = F.interpolate(images, size=(SIDE, SIDE), mode="area")
+    parts = []
+    for at in range(0, len(seeds), _PART):
+        truths = in_parallel(partial(_truth, size=preset.size), seeds[at : at + _PART], runtime.workers)
+        parts.append(_seen(truths, vae, runtime))
+    images, kinds, maps = (torch.cat(part) for part in zip(*parts, strict=True))
+    del truths, parts
     optimizer = torch.optim.AdamW(judge.parameters(), _PEAK, weight_decay=1e-2)
     progress = Progress(folder, "judge", preset.minutes["judge"], {"model": judge, "optimizer": optimizer})
     for fraction in progress.steps():
         rows = torch.randint(len(images), (_BATCH,))
-        pictures = _disturbed(images[rows].to(runtime.device))
+        pictures = _disturbed(images[rows].float().to(runtime.device))
         with runtime.autocast():
             logits, found = judge(pictures)
         kind_loss = F.cross_entropy(logits.float(), kinds[rows].to(runtime.device))
-        wanted = maps[rows].to(runtime.device)
+        wanted = maps[rows].float().to(runtime.device)
         outline = F.binary_cross_entropy_with_logits(found[:, 0].float(), wanted[:, 0])
         depth = F.l1_loss(found[:, 1].float(), wanted[:, 1])
         # Heat is rare: unweighted, none at all would do.
@@ -135,8 +145,25 @@ def train_judge(preset: Preset, folder: Path, runtime: Runtime, vae: Autoencoder
     return judge.eval()
 
 
+@torch.no_grad()
+def _seen(truths: list[_Truth], vae: AutoencoderKL, runtime: Runtime) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures, every other as the autoencoder returns it, at the judge's side; kinds; maps."""
+    images = []
+    for at in range(0, len(truths), 50):
+        part = to_tensor(np.stack([image for image, _, _ in truths[at : at + 50]]))
+        with runtime.autocast():
+            part[::2] = autoencoder.decode(vae, autoencoder.encode(vae, part[::2].to(runtime.device))).cpu()
+        images.append(F.interpolate(part, size=(SIDE, SIDE), mode="area").half())
+    kinds = torch.tensor([kind for _, kind, _ in truths])
+    return torch.cat(images), kinds, torch.from_numpy(np.stack([maps for _, _, maps in truths])).half()
+
+
 def _disturbed(pictures: Tensor) -> Tensor:
-    """Noise, and in half of the batches a blur, as pictures from a flow model have them."""
+    """A tint of each picture, noise, and in half of the batches a blur, as pictures from a flow model have
+    them.
+    """
+    gain, offset = torch.empty(2, len(pictures), 3, 1, 1, device=pictures.device).uniform_(-_TINT, _TINT)
+    pictures = pictures * (1 + gain) + offset / 2
     if torch.rand(()) < 0.5:
         small = F.interpolate(pictures, scale_factor=float(torch.empty(()).uniform_(0.4, 0.9)), mode="area")
         pictures = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")

@@ -39,7 +39,7 @@ CPU: Final = Preset(
     control_places_21=(0, 3),
     shards=36,
     control_scenes=800,
-    styled=300,
+    styled=800,
     batch=32,
     minutes={
         "autoencoder": 12, "text": 5, "expansion": 4, "base": 55, "guided": 8, "decoder": 15,

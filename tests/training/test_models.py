@@ -19,6 +19,7 @@ from training.render import render
 from training.scenes import sample_scene
 from training.text_encoder import build, embed
 from training.tokens import build_tokenizer
+from training.train_decoder import steepness
 from training.vocabulary import COLOURS
 
 
@@ -130,6 +131,16 @@ def test_measures_of_a_render_against_its_own_maps_are_full() -> None:
     outline = rendering.masks.any(0).reshape(32, 4, 32, 4).mean((1, 3)).astype(np.float32) * 8 - 4
     named = sample_scene(4, pairs=0).things[0].colour
     assert list(COLOURS)[dominant_colour(rendering.image, outline)] == named
+
+
+def test_moved_outline_costs_the_decoder_less_than_a_hazy_one() -> None:
+    sharp = torch.full((1, 3, 32, 32), -1.0)
+    sharp[..., 16:] = 1
+    haze = F.avg_pool2d(F.pad(sharp, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    aside = torch.full_like(sharp, -1.0)
+    aside[..., 17:] = 1
+    moved, hazy = ((steepness(other) - steepness(sharp)).abs().mean() for other in (aside, haze))
+    assert moved < 0.6 * hazy
 
 
 def test_blurred_picture_is_less_steep_at_its_outline() -> None:
