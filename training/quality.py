@@ -78,13 +78,14 @@ class Figures:
 class Model:
     """The bundle in an engine."""
 
-    def __init__(self, bundle: Path, dtype: Literal["float32", "int8"] = "float32") -> None:
+    def __init__(self, bundle: Path, quantization: Literal["off", "int8"] = "off") -> None:
         self.bundle = bundle
         self.settings = ModelSettings(
             model=str(bundle),
             controlnet=str(bundle / "controlnet.safetensors"),
             device="cpu",
-            dtype=dtype,
+            dtype="float32" if quantization == "off" else "auto",
+            quantization=quantization,
         )
         self.engine = Engine.load(self.settings)
         self.size = int(json.loads((bundle / "vae" / "config.json").read_text())["sample_size"])
@@ -280,18 +281,18 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("artifacts/demo-quality"), help="figures.json, sheet.png"
     )
-    parser.add_argument("--dtype", default="float32", choices=("float32", "int8"))
+    parser.add_argument("--quantization", default="off", choices=("off", "int8"))
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure misses its goal")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    model = Model(arguments.bundle, arguments.dtype)
+    model = Model(arguments.bundle, arguments.quantization)
     judge = judging.load_judge(arguments.judge)
     figures = Figures()
     measure_time(model, figures)
     samples = prompt_samples(arguments.count)
     measure_prompts(model, judge, samples, figures)
-    if arguments.dtype != "float32":
+    if arguments.quantization != "off":
         measure_rounding(model, judge, samples, figures)
     measure_control(model, judge, max(1, arguments.count // len(CONTROLS)), figures)
     measure_loras(model, judge, samples[: arguments.count // 2], figures)
@@ -299,7 +300,7 @@ def main() -> None:
     measure_start(model, judge, samples[: arguments.count // 4], figures)
     (arguments.out / "figures.json").write_text(json.dumps(figures.values, indent=2) + "\n")
     write_sheet(arguments.out / "sheet.png", model)
-    write_row("demo_quality.jsonl", {"dtype": arguments.dtype} | figures.values)
+    write_row("demo_quality.jsonl", {"quantization": arguments.quantization} | figures.values)
     print(f"{len(figures.missed)} of the goals missed" if figures.missed else "every goal met")
     if arguments.check and figures.missed:
         sys.exit(1)

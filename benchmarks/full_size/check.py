@@ -113,7 +113,9 @@ PARTS = {
         ("benchmarks.eight_bits", "--openvino", "--rounds", "3"), "eight_bits.jsonl", _blocks, peers=True
     ),
     "sdcpp": Part(("benchmarks.full_size.sdcpp", "FOLDER"), "sdcpp.jsonl", _sdcpp, peers=True),
-    "demo": Part(("training.quality", "--dtype", "int8", "--count", "40"), "demo_quality.jsonl", _demo),
+    "demo": Part(
+        ("training.quality", "--quantization", "int8", "--count", "40"), "demo_quality.jsonl", _demo
+    ),
 }
 
 
