@@ -118,8 +118,8 @@ export class Banner extends HTMLElement {
 
   demoLine() {
     const text =
-      "This is the small demo model: it draws balls, boxes, stars and the like, such as “a red ball on grass”, " +
-      `128 pixels wide. \`${ZTURBO} pull\` fetches the real one.`;
+      "This is the small demo model: it draws balls, boxes, stars and the like, such as “a red ball on grass”. " +
+      `\`${ZTURBO} pull\` fetches the real one.`;
     const close = () => {
       sessionStorage.setItem(DEMO_SEEN, "yes");
       this.replaceChildren();
