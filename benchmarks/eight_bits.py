@@ -43,7 +43,7 @@ def sides(tokens: int, *, openvino: bool) -> dict[str, Any]:
         block = ZImageTransformerBlock(5, WIDTH, HEADS, HEADS, 1e-5, True, True)
     theirs = fill_at_random(block, torch.bfloat16, "cpu")
     ours = use_own_blocks(nn.Sequential(copy.copy(theirs)))
-    rounded = round_blocks(copy.deepcopy(ours))
+    rounded = round_blocks(copy.deepcopy(ours), "int8")
     x = torch.randn(1, tokens, WIDTH).bfloat16()
     moment = torch.randn(1, TIME_WIDTH).bfloat16()
     factors = torch.randn(4, 1, WIDTH).bfloat16()

@@ -48,11 +48,12 @@ class ModelSettings(BaseSettings):
             "for small models, for large ones what it multiplies faster of float32 and bfloat16."
         ),
     )
-    quantization: Literal["auto", "off", "int8"] = Field(
+    quantization: Literal["auto", "off", "int8", "fp8"] = Field(
         "auto",
         description=(
             "Weights in 8 bits, multiplied in 8 bits, and the rest in ZTURBO_DTYPE: half the memory of "
-            "bfloat16, and about 0.6 of its time on a CPU. auto, where ZTURBO_DTYPE is auto too: on a CPU "
+            "bfloat16, and about 0.6 of its time on a CPU. fp8: on GPUs of compute capability 8.9 and later, "
+            "not yet tried on one. auto, where ZTURBO_DTYPE is auto too: on a CPU "
             "where a large model's files have no more or their pages no room; off on a GPU, untried there."
         ),
     )

@@ -83,7 +83,7 @@ class Bench:
         self.controlnets = write_controlnets(self.scale, self.components, folder)
         self.loras = write_loras(self.components, folder)
         name = str(self.dtype).removeprefix("torch.")
-        eight_bits = options.quantization == "int8"
+        eight_bits = "int8" if options.quantization == "int8" else None
         placement = Placement(self.device, name, "resident", eight_bits=eight_bits)  # type: ignore[arg-type]
         if eight_bits:
             self.components = rounded(self.components)

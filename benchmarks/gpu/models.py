@@ -16,7 +16,7 @@ from benchmarks.random_models import fill_at_random, random_controlnet, random_t
 from models.config import ModelSettings
 from models.inference.control.controlnet import KNOWN, Layout
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
-from models.inference.denoise.int8 import round_matrices
+from models.inference.denoise.rounding import round_matrices
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.engine import Engine
 from models.inference.loading.components import Components
@@ -127,8 +127,8 @@ class Held:
 def rounded(components: Components) -> Components:
     """The same in 8 bits, with the weights kept that LoRAs are merged into."""
     stored = Held(components.transformer)
-    round_blocks(components.transformer)
-    round_matrices(components.text_encoder.model)
+    round_blocks(components.transformer, "int8")
+    round_matrices(components.text_encoder.model, "int8")
     return replace(components, stored=stored)
 
 

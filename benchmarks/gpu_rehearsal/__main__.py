@@ -23,7 +23,9 @@ from benchmarks.run import option_parser, write_row
 CARDS_GB = (80, 32, 24, 16, 12, 10, 8, 6)
 SMALL_CARD_GB = 12
 CAPABILITIES = ("8.0", "8.9", "9.0", "12.0")
-COMPILED = (("layer", "bfloat16"), ("control", "bfloat16"), ("layer", "int8"))
+COMPILED = (("layer", "bfloat16"), ("control", "bfloat16"), ("layer", "int8"), ("layer", "fp8"))
+FUSED_KERNELS = {("layer", "bfloat16"): 5, ("layer", "fp8"): 6}
+"""The bounds of what a compiled block has beside products and attention."""
 STEPS_OF_A_PICTURE = 8
 
 
@@ -79,7 +81,19 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
         is_bound = name == "compiled"
         yield Line(f"a step on an H100, {name}, estimated ms", _ms(seconds), 90 if is_bound else None)
         yield Line(f"a picture on an H100, {name}, estimated ms", _ms(picture), 760 if is_bound else None)
-    yield Line("a picture in fp8", "skipped: there are no weights in fp8")
+    for block in blocks:
+        if block.get("precision") == "fp8" and "skipped" not in block:
+            yield from in_fp8(block["GB of fused kernels"], layers)
+
+
+def in_fp8(fused_gb: float, layers: int | None = None) -> Iterator[Line]:
+    """The same model on the same card in fp8, compiled."""
+    with fake_card(CARDS_GB[0]) as recorder, Model(recorder, layers, quantization="fp8") as model:
+        model.request()
+        known = model.request(prompt="two blue balls")
+        step = _compiled_seconds(known.step, fused_gb, model.blocks)
+    yield Line("a step on an H100, fp8 compiled, estimated ms", _ms(step))
+    yield Line("a picture on an H100, fp8 compiled, estimated ms", _ms(_picture_seconds(known, step)), 560)
 
 
 def traffic_of(step: Counts, weights: int, block: dict[str, Any], blocks: int) -> Iterator[Line]:
@@ -145,7 +159,7 @@ def of_blocks(blocks: Iterable[dict[str, Any]]) -> Iterator[Line]:
             yield Line(name, f"skipped: {block['skipped']}")
             continue
         made = f"{block['products']} products, {block['attention']} attention"
-        bound = 5 if block["precision"] == "bfloat16" and block["block"] == "layer" else None
+        bound = FUSED_KERNELS.get((block["block"], block["precision"]))
         yield Line(f"{name}: fused kernels beside {made}", block["fused kernels"], bound)
 
 

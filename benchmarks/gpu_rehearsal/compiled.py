@@ -39,7 +39,9 @@ from benchmarks.random_models import PUBLISHED
 from models.inference.control.controlnet import KNOWN, empty_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.modulation import FACTORS
+from models.inference.denoise.rounding import LINEAR
 
+KEPT = (torch.int8, torch.float8_e4m3fn)
 PUBLISHED_WIDTH = 3840
 TOKENS = 4128
 """The tokens of a picture of 1024x1024 with a caption of 32."""
@@ -96,7 +98,7 @@ def compile_block(kind: str, precision: str, capability: str) -> dict[str, Any]:
         _compile(*_traced(kind, precision))
     (source,) = code
     return {
-        "products": len(re.findall(r"extern_kernels\.(?:mm|addmm|_int_mm|bmm)\(", source))
+        "products": len(re.findall(r"extern_kernels\.(?:mm|addmm|_int_mm|_scaled_mm|bmm)\(", source))
         + len(re.findall(r"_int_mm\.(?:default|out)\(", source)),
         "attention": len(re.findall(r"= torch\.ops\.\S*attention\.default\(", source)),
         "fused kernels": len(re.findall(r"^\s*triton_\w+\.run\(", source, re.MULTILINE)),
@@ -183,8 +185,7 @@ def _traced(kind: str, precision: str) -> tuple[FakeTensorMode, Any, list[Tensor
             return torch.empty(*shape, device="cuda", dtype=dtype)
 
         weights = {
-            name: made(*weight.shape, dtype=weight.dtype if weight.dtype == torch.int8 else torch.bfloat16)
-            for name, weight in block.named_parameters()
+            name: made(*weight.shape, dtype=_kept(name, weight)) for name, weight in block.named_parameters()
         }
         tokens = [made(1, count, width) for _ in range(2 if kind == "control" else 1)]
         rope = made(1, count, 1, width // block.attention.heads // 2, 2, dtype=torch.float32)
@@ -206,6 +207,13 @@ def _traced(kind: str, precision: str) -> tuple[FakeTensorMode, Any, list[Tensor
     return fakes, graph, inputs
 
 
+def _kept(name: str, weight: Tensor) -> torch.dtype:
+    """The type of a weight in a model that is bfloat16 but for what is in 8 bits, and its scales."""
+    if name.endswith(".scale"):
+        return torch.float32
+    return weight.dtype if weight.dtype in KEPT else torch.bfloat16
+
+
 def _compile(fakes: FakeTensorMode, graph: Any, inputs: list[Tensor]) -> None:
     with torch.no_grad(), fakes, tracing(TracingContext(fakes)):
         compile_fx_inner(graph, inputs)
@@ -217,8 +225,8 @@ def _block(kind: str, precision: str) -> Any:
         model: Any = use_own_blocks(transformer)
         if kind == "control":
             model = use_own_blocks(empty_controlnet(KNOWN[0], transformer.config))
-    if precision == "int8":
-        round_blocks(model)
+    if precision in LINEAR:
+        round_blocks(model, precision)
     # The second, as most are: the first has one product more.
     return model.control_layers[1] if kind == "control" else model.layers[0]
 

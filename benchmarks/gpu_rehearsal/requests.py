@@ -30,8 +30,8 @@ from models.errors import OutOfMemory
 from models.inference.control.controlnet import KNOWN, Layout, empty_controlnet
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink
-from models.inference.denoise.int8 import round_matrices
 from models.inference.denoise.modulation import passing_weights
+from models.inference.denoise.rounding import EightBits, round_matrices
 from models.inference.device import loaded_model
 from models.inference.device.loaded_model import LoadedModel, plan
 from models.inference.engine import Engine
@@ -43,8 +43,8 @@ from models.inference.text_encoder import Graphs
 from models.job import Job, LoraFile
 from models.weights import demo
 
-PRECISIONS = (("off", (9, 0)), ("int8", (9, 0)), ("off", (7, 5)))
-"""A ZTURBO_QUANTIZATION and a card's compute capability: bfloat16, 8 bits, and, for older cards, float16."""
+PRECISIONS = (("off", (9, 0)), ("int8", (9, 0)), ("off", (7, 5)), ("fp8", (9, 0)))
+"""A ZTURBO_QUANTIZATION and a card's compute capability: bfloat16, 8 bits, for older cards float16, fp8."""
 LORAS, LORA_RANK = 3, 4
 PROMPT = "a red ball and a blue cube on a green table, in front of a white wall"
 NO_TOKEN = -1
@@ -85,7 +85,7 @@ class Model:
             layout = _shortened(UNIONS[path.stem], config["n_layers"])
             net = use_own_blocks(empty_controlnet(layout, config))
             if form["eight_bits"]:
-                round_blocks(net)
+                round_blocks(net, form["eight_bits"])
             with recorder.mapping() if form["mapped"] else nullcontext():
                 net = _filled(net, dtype, home)
             return (shrink(net) if dtype == torch.float16 else net), layout
@@ -243,13 +243,13 @@ def _skeletons(layers: int | None) -> tuple[Any, Any, Any]:
 
 
 def _components(
-    layers: int | None, dtype: torch.dtype, home: torch.device, *, eight_bits: bool
+    layers: int | None, dtype: torch.dtype, home: torch.device, *, eight_bits: EightBits | None
 ) -> Components:
     with _disable_current_modes():
         transformer, text_encoder, vae = (deepcopy(part) for part in _skeletons(layers))
     if eight_bits:
-        round_blocks(transformer)
-        round_matrices(text_encoder.model)
+        round_blocks(transformer, eight_bits)
+        round_matrices(text_encoder.model, eight_bits)
     _filled(transformer, dtype, home)
     text_encoder = _filled(text_encoder, dtype, torch.device("cpu"))
     text_encoder.tie_weights()

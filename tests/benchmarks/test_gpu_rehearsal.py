@@ -28,7 +28,7 @@ def test_every_placement_that_a_card_gets_runs_without_a_mismatch() -> None:
     lines = list(rehearsal.every_placement(1, (12,)))
     (faults,) = (line for line in lines if line.what.startswith("devices or types"))
     assert faults.met, faults.what
-    assert len(lines) == 3 + 3
+    assert len(lines) == 4 + 3
     (waits,) = (line for line in lines if line.what.startswith("places in a step"))
     assert waits.met, waits.what
 

@@ -15,6 +15,7 @@ from diffusers import ZImageControlNetModel
 from models.errors import CheckpointError, ControlNetError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink
+from models.inference.denoise.rounding import EightBits
 from models.inference.loading.copies import Copies, eight_bit_copy
 from models.inference.loading.eight_bits import rounded
 from models.inference.loading.tensors import Copy, Weights, fill
@@ -56,7 +57,7 @@ def load_controlnet(
     layout: Layout | None = None,
     *,
     copies: Copies | None = None,
-    eight_bits: bool = False,
+    eight_bits: EightBits | None = None,
     mapped: bool = False,
 ) -> tuple[ZImageControlNetModel, Layout]:
     """The control branch in `path` for a transformer of this configuration; `layout` overrides the detection.
@@ -69,7 +70,7 @@ def load_controlnet(
     try:
         weights = Weights([path], mapped=mapped)
         layout = layout or detect(weights, transformer_config, path.name)
-        copy = eight_bit_copy([path], dtype, copies) if eight_bits and copies else None
+        copy = eight_bit_copy([path], dtype, copies, eight_bits) if eight_bits and copies else None
         branch = fill_controlnet(
             weights, layout, transformer_config, dtype, device, path.name, eight_bits=eight_bits, copy=copy
         )
@@ -86,13 +87,13 @@ def fill_controlnet(
     device: torch.device | str,
     source: str,
     *,
-    eight_bits: bool = False,
+    eight_bits: EightBits | None = None,
     copy: Copy | None = None,
 ) -> ZImageControlNetModel:
     """Build the branch and give it its weights."""
     model = use_own_blocks(empty_controlnet(layout, transformer_config))
     if eight_bits:
-        round_blocks(model)
+        round_blocks(model, eight_bits)
     # The 2.0 file carries refiner blocks that were never trained nor run.
     unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
     fill(model, rounded(weights, model), dtype, device, source=source, unused=unused, copy=copy)

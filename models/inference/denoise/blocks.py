@@ -18,8 +18,8 @@ from models.inference.denoise.int8 import (
     feed_forward,
     in_integers,
     project,
-    round_matrices,
 )
+from models.inference.denoise.rounding import EightBits, round_matrices
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -64,12 +64,12 @@ def use_own_blocks(model: Model) -> Model:
     return model
 
 
-def round_blocks(model: Model) -> Model:
+def round_blocks(model: Model, eight_bits: EightBits) -> Model:
     """Put the matrices of every block's attention and feed-forward in 8 bits: 97 % of the weights."""
     for block in model.modules():
         if isinstance(block, Block | ControlBlock):
-            round_matrices(block.attention)
-            round_matrices(block.feed_forward)
+            round_matrices(block.attention, eight_bits)
+            round_matrices(block.feed_forward, eight_bits)
     return model
 
 

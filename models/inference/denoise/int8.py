@@ -6,6 +6,7 @@ and rescaling cost little beside the products and need no compiler.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
@@ -21,8 +22,6 @@ CHUNK = 352
 WIDE = 16
 """Columns of the feed-forward's inner tensor that are not rounded: those with the largest values. A few are a
 thousand times the others, and with one scale for all of a token nothing would be left of the others."""
-WIDE_LAYERS = ("w2", "down_proj")
-"""The layers that have such an inner tensor for input, in the transformer and in the text encoder."""
 LEAST_CUDA_ROWS = 32
 """cuBLAS takes no fewer than 17 rows."""
 INTEGER_CAPABILITY = (7, 5)
@@ -37,14 +36,14 @@ class Rounded(NamedTuple):
     exact: Tensor
 
 
-class Int8Linear(nn.Module):
-    """A linear layer without bias, its weight `weight` (out, in), int8, times `scale` (out, 1), float32.
+class RoundedLinear(nn.Module, ABC):
+    """A linear layer without bias, its weight `weight` (out, in), in 8 bits, times `scale` (out, 1), float32.
 
     `down` (rank, in) and `up` (out, rank), in the type of the tokens, are LoRAs that are multiplied beside
-    it.
-    With `wide` the columns of its input that have the largest values are not rounded.
+    it. `wide`: a few columns of its input are a thousand times the others.
     """
 
+    numbers: torch.dtype
     down: Tensor | None
     up: Tensor | None
 
@@ -52,19 +51,24 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale, requires_grad=False)
-        self.wide = wide and weight.shape[1] > 2 * WIDE
+        self.wide = wide
         self.register_buffer("down", None, persistent=False)
         self.register_buffer("up", None, persistent=False)
         self._plain: tuple[Tensor, Tensor] | None = None
+
+    @staticmethod
+    @abstractmethod
+    def round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row as 8-bit numbers and the factor, float32, that makes them `values` again, (rows, 1)."""
 
     @classmethod
     def of(cls, layer: nn.Linear, *, wide: bool) -> Self:
         """What a layer becomes; one on the meta device gets its numbers later."""
         if layer.weight.is_meta:
             rows = layer.out_features
-            numbers = torch.empty_like(layer.weight, dtype=torch.int8), torch.empty(rows, 1, device="meta")
+            numbers = torch.empty_like(layer.weight, dtype=cls.numbers), torch.empty(rows, 1, device="meta")
         else:
-            numbers = round_rows(layer.weight.detach())
+            numbers = cls.round_rows(layer.weight.detach())
         return cls(*numbers, wide=wide)
 
     @property
@@ -75,7 +79,7 @@ class Int8Linear(nn.Module):
         """Round another weight, and keep the numbers there are for `restore`."""
         self._plain = self._plain or (self.weight.data, self.scale.data)
         device = self.weight.device
-        self.weight.data, self.scale.data = (part.to(device) for part in round_rows(weight))
+        self.weight.data, self.scale.data = (part.to(device) for part in self.round_rows(weight))
 
     def put_beside(self, down: Tensor, up: Tensor) -> None:
         """Multiply these factors beside the weight."""
@@ -95,18 +99,33 @@ class Int8Linear(nn.Module):
             self.weight.data, self.scale.data = (part.to(device) for part in self._plain)
             self._plain = None
 
+    def beside(self, x: Tensor) -> Tensor | None:
+        """What the LoRAs make of tokens (…, in), if there are any."""
+        if self.down is None or self.up is None:
+            return None
+        return F.linear(F.linear(x.to(self.down.dtype), self.down), self.up)
+
+
+class Int8Linear(RoundedLinear):
+    """Whole numbers. Of `wide` input the columns that have the largest values are not rounded."""
+
+    numbers = torch.int8
+
+    @staticmethod
+    def round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+        return round_rows(values)
+
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (…, in) to (…, out), in the type they have."""
         if in_integers(self, x):
             return project(x, self)[0]
         output = F.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype))
-        if self.down is None or self.up is None:
-            return output
-        return output + _low_rank(x, self.down, self.up)
+        beside = self.beside(x)
+        return output if beside is None else output + beside
 
     def multiply(self, tokens: Tensor) -> Tensor:
         """The product with (tokens, in) as float32; see `multiply_rounded`."""
-        if not self.wide:
+        if not self.wide or tokens.shape[1] <= 2 * WIDE:
             return self.multiply_rounded(_rounded(tokens))
         columns = tokens.abs().amax(0).topk(WIDE).indices
         wide, rest = tokens[:, columns].float(), tokens.index_fill(1, columns, 0)
@@ -116,18 +135,8 @@ class Int8Linear(nn.Module):
 
     def multiply_rounded(self, tokens: Rounded) -> Tensor:
         sums = integer_product(tokens.values, self.weight).float().mul_(self.scale.t()).mul_(tokens.scale)
-        if self.down is None or self.up is None:
-            return sums
-        return sums.add_(_low_rank(tokens.exact, self.down, self.up))
-
-
-def round_matrices(module: nn.Module) -> None:
-    """Put every linear layer without bias in 8 bits."""
-    for name, layer in list(module.named_children()):
-        if isinstance(layer, nn.Linear) and len([*layer.parameters()]) == 1:
-            setattr(module, name, Int8Linear.of(layer, wide=name in WIDE_LAYERS))
-        else:
-            round_matrices(layer)
+        beside = self.beside(tokens.exact)
+        return sums if beside is None else sums.add_(beside)
 
 
 def round_rows(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,10 +179,6 @@ def in_integers(layer: nn.Module, x: Tensor) -> bool:
         return False
     # A compiler cannot see a clock; what it makes of integers is fast.
     return torch.compiler.is_compiling() or _has_fast_integers(x.device)
-
-
-def _low_rank(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    return F.linear(F.linear(x.to(down.dtype), down), up)
 
 
 @lru_cache

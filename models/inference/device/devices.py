@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 
 from models.errors import ModelError
+from models.inference.denoise import fp8
 from models.inference.denoise.int8 import seconds
 from models.inference.device.host_memory import host_free_bytes
 
@@ -37,6 +38,11 @@ def used_bytes(device: str) -> tuple[int, int]:
     """Memory in use on a CUDA device, by anybody, and all that it has."""
     free, total = torch.cuda.mem_get_info(device)
     return total - free, total
+
+
+def multiplies_fp8(device: str) -> bool:
+    """True for a GPU with matrix units for 8-bit floating point."""
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= fp8.CAPABILITY
 
 
 def fast_type(device: str) -> Literal["float32", "bfloat16", "float16"]:

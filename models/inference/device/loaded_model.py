@@ -22,9 +22,10 @@ from models.errors import ModelError
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.compilation import compile_blocks, compile_decoder, keep_code_in, warm_up
+from models.inference.denoise.fp8 import CAPABILITY
 from models.inference.denoise.paths import EAGER, FastPath
 from models.inference.device.attention import preferring
-from models.inference.device.devices import fast_type, find_device, free_bytes
+from models.inference.device.devices import fast_type, find_device, free_bytes, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes
 from models.inference.device.pages import give_up_first
 from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
@@ -318,7 +319,12 @@ def free_cache() -> None:
 
 
 def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies) -> Placement:
-    """Where a model of this weight goes on a device, by what is free there now. Raises `OutOfMemory`."""
+    """Where a model of this weight goes on a device, by what is free there now. Raises `ModelError`."""
+    if settings.quantization == "fp8" and not multiplies_fp8(device):
+        raise ModelError(
+            f"ZTURBO_QUANTIZATION=fp8 needs a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or "
+            f"later, which {device} is not: set ZTURBO_QUANTIZATION=int8 or off."
+        )
     return decide(
         device,
         free_bytes(device),

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from models.errors import OutOfMemory
+from models.inference.denoise.rounding import EightBits
 from models.inference.loading.footprint import Footprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Precision = Dtype | Literal["int8"]
-"""`int8`: the large components' matrices are in 8 bits, the rest is in a `Dtype`."""
-Quantization = Literal["auto", "off", "int8"]
+Precision = Dtype | EightBits
+"""`int8` and `fp8`: the large components' matrices are in 8 bits, the rest is in a `Dtype`."""
+Quantization = Literal["auto", "off"] | EightBits
 """A value of ZTURBO_QUANTIZATION."""
 Mode = Literal["resident", "streamed", "mapped"]
 """The places of the weights between uses. resident: everything stays on the device. streamed, on a GPU: as
@@ -61,14 +62,14 @@ class Placement:
     mode: Mode
     whole_pixels: int = LARGEST_PIXELS
     """Pixels of the largest picture that the autoencoder works on whole; larger ones it does in tiles."""
-    eight_bits: bool = False
+    eight_bits: EightBits | None = None
     held_bytes: int | None = None
     """streamed: what blocks of the transformer and of the control branch may take of the device, while a
     picture of `TILE_PIXELS` is made; None: all of them stay there for good."""
 
     @property
     def precision(self) -> Precision:
-        return "int8" if self.eight_bits else self.dtype
+        return self.eight_bits or self.dtype
 
 
 def decide(
@@ -97,9 +98,9 @@ def decide(
     if device == "cpu" and footprint.transformer >= SMALL_PARAMETERS and dtype != "float16":
         return _on_large_cpu(free_bytes, footprint, own, quantization, has_copies)
     exact: Dtype = "float32" if dtype == "auto" and device == "cpu" else own
-    placements = [Placement(device, exact, "resident")] if quantization != "int8" else []
-    if quantization == "int8" or (quantization == "auto" and device == "cpu"):
-        placements.append(Placement(device, own, "resident", eight_bits=True))
+    placements = [Placement(device, exact, "resident")] if quantization in ("auto", "off") else []
+    if quantization != "off" and (quantization != "auto" or device == "cpu"):
+        placements.append(Placement(device, own, "resident", eight_bits=_numbers(quantization)))
     for placement in placements:
         needed = peak_bytes(footprint, placement)
         if needed <= free_bytes:
@@ -121,12 +122,12 @@ def _on_gpu(
 ) -> Placement:
     """Everything on the card, or what it takes; blocks that stream need room on the host, or mapped files."""
     wide = Placement(device, dtype, "resident")
-    rounded = replace(wide, eight_bits=True)
+    rounded = replace(wide, eight_bits=_numbers(quantization))
     if quantization == "auto" and footprint.is_narrow:
         # What is stored in few bits is copied in few: widened, it is a larger copy and no better.
         candidates = [wide, rounded, replace(rounded, mode="streamed")]
     else:
-        chosen = rounded if quantization == "int8" else wide
+        chosen = wide if quantization in ("auto", "off") else rounded
         candidates = [chosen, replace(chosen, mode="streamed")]
     for candidate in candidates:
         placement = _filled(candidate, footprint, free_bytes)
@@ -195,11 +196,16 @@ def _host_advice(placement: Placement, footprint: Footprint, has_copies: bool, h
     if not has_copies and host_need(footprint, placement, True) <= host_bytes:
         disk = _denoiser_bytes(footprint, placement) + _text_bytes(footprint, placement)
         return f"free {_gb(disk)} of disk for copies of the weights, which take no memory"
-    if not placement.eight_bits and host_need(footprint, replace(placement, eight_bits=True), has_copies) <= (
-        host_bytes
-    ):
+    if not placement.eight_bits and host_need(
+        footprint, replace(placement, eight_bits="int8"), has_copies
+    ) <= (host_bytes):
         return "set ZTURBO_QUANTIZATION=int8"
     return "stop what else takes memory, or use ZTURBO_MODEL=demo"
+
+
+def _numbers(quantization: Quantization) -> EightBits:
+    """What weights are rounded to, if they are."""
+    return "fp8" if quantization == "fp8" else "int8"
 
 
 def _on_large_cpu(
@@ -215,12 +221,12 @@ def _on_large_cpu(
     is_mapped = not footprint.is_narrow and (has_copies or not footprint.is_wide)
     stored: Mode = "mapped" if is_mapped else "resident"
     whole = Placement("cpu", dtype, stored)
-    rounded = Placement("cpu", dtype, kept, eight_bits=True)
+    rounded = Placement("cpu", dtype, kept, eight_bits=_numbers(quantization))
     if quantization == "auto":
         # Nothing is read in 16 bits that is stored in fewer.
         candidates = [rounded] if footprint.is_narrow else [whole, rounded]
     else:
-        candidates = [rounded] if quantization == "int8" else [whole]
+        candidates = [whole] if quantization == "off" else [rounded]
     needed = 0
     for with_pages in (True, False):
         # Where they are read from the disk at every step, the fewer the better.
@@ -341,7 +347,7 @@ def _slot_bytes(footprint: Footprint, placement: Placement) -> int:
 
 
 def _advice(precision: Precision) -> str:
-    if precision != "int8":
+    if precision not in ("int8", "fp8"):
         return "leave ZTURBO_DTYPE at auto, or use ZTURBO_MODEL=demo, which needs next to none"
     return "stop what else takes memory, or use ZTURBO_MODEL=demo"
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.compilation import compile_blocks
 from models.inference.denoise.paths import EAGER, FastPath, named
+from models.inference.denoise.rounding import EightBits
 from models.inference.device.attention import preferring
 
 RUNS = 20
@@ -41,7 +42,7 @@ class Trial:
     dtype: str
     dim: int
     heads: int
-    eight_bits: bool
+    eight_bits: EightBits | None
     tokens: tuple[int, ...]
     paths: tuple[str, ...]
 
@@ -89,7 +90,7 @@ def _blocks(trial: Trial, *, exact: bool = False) -> nn.ModuleList:
         parameter.data = values.to(getattr(torch, trial.dtype)).to(dtype)
     blocks = use_own_blocks(nn.ModuleList(made)).requires_grad_(False).eval()
     if trial.eight_bits and not exact:
-        round_blocks(blocks)
+        round_blocks(blocks, trial.eight_bits)
     return blocks.to(trial.device)
 
 

@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from models.errors import CheckpointError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink, shrink_stream
-from models.inference.denoise.int8 import round_matrices
+from models.inference.denoise.rounding import EightBits, round_matrices
 from models.inference.loading.copies import Copies, eight_bit_copy, half_copy
 from models.inference.loading.eight_bits import rounded
 from models.inference.loading.gguf import SUFFIX as GGUF
@@ -54,7 +54,7 @@ def load_components(
     copies: Copies,
     files: Files = NO_FILES,
     *,
-    eight_bits: bool = False,
+    eight_bits: EightBits | None = None,
     mapped: bool = False,
 ) -> Components:
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
@@ -109,7 +109,7 @@ def load_transformer(
     device: torch.device,
     copies: Copies,
     *,
-    eight_bits: bool = False,
+    eight_bits: EightBits | None = None,
     mapped: bool = False,
 ) -> Any:
     """The transformer, cast tensor by tensor: the published one is 24.6 GB of float32."""
@@ -118,8 +118,8 @@ def load_transformer(
         model = use_own_blocks(ZImageTransformer2DModel.from_config(config))
     files, copy = [file] if file else folder_files(folder), None
     if eight_bits:
-        round_blocks(model)
-        copy = eight_bit_copy(files, dtype, copies)
+        round_blocks(model, eight_bits)
+        copy = eight_bit_copy(files, dtype, copies, eight_bits)
     elif files[0].suffix != GGUF:
         files = half_copy(files, dtype, copies)
     stored = rounded(SingleFile(stored_in(files, mapped=mapped)), model)
@@ -135,7 +135,7 @@ def load_text_encoder(
     dtype: torch.dtype,
     copies: Copies,
     *,
-    eight_bits: bool = False,
+    eight_bits: EightBits | None = None,
     mapped: bool = False,
 ) -> Any:
     """The text encoder with its language model head, which is its table of words.
@@ -152,8 +152,8 @@ def load_text_encoder(
         model = Qwen3ForCausalLM(config)
     files, copy = [file] if file else folder_files(folder), None
     if eight_bits:
-        round_matrices(model.model)
-        copy = eight_bit_copy(files, dtype, copies)
+        round_matrices(model.model, eight_bits)
+        copy = eight_bit_copy(files, dtype, copies, eight_bits)
     stored = stored_in(files, mapped=mapped)
     names = [name for name, _ in model.model.named_parameters()]
     theirs = qwen3_names(names, config.num_hidden_layers) if files[0].suffix == GGUF else None

@@ -21,6 +21,7 @@ import torch
 
 from models.disk import spare_bytes
 from models.errors import CheckpointError
+from models.inference.denoise.rounding import EightBits
 from models.inference.loading.tensors import DTYPES, Copy, Layout, Source, Weights
 from models.weights.header import header_bytes, read_header
 
@@ -137,11 +138,11 @@ def half_copy(files: Sequence[Path], dtype: torch.dtype, copies: Copies) -> list
     return [copy] if copy else list(files)
 
 
-def eight_bit_copy(files: Sequence[Path], dtype: torch.dtype, copies: Copies) -> Copy:
+def eight_bit_copy(files: Sequence[Path], dtype: torch.dtype, copies: Copies, eight_bits: EightBits) -> Copy:
     """What puts a copy of `files` in 8 bits, the rest in `dtype`, in their place, if there can be one."""
 
     def copy(weights: Source, layout: Layout) -> Source:
-        path = copies.kept(files, f"int8-{NAMES[dtype].lower()}", weights, layout)
+        path = copies.kept(files, f"{eight_bits}-{NAMES[dtype].lower()}", weights, layout)
         return Weights([path], mapped=True) if path else weights
 
     return copy

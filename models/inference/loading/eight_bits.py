@@ -1,25 +1,25 @@
 """Weights as a model takes them whose matrices are in 8 bits, rounded one at a time as they are read."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.inference.denoise.int8 import Int8Linear, round_rows
+from models.inference.denoise.int8 import RoundedLinear
 from models.inference.loading.tensors import Shapes, Source
 
 
 def rounded(weights: Source, model: nn.Module) -> Source:
     """The weights as this model takes them: itself, where it has no layer in 8 bits."""
-    layers = {name for name, layer in model.named_modules() if isinstance(layer, Int8Linear)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, RoundedLinear)}
     return Rounded(weights, layers) if layers else weights
 
 
 class Rounded:
-    """Another source's weights; of each of `layers` there are `NAME.weight` in int8 and `NAME.scale`."""
+    """Another source's weights; of each of `layers` there are `NAME.weight` in 8 bits and `NAME.scale`."""
 
     mapped = False
 
-    def __init__(self, weights: Source, layers: Collection[str]) -> None:
+    def __init__(self, weights: Source, layers: Mapping[str, RoundedLinear]) -> None:
         self._weights = weights
         self._layers = layers
         self._last: tuple[str, Tensor, Tensor] | None = None
@@ -38,5 +38,6 @@ class Rounded:
         # Rounded once for the two, which are asked for one after the other.
         if self._last is None or self._last[0] != layer:
             self._last = None
-            self._last = layer, *round_rows(self._weights.read(f"{layer}.weight").float())
+            whole = self._weights.read(f"{layer}.weight").float()
+            self._last = layer, *self._layers[layer].round_rows(whole)
         return self._last[2] if leaf == "scale" else self._last[1]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import CheckpointError
-from models.inference.denoise.int8 import Int8Linear
+from models.inference.denoise.int8 import RoundedLinear
 from models.weights.header import TensorInfo, read_header
 
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -145,7 +145,7 @@ def fill(
     layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     for owner, module in model.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
-            kept = parameter.dtype if isinstance(module, Int8Linear) else dtype
+            kept = parameter.dtype if isinstance(module, RoundedLinear) else dtype
             layout[f"{owner}.{leaf}" if owner else leaf] = kept, tuple(parameter.shape)
     want = {name: shape for name, (_, shape) in layout.items()}
     # A GGUF file may have no dimensions of one.

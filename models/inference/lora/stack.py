@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from models.errors import LoraError
 from models.inference.denoise.beside import MappedLinear
 from models.inference.denoise.float16 import factor_of
-from models.inference.denoise.int8 import Int8Linear
+from models.inference.denoise.int8 import RoundedLinear
 from models.inference.device.devices import free_bytes
 from models.inference.device.host_memory import host_free_bytes
 from models.inference.loading.tensors import Source
@@ -64,7 +64,7 @@ class LoraStack:
         self._rounded = {
             f"{name}.weight": layer
             for name, layer in transformer.named_modules()
-            if isinstance(layer, Int8Linear | MappedLinear)
+            if isinstance(layer, RoundedLinear | MappedLinear)
         }
         self._own = {
             f"{name}.{leaf}" if name else leaf: factor_of(module)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.errors import ModelError
 from models.inference.denoise.int8 import Int8Linear
+from models.inference.denoise.rounding import EightBits
 from models.inference.denoise.transformer import condition, predict
 from models.inference.device.ring import Ring
 from models.inference.engine import Engine
@@ -27,7 +28,7 @@ JOB = Job(prompt="a red ball", width=256, height=256, seed=1)
 LOHA = {"a": (64, 2), "b": (2, 64)}
 
 
-def load(folder: Path, cache: Path, *, eight_bits: bool) -> torch.nn.Module:
+def load(folder: Path, cache: Path, *, eight_bits: EightBits | None) -> torch.nn.Module:
     dtype = torch.float32
     model: torch.nn.Module = load_transformer(
         folder / "transformer", None, dtype, CPU, Copies(cache), eight_bits=eight_bits
@@ -37,7 +38,7 @@ def load(folder: Path, cache: Path, *, eight_bits: bool) -> torch.nn.Module:
 
 @pytest.fixture
 def rounded(tiny_model: Path, tmp_path: Path) -> torch.nn.Module:
-    return load(tiny_model, tmp_path, eight_bits=True)
+    return load(tiny_model, tmp_path, eight_bits="int8")
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_small_lora_loses_nothing_and_leaves_no_trace(
     rounded: torch.nn.Module, stack: LoraStack, tiny_model: Path, tmp_path: Path
 ) -> None:
     lora = write_lora(tmp_path).model_copy(update={"scale": 1e-4})
-    exact = load(tiny_model, tmp_path, eight_bits=False)
+    exact = load(tiny_model, tmp_path, eight_bits=None)
     name = "layers.0.feed_forward.w2"
     original = exact.get_parameter(f"{name}.weight").clone()
     LoraStack(exact).apply([lora])
@@ -130,7 +131,7 @@ def test_change_without_low_factors_is_merged_into_the_file_s_weight(
         for name, shape in shapes.items()
     }
     lora = write(tmp_path / "lora.safetensors", tensors)
-    exact = load(tiny_model, tmp_path, eight_bits=False)
+    exact = load(tiny_model, tmp_path, eight_bits=None)
     LoraStack(exact).apply([lora])
     before = bits(rounded)
     stack.apply([lora])

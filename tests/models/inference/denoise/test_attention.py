@@ -42,7 +42,7 @@ def test_block_attends_by_heads_where_many_tokens_make_it_faster(
     count: int, in_integers: bool, by_heads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = nn.Sequential(Block(0, 64, 2, 2, 1e-5, True))
-    block = round_blocks(block)[0] if in_integers else block[0]
+    block = round_blocks(block, "int8")[0] if in_integers else block[0]
     attended: list[bool] = []
 
     def attends(*heads: torch.Tensor, in_integers: bool) -> torch.Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.float16 import STREAM
+from models.inference.denoise.rounding import EightBits
 from models.inference.denoise.transformer import Control, condition, control_tokens, predict
 from models.inference.loading.components import load_text_encoder, load_transformer
 from models.inference.loading.copies import Copies
@@ -51,7 +52,9 @@ def large(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load(folder: Path, dtype: torch.dtype, *, eight_bits: bool = False) -> tuple[Any, ZImageControlNetModel]:
+def load(
+    folder: Path, dtype: torch.dtype, *, eight_bits: EightBits | None = None
+) -> tuple[Any, ZImageControlNetModel]:
     copies = Copies(folder / "cache")
     transformer = load_transformer(folder, None, dtype, CPU, copies, eight_bits=eight_bits)
     branch = folder / "branch" / "control.safetensors"
@@ -110,7 +113,7 @@ def test_without_the_factors_they_overflow(large: Path, monkeypatch: pytest.Monk
 
 
 def test_eight_bits_with_the_rest_in_float16_are_finite_too(large: Path) -> None:
-    got, expected = step(*load(large, torch.float16, eight_bits=True)), step(*load(large, torch.float32))
+    got, expected = step(*load(large, torch.float16, eight_bits="int8")), step(*load(large, torch.float32))
     # As far off as 8 bits are.
     assert (got - expected).norm() / expected.norm() < 0.05
 

@@ -119,7 +119,7 @@ def test_replaced_weight_is_put_back_bit_for_bit() -> None:
 
 def test_layers_with_a_bias_and_all_but_two_parts_of_a_block_stay_as_they_are() -> None:
     block = Block(0, 64, 2, 2, 1e-5, True)
-    round_blocks(nn.Sequential(block))
+    round_blocks(nn.Sequential(block), "int8")
     rounded = {name for name, layer in block.named_modules() if isinstance(layer, Int8Linear)}
     assert rounded == {
         *(f"attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")),

@@ -88,7 +88,7 @@ def test_trial_in_its_process_tells_what_a_block_takes(
 def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    trial = Trial("cpu", "bfloat16", 64, 2, eight_bits=False, tokens=(64, 48), paths=("compiled",))
+    trial = Trial("cpu", "bfloat16", 64, 2, eight_bits=None, tokens=(64, 48), paths=("compiled",))
     canary.main(Trial.of_json(trial.as_json()))
     torch.compiler.set_default_backend(failing_backend(0))
     canary.main(trial)

@@ -34,7 +34,7 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def load(folder: Path, copies: Copies) -> dict[str, Tensor]:
-    model = load_transformer(folder, None, torch.bfloat16, CPU, copies, eight_bits=True, mapped=True)
+    model = load_transformer(folder, None, torch.bfloat16, CPU, copies, eight_bits="int8", mapped=True)
     return dict(model.named_parameters())
 
 
@@ -135,7 +135,7 @@ from models.inference.loading import copies
 from models.inference.loading.components import load_transformer
 copies.WORTHWHILE_BYTES = 0
 kept = copies.Copies(Path({str(cache)!r}), on_bytes=lambda done, total: os.kill(os.getpid(), signal.SIGKILL))
-load_transformer(Path({str(folder)!r}), None, torch.bfloat16, torch.device("cpu"), kept, eight_bits=True)
+load_transformer(Path({str(folder)!r}), None, torch.bfloat16, torch.device("cpu"), kept, eight_bits="int8")
 """
     killed = subprocess.run([sys.executable, "-c", program], check=False)
     assert killed.returncode < 0
@@ -153,7 +153,7 @@ def test_text_encoder_has_a_copy_of_its_own_and_all_that_are_used_are_touched(
     first = only(tmp_path / "cache")
     os.utime(first, ns=(0, first.stat().st_mtime_ns))
     model = load_text_encoder(
-        tiny_model / "text_encoder", None, torch.bfloat16, copies, eight_bits=True, mapped=True
+        tiny_model / "text_encoder", None, torch.bfloat16, copies, eight_bits="int8", mapped=True
     )
     used = [path.stat().st_atime for path in (tmp_path / "cache").iterdir()]
     assert len(used) == 2

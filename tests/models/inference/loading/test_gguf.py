@@ -170,7 +170,7 @@ def test_file_becomes_our_eight_bits_a_tensor_at_a_time(
     alive = most = 0
     for _ in ("written", "mapped"):
         model = load_transformer(
-            folder, path, torch.bfloat16, CPU, Copies(tmp_path / "cache"), eight_bits=True, mapped=True
+            folder, path, torch.bfloat16, CPU, Copies(tmp_path / "cache"), eight_bits="int8", mapped=True
         )
         assert model.x_pad_token.shape == wide["x_pad_token"].shape
         layer = model.get_submodule("layers.1.feed_forward.w2")
