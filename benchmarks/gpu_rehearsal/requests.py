@@ -75,7 +75,7 @@ class Model:
         self.unions = {name: folder / f"{name}.safetensors" for name in UNIONS}
         for path in self.unions.values():
             path.touch()
-        options = ModelSettings(data_dir=folder, _env_file=None, **settings)
+        options = ModelSettings(data_dir=folder, fast_path="off", _env_file=None, **settings)
 
         def components(_: Path, dtype: torch.dtype, home: torch.device, *__: Any, **form: Any) -> Components:
             with recorder.mapping() if form["mapped"] else nullcontext():
