@@ -58,7 +58,7 @@ def test_example_is_a_picture_by_one_click(page: Page, title: str) -> None:
 
 
 def test_prompt_alone_is_drawn_by_the_model_that_needs_no_image(page: Page) -> None:
-    expect(page.locator("zt-model .note")).to_contain_text("Z-Image Turbo draws it")
+    expect(page.locator("#model-note")).to_contain_text("Z-Image Turbo draws it")
     page.get_by_label("Prompt", exact=True).fill("a red ball on grass")
     edit(page, num_inference_steps=1)
     run_to_picture(page)

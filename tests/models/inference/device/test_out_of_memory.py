@@ -212,7 +212,7 @@ def test_load_that_runs_out_of_memory_leaves_none_of_it_and_says_so(
         held.append(weakref.ref(weights))
         raise out_of_memory()
 
-    monkeypatch.setattr("models.inference.engine.LoadedModel.warm_up", run_out)
+    monkeypatch.setattr("models.inference.engine.LoadedModel.make_room", run_out)
     settings = settings_for(tiny_model, tmp_path)
     with pytest.raises(
         OutOfMemory, match=r"while the model was loaded \(CUDA out of memory.*\): stop what"
