@@ -5,7 +5,18 @@ import { stringify } from "../json.js";
 
 /** @import {Picture, Result, Shown} from "../types" */
 
-const ORDER = ["prepare", "loras", "encode", "image", "preprocess", "control", "denoise", "decode", "generate", "finish"];
+const ORDER = [
+  "prepare",
+  "loras",
+  "encode",
+  "image",
+  "preprocess",
+  "control",
+  "denoise",
+  "decode",
+  "generate",
+  "finish",
+];
 
 export class About extends HTMLElement {
   /** @type {(seed: number | bigint) => void} */
