@@ -2,10 +2,10 @@
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -70,36 +70,21 @@ class Model:
 
     def __init__(self, recorder: Recorder, layers: int | None = None, **settings: Any) -> None:
         self._recorder = recorder
-        self._files = tempfile.TemporaryDirectory()
-        folder = Path(self._files.name)
-        self.unions = {name: folder / f"{name}.safetensors" for name in UNIONS}
-        for path in self.unions.values():
-            path.touch()
-        options = ModelSettings(data_dir=folder, fast_path="off", _env_file=None, **settings)
-
-        def components(_: Path, dtype: torch.dtype, home: torch.device, *__: Any, **form: Any) -> Components:
-            with recorder.mapping() if form["mapped"] else nullcontext():
-                return _components(layers, dtype, home, eight_bits=form["eight_bits"])
-
-        def controlnet(path: Path, config: Any, dtype: torch.dtype, home: Any, **form: Any) -> Any:
-            layout = _shortened(UNIONS[path.stem], config["n_layers"])
-            net = use_own_blocks(empty_controlnet(layout, config))
-            if form["eight_bits"]:
-                round_blocks(net, form["eight_bits"])
-            with recorder.mapping() if form["mapped"] else nullcontext():
-                net = _filled(net, dtype, home)
-            return (shrink(net) if dtype == torch.float16 else net), layout
-
-        with ExitStack() as stack:
-            for name, stand_in in (
-                ("footprint", lambda *_: PUBLISHED_WEIGHT),
-                ("load_components", components),
+        # What is held is let go of where loading fails, too.
+        with ExitStack() as held:
+            self._folder = folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+            self.unions = {name: folder / f"{name}.safetensors" for name in UNIONS}
+            for path in self.unions.values():
+                path.touch()
+            options = ModelSettings(data_dir=folder, fast_path="off", _env_file=None, **settings)
+            held.enter_context(patch.object(loaded_model, "load_controlnet", self._controlnet))
+            with (
+                patch.object(loaded_model, "footprint", lambda *_: PUBLISHED_WEIGHT),
+                patch.object(loaded_model, "load_components", partial(self._components, layers)),
             ):
-                stack.enter_context(patch.object(loaded_model, name, stand_in))
-            self._patch = patch.object(loaded_model, "load_controlnet", controlnet)
-            self._patch.start()
-            self.loaded = LoadedModel.load(folder, self.unions["1.0"], options)
-        self.engine = Engine("rehearsal", self.loaded, options)
+                self.loaded = LoadedModel.load(folder, self.unions["1.0"], options)
+            self.engine = Engine("rehearsal", self.loaded, options)
+            self._held = held.pop_all()
         self._by_part: dict[str, Counts] = {}
         for part in PARTS:
             setattr(self.loaded, part, self._counted(part, getattr(self.loaded, part)))
@@ -108,8 +93,25 @@ class Model:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._patch.stop()
-        self._files.cleanup()
+        self._held.close()
+
+    def _components(
+        self, layers: int | None, _: Path, dtype: torch.dtype, home: torch.device, *__: Any, **form: Any
+    ) -> Components:
+        with self._mapping(form):
+            return _components(layers, dtype, home, eight_bits=form["eight_bits"])
+
+    def _controlnet(self, path: Path, config: Any, dtype: torch.dtype, home: Any, **form: Any) -> Any:
+        layout = _shortened(UNIONS[path.stem], config["n_layers"])
+        net = use_own_blocks(empty_controlnet(layout, config))
+        if form["eight_bits"]:
+            round_blocks(net, form["eight_bits"])
+        with self._mapping(form):
+            net = _filled(net, dtype, home)
+        return (shrink(net) if dtype == torch.float16 else net), layout
+
+    def _mapping(self, form: Mapping[str, Any]) -> AbstractContextManager[None]:
+        return self._recorder.mapping() if form["mapped"] else nullcontext()
 
     @property
     def blocks(self) -> int:
@@ -165,7 +167,7 @@ class Model:
     def change_of_loras(self) -> Counts:
         """Put three LoRAs in that were in use before, when another set was since."""
         with _disable_current_modes():
-            loras = [_write_lora(self.loaded.transformer, Path(self._files.name), n) for n in range(LORAS)]
+            loras = [_write_lora(self.loaded.transformer, self._folder, n) for n in range(LORAS)]
         stack = LoraStack(self.loaded.transformer, self.loaded.originals)
         with patch.object(safe_open, "get_tensor", _read_of(safe_open.get_tensor)):
             stack.apply(loras)
