@@ -27,10 +27,10 @@ INT8_GB = 11
 BFLOAT16_PRIVATE_GB = 4
 SECOND_START_SECONDS = 20
 LORA_SHARE = 0.05
-"""Of a picture's seconds."""
+"""A change of the LoRA set may take this share of a picture's seconds."""
 SDCPP_RATIO = 0.12
 DEMO_LEVELS = 1
-"""Of 255, by which pixels may differ on average."""
+"""Pixels of the demo's pictures may differ by so many levels of 255 on average."""
 
 Row = Mapping[str, Any]
 
@@ -52,11 +52,11 @@ class Bound:
 @dataclass(frozen=True)
 class Part:
     arguments: tuple[str, ...]
-    """Of python; FOLDER among them is where the weights are."""
+    """What Python is started with after `-m`; FOLDER among it stands for where the weights are."""
     rows: str
     """The file of benchmarks/results that it adds to."""
     bounds: Callable[[Row], Iterable[Bound]]
-    """Of one row."""
+    """Tells the bounds that one row is held to."""
     peers: bool = False
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 FACTORS = 4
-"""Of a block: before and after its attention, before and after its feed-forward."""
+"""A block has so many: before and after its attention, before and after its feed-forward."""
 MODULATING = ("attention_norm", "ffn_norm", "adaLN_modulation")
 """Beginnings of the names of the weights of a block that are worked into its factors."""
 

@@ -8,9 +8,9 @@ class FastPath(NamedTuple):
 
     name: str
     mode: Literal["default", "reduce-overhead"] | None = None
-    """Of torch.compile; None runs the blocks as they are written."""
+    """The mode that torch.compile is given; None runs the blocks as they are written."""
     attention: Literal["auto", "cudnn"] = "auto"
-    """Which of PyTorch's attention kernels is tried first."""
+    """The attention kernel that PyTorch tries first: cuDNN's, or its own choice."""
 
 
 EAGER = FastPath("eager")

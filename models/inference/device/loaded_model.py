@@ -172,16 +172,11 @@ class LoadedModel:
         What is to be compiled is compiled here, and a step compared with the one before. Raises `ModelError`
         where it is another, and what a compiler raises; the model is in between then: `use(EAGER)` mends it.
         """
-        before, self.path = self.path, path
-        branch = self._default.path if self._default else None
-        if path == EAGER:
-            self._compile()
-            return
-        expected = self._trial_step(branch, before)
+        before = self.path
+        expected = self._trial_step() if path != EAGER else []
+        self.path = path
         self._compile()
-        if not self.is_compiled:
-            return
-        found = self._trial_step(branch, path)
+        found = self._trial_step() if path != EAGER else []
         for one, other in zip(found, expected, strict=True):
             apart = ((one - other).norm() / other.norm()).item()
             if not apart <= STEP_APART:
@@ -189,8 +184,9 @@ class LoadedModel:
                     f"A step of {path.name} blocks is {apart:.1e} away from one of {before.name}."
                 )
 
-    def _trial_step(self, branch: Path | None, path: FastPath) -> list[Tensor]:
-        with self.denoiser(branch) as (transformer, controlnet), preferring(path.attention):
+    def _trial_step(self) -> list[Tensor]:
+        branch = self._default.path if self._default else None
+        with self.denoiser(branch) as (transformer, controlnet):
             return warm_up(
                 transformer, controlnet, self._device, self._vae if self._decodes_compiled else None
             )
@@ -319,7 +315,7 @@ def free_cache() -> None:
 
 
 def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies) -> Placement:
-    """Where a model of this weight goes on a device, by what is free there now. Raises `ModelError`."""
+    """Decide where a model of this weight goes on a device, by what is free now. Raises `ModelError`."""
     if settings.quantization == "fp8" and not multiplies_fp8(device):
         raise ModelError(
             f"ZTURBO_QUANTIZATION=fp8 needs a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or "

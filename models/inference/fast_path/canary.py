@@ -66,11 +66,9 @@ def main(trial: Trial) -> None:
 
 def _tried(path: FastPath, blocks: nn.ModuleList, inputs: list[Any], exact: list[Tensor]) -> dict[str, Any]:
     """Milliseconds of a pass through both blocks at every number of tokens, and the error; or the fault."""
-    for block in blocks:
-        block.__dict__.pop("forward", None)
     if path.mode is not None:
         torch.compiler.reset()
-        compile_blocks(blocks, path.mode)
+    compile_blocks(blocks, path.mode)
     try:
         with preferring(path.attention):
             error = max(_distance(*pair) for pair in zip(_answers(blocks, inputs), exact, strict=True))

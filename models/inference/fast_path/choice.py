@@ -17,7 +17,7 @@ from models.errors import ModelError
 from models.inference.denoise.paths import EAGER, candidates, named
 from models.inference.device.devices import free_bytes
 from models.inference.device.loaded_model import LoadedModel
-from models.inference.device.out_of_memory import BROKEN
+from models.inference.device.out_of_memory import BROKEN, is_out_of_memory
 from models.inference.fast_path.canary import Trial
 from models.inference.fast_path.verdict import Verdict, read, write
 
@@ -47,7 +47,6 @@ class Choice:
         )
         self._key = _key(model) if self._paths else {}
         self._found: Verdict | None = None
-        self._child: subprocess.Popen[str] | None = None
 
     @property
     def name(self) -> str:
@@ -105,7 +104,8 @@ class Choice:
         self.reason = f"{path} failed: {type(error).__name__}: {said[0]}."
         log.warning("blocks run eager from now on: %s", self.reason)
         self._model.use(EAGER)
-        write(self._folder, self._key, Verdict(EAGER.name, self.reason))
+        if not is_out_of_memory(error):
+            write(self._folder, self._key, Verdict(EAGER.name, self.reason))
 
     def _try(self, on_found: Callable[[], None]) -> None:
         measured, ended = self._measured()

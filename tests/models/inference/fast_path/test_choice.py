@@ -176,6 +176,32 @@ def test_path_that_fails_costs_no_picture_and_is_not_taken_again(
     assert (again.path.name, again.path.reason) == ("eager", engine.path.reason)
 
 
+def test_path_that_has_no_memory_as_it_is_taken_is_tried_again_at_the_next_start(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
+    monkeypatch.setattr("models.inference.device.loaded_model.warm_up", run_out)
+    find(engine)
+    (kept,) = json.loads((engine.path._folder / FILE).read_text()).values()
+    assert (engine.path.name, kept["path"]) == ("eager", "compiled")
+
+
+def test_attention_that_makes_another_step_is_not_taken(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another(transformer: Any, *rest: Any) -> list[torch.Tensor]:
+        return [torch.ones(4) * (1.1 if engine._model.path.attention == "cudnn" else 1)]
+
+    monkeypatch.setattr("models.inference.device.loaded_model.warm_up", another)
+    telling(monkeypatch, says(eager=SLOWER, **{PATHS[1].name: FASTER}))
+    find(engine)
+    assert engine.path.name == "eager"
+    assert "away from one of eager" in engine.path.reason
+
+
 def test_path_whose_step_is_another_is_not_taken(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.set_default_backend(
         lambda graph, _: lambda *inputs: [1.1 * output for output in graph(*inputs)]
