@@ -1,5 +1,8 @@
-"""The host memory that can still be had, within the limits of the control groups that this process is in."""
+"""The host memory that can still be had, within the limits of the control groups that this process is in, and
+what of it the process keeps.
+"""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +18,24 @@ LIMITS = (
 )
 """The controller in `OWN_GROUPS`, the folder of its groups and the names of their files, in the second
 version of control groups and in the first."""
+
+KEPT_BYTES = 256 * 2**20
+"""Freed memory that is kept for what comes next: some times what one block of a step takes and frees."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what tensors on the CPU have freed; other C libraries are left as they are.
+
+    By itself it gives the system back what every block of a step frees, and each page that is taken again
+    costs a fault: 1.3 GB of them a step in 8 bits at 256x256, 6 % of its time.
+    """
+    # An older or another C library has no `mallopt`.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def host_free_bytes() -> int:

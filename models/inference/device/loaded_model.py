@@ -26,7 +26,7 @@ from models.inference.denoise.fp8 import CAPABILITY
 from models.inference.denoise.paths import EAGER, FastPath
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes, multiplies_fp8
-from models.inference.device.host_memory import host_free_bytes
+from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first
 from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
 from models.inference.device.ring import Ring
@@ -116,6 +116,8 @@ class LoadedModel:
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
+        elif device == "cpu":
+            keep_freed_memory()
         home = torch.device(device if placement.mode == "resident" else "cpu")
         components = load_components(
             *(folder, stored_type(placement), home, copies, files),

@@ -1,5 +1,8 @@
 """The memory that can still be had under the limits of control groups, by files as the kernel writes them."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,37 @@ def test_what_pytorch_keeps_of_a_gpu_for_reuse_is_free(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 25)
     assert free_bytes("cuda") == 45
+
+
+TAKES_AND_FREES = """
+import ctypes, resource, sys
+from models.inference.device.host_memory import keep_freed_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.memset.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+libc.free.argtypes = (ctypes.c_void_p,)
+
+def block():
+    parts = [libc.malloc(size := 20 * 2**20) for _ in range(4)]
+    for part in parts:
+        libc.memset(part, 1, size)
+    for part in parts:
+        libc.free(part)
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+block(), block()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+block()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told")
+def test_what_a_block_has_freed_is_there_for_the_next_without_a_page_fault() -> None:
+    def faults(how: str) -> int:
+        return int(subprocess.check_output([sys.executable, "-c", TAKES_AND_FREES, how], text=True))
+
+    assert faults("given back") > 1000
+    assert faults("kept") < 100
