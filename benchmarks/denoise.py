@@ -107,12 +107,17 @@ def our_side(models: Models, window: tuple[float, float], *, compiled: bool) -> 
     return draw
 
 
-def race(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round, the order turned round from one round to the next."""
+def race(sides: dict[str, Side], rounds: int, *, settled: bool = False) -> dict[str, list[float]]:
+    """Seconds of each side in each round, the order turned round from one round to the next.
+
+    `settled`: each has a run that is not timed just before.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
     for _ in range(rounds):
         for name in names:
+            if settled:
+                sides[name]()
             begun = time.perf_counter()
             sides[name]()
             seconds[name].append(time.perf_counter() - begun)

@@ -108,7 +108,7 @@ PARTS = {
     "int8": Part(_documented("int8", "16G"), "full_size.jsonl", _request),
     "bfloat16": Part(_documented("bfloat16", "16G"), "full_size.jsonl", _request),
     "12G": Part(_documented("auto", "12G"), "full_size.jsonl", _second),
-    "steps": Part(("benchmarks.full_size.steps", "FOLDER"), "steps.jsonl", _steps),
+    "steps": Part(("benchmarks.full_size.steps", "FOLDER", "--rounds", "2"), "steps.jsonl", _steps),
     "blocks": Part(
         ("benchmarks.eight_bits", "--openvino", "--rounds", "3"), "eight_bits.jsonl", _blocks, peers=True
     ),
