@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from benchmarks.random_models import fill_at_random
 from benchmarks.run import option_parser, write_row
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.device.host_memory import keep_freed_memory
 
 WIDTH, HEADS, TIME_WIDTH = 3840, 30, 256
 TOKENS = (288, 1056, 4128)
@@ -120,6 +121,8 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    # For all sides, as the server has it.
+    keep_freed_memory()
     missed: list[str] = []
     with torch.no_grad():
         for tokens in options.tokens:
