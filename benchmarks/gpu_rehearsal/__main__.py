@@ -23,10 +23,15 @@ from benchmarks.run import option_parser, write_row
 CARDS_GB = (80, 32, 24, 16, 12, 10, 8, 6)
 SMALL_CARD_GB = 12
 CAPABILITIES = ("8.0", "8.9", "9.0", "12.0")
-COMPILED = (("layer", "bfloat16"), ("control", "bfloat16"), ("layer", "int8"), ("layer", "fp8"))
+COMPILED = (
+    ("layer", "bfloat16"), ("first", "bfloat16"), ("last", "bfloat16"), ("control", "bfloat16"),
+    ("layer", "int8"), ("layer", "fp8"),
+)  # fmt: skip
 FUSED_KERNELS = {("layer", "bfloat16"): 5, ("layer", "fp8"): 6}
 """The bounds of what a compiled block has beside products and attention."""
 STEPS_OF_A_PICTURE = 8
+STACKS = 2
+"""The refiner's blocks and the layers."""
 
 
 class Line(NamedTuple):
@@ -53,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) -> Iterator[Line]:
     """The published model on a card that holds all of it."""
-    fused = next((each["GB of fused kernels"] for each in blocks if "skipped" not in each), None)
+    blocks = list(blocks)
     with fake_card(CARDS_GB[0]) as recorder, Model(recorder, layers) as model:
         model.request()
         known = model.request(prompt="two blue balls")
@@ -62,10 +67,11 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
         change = model.change_of_loras()
         count, weights = model.blocks, model.matrix_bytes
     step = again[None].step
+    fused = fused_gb(blocks, "bfloat16", count)
     yield Line("kernels a step, eager", step.launches, 1150)
     yield Line("memory traffic a step, eager, GB", _gb(step.bytes), 87)
-    yield Line("memory traffic a step, compiled, GB", fused and _gb(_compiled_bytes(step, fused, count)), 45)
-    yield from traffic_of(step, weights, next((each for each in blocks if "skipped" not in each), {}), count)
+    yield Line("memory traffic a step, compiled, GB", fused and _gb(_compiled_bytes(step, fused)), 45)
+    yield from traffic_of(step, weights, fused, blocks)
     for union in ("1.0", "2.1"):
         yield Line(f"kernels a step, eager, Union {union}", again[union].step.launches)
     yield Line("launches of the text encoder a prompt", _text(known).launches, 1)
@@ -75,39 +81,56 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
     yield Line("such a change on an H100, estimated ms", _ms(change.seconds), 30)
     for name, seconds in (
         ("eager", step.seconds),
-        ("compiled", fused and _compiled_seconds(step, fused, count)),
+        ("compiled", fused and _compiled_seconds(step, fused)),
     ):
         picture = seconds and _picture_seconds(known, seconds)
         is_bound = name == "compiled"
         yield Line(f"a step on an H100, {name}, estimated ms", _ms(seconds), 90 if is_bound else None)
         yield Line(f"a picture on an H100, {name}, estimated ms", _ms(picture), 760 if is_bound else None)
-    for block in blocks:
-        if block.get("precision") == "fp8" and "skipped" not in block:
-            yield from in_fp8(block["GB of fused kernels"], layers)
+    fused = fused_gb(blocks, "fp8", count)
+    if fused is not None:
+        yield from in_fp8(fused, layers)
 
 
-def in_fp8(fused_gb: float, layers: int | None = None) -> Iterator[Line]:
+def in_fp8(fused: float, layers: int | None = None) -> Iterator[Line]:
     """The same model on the same card in fp8, compiled."""
     with fake_card(CARDS_GB[0]) as recorder, Model(recorder, layers, quantization="fp8") as model:
         model.request()
         known = model.request(prompt="two blue balls")
-        step = _compiled_seconds(known.step, fused_gb, model.blocks)
+        step = _compiled_seconds(known.step, fused)
     yield Line("a step on an H100, fp8 compiled, estimated ms", _ms(step))
     yield Line("a picture on an H100, fp8 compiled, estimated ms", _ms(_picture_seconds(known, step)), 560)
 
 
-def traffic_of(step: Counts, weights: int, block: dict[str, Any], blocks: int) -> Iterator[Line]:
+def fused_gb(blocks: Iterable[dict[str, Any]], precision: str, count: int) -> float | None:
+    """What the fused kernels of a step's `count` blocks move; None where they could not be compiled."""
+    found = {
+        (each["block"], each["precision"]): each["GB of fused kernels"]
+        for each in blocks
+        if "skipped" not in each
+    }
+    try:
+        # A first block adds nothing up for the one before, a last one does so for itself: the same in fp8.
+        layer, first, last = (found[kind, "bfloat16"] for kind in ("layer", "first", "last"))
+        return float(count * found["layer", precision] + STACKS * (first + last - 2 * layer))
+    except KeyError:
+        return None
+
+
+def traffic_of(
+    step: Counts, weights: int, fused: float | None, blocks: Iterable[dict[str, Any]]
+) -> Iterator[Line]:
     """What the traffic of a compiled step consists of."""
-    products = sum(kernel.bytes for kernel in step.kernels if kernel.flop and ATTENTION not in kernel.name)
-    attention = sum(kernel.bytes for kernel in step.kernels if ATTENTION in kernel.name)
+    kept = [kernel for kernel in step.kernels if not kernel.is_fused]
+    products = sum(kernel.bytes for kernel in kept if kernel.flop and ATTENTION not in kernel.name)
+    attention = sum(kernel.bytes for kernel in kept if ATTENTION in kernel.name)
     yield Line("- of it, weights that products read, GB", _gb(weights))
     yield Line("- of it, tokens that products read and write, GB", _gb(products - weights))
     yield Line("- of it, attention, GB", _gb(attention))
-    passes = " + ".join(f"{size:g}" for size in block.get("tokens of fused kernels", ()))
-    yield Line(
-        f"- of it, what is fused, {passes} times the tokens of a block, GB",
-        round(blocks * block.get("GB of fused kernels", 0), 2),
-    )
+    yield Line("- of it, what is around the blocks, GB", _gb(sum(k.bytes for k in kept if not k.flop)))
+    sizes = next((each.get("tokens of fused kernels", ()) for each in blocks), ())
+    passes = " + ".join(f"{size:g}" for size in sizes)
+    yield Line(f"- of it, what is fused, {passes} times the tokens of a block, GB", fused and round(fused, 2))
 
 
 def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS_GB) -> Iterator[Line]:
@@ -171,14 +194,14 @@ def table(lines: Iterable[Line]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ("---",) * 4, *rows[1:]])
 
 
-def _compiled_bytes(step: Counts, fused_gb: float, blocks: int) -> float:
-    """Products and attention move what they move eager; what lies between in the blocks is fused."""
-    return sum(kernel.bytes for kernel in step.kernels if kernel.flop) + blocks * fused_gb * 1e9
+def _compiled_bytes(step: Counts, fused: float) -> float:
+    """Products, attention and what is around the blocks move what they move eager; the rest is fused."""
+    return sum(kernel.bytes for kernel in step.kernels if not kernel.is_fused) + fused * 1e9
 
 
-def _compiled_seconds(step: Counts, fused_gb: float, blocks: int) -> float:
-    kept = sum(kernel.seconds for kernel in step.kernels if kernel.flop or ATTENTION in kernel.name)
-    return kept + blocks * fused_gb * 1e9 / MEMORY_RATE
+def _compiled_seconds(step: Counts, fused: float) -> float:
+    kept = sum(kernel.seconds for kernel in step.kernels if not kernel.is_fused)
+    return kept + fused * 1e9 / MEMORY_RATE
 
 
 def _picture_seconds(request: Request, step: float) -> float:

@@ -50,6 +50,13 @@ class Kernel(NamedTuple):
     flop: int
     narrow: bool
     """True for a product of 8-bit numbers."""
+    in_block: bool = False
+    """True for one of a transformer's block, where a compiler fuses what is no product and no attention."""
+
+    @property
+    def is_fused(self) -> bool:
+        """True where a compiler makes a part of another kernel of it."""
+        return self.in_block and not self.flop
 
     @property
     def seconds(self) -> float:
@@ -112,6 +119,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Kernels and copies so far."""
         self.aside = 0
         """Above 0 while another queue than the main one is in use."""
+        self.in_block = False
+        """True while a transformer's block runs."""
         self.most_pinned = 0
         """The most bytes of the host that were page-locked at once."""
         self.most_private = 0
@@ -182,7 +191,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out
         size = sum(_moved(tensor) for tensor in {id(tensor): tensor for tensor in on_card}.values())
         narrow = any(tensor.dtype in (torch.int8, torch.float8_e4m3fn) for tensor in before)
-        self.counts.kernels.append(Kernel(name, size, _flop(func, args, kwargs, out), narrow))
+        flop = _flop(func, args, kwargs, out)
+        self.counts.kernels.append(Kernel(name, size, flop, narrow, self.in_block))
         self.launched += 1
         return out
 

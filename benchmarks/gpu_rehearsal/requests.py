@@ -85,6 +85,9 @@ class Model:
                 self.loaded = LoadedModel.load(folder, self.unions["1.0"], options)
             self.engine = Engine("rehearsal", self.loaded, options)
             self._held = held.pop_all()
+        for block in self._blocks:
+            block.register_forward_pre_hook(lambda *_: setattr(recorder, "in_block", True))
+            block.register_forward_hook(lambda *_: setattr(recorder, "in_block", False))
         self._by_part: dict[str, Counts] = {}
         for part in PARTS:
             setattr(self.loaded, part, self._counted(part, getattr(self.loaded, part)))
@@ -114,18 +117,20 @@ class Model:
         return self._recorder.mapping() if form["mapped"] else nullcontext()
 
     @property
+    def _blocks(self) -> list[Any]:
+        transformer: Any = self.loaded.transformer
+        return [*transformer.noise_refiner, *transformer.layers]
+
+    @property
     def blocks(self) -> int:
         """The blocks that run in a step."""
-        transformer: Any = self.loaded.transformer
-        return len(transformer.noise_refiner) + len(transformer.layers)
+        return len(self._blocks)
 
     @property
     def matrix_bytes(self) -> int:
         """What the products of these blocks read of weights."""
-        transformer: Any = self.loaded.transformer
-        blocks = [*transformer.noise_refiner, *transformer.layers]
         return sum(
-            weight.nbytes for block in blocks for weight in passing_weights(block) if weight.dim() == 2
+            weight.nbytes for block in self._blocks for weight in passing_weights(block) if weight.dim() == 2
         )
 
     def request(self, union: str | None = None, *, prompt: str = PROMPT, watched: bool = False) -> Request:

@@ -5,35 +5,59 @@ gate are one factor, hints are not stacked, and a compiler can fuse the rotary p
 says what each gives.
 """
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from diffusers.models.controlnets import controlnet_z_image
-from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
+from diffusers.models.transformers.transformer_z_image import FeedForward, ZImageTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.inference.denoise.attention import attend, attends_by_heads
-from models.inference.denoise.int8 import (
-    feed_forward,
-    in_integers,
-    project,
-)
+from models.inference.denoise.fp8 import Fp8Linear, multiply_each
+from models.inference.denoise.int8 import feed_forward, in_integers, project
 from models.inference.denoise.rounding import EightBits, round_matrices
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+class Pending(NamedTuple):
+    """What a block of a stack leaves to the next: all of them have the same `eps`."""
+
+    fed: Tensor
+    """What its feed-forward made, (batch, tokens, dim)."""
+    gate: Tensor
+    """The last of its factors, (batch or 1, dim)."""
+
+
 class Block(ZImageTransformerBlock):  # type: ignore[misc]
     """A block of the transformer."""
 
-    def forward(self, x: Tensor, rope: Tensor, factors: Tensor | None = None) -> Tensor:
+    hands_on = False
+    """True where a block is compiled with the next one's beginning: see `forward`."""
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: Tensor,
+        factors: Tensor | None = None,
+        pending: Pending | None = None,
+        *,
+        whole: bool = True,
+    ) -> Any:
         """Tokens (batch, tokens, dim) to the same; `rope` (1, tokens, 1, head_dim / 2, 2) as cosine and sine.
 
         `factors` are what `Modulation` has for this block, (4, batch or 1, dim): none for a caption's
-        refiner.
+        refiner. `pending` is what the block before has yet to add to the tokens. If not `whole`, this one
+        leaves it to the next too, and gives its tokens and what its feed-forward made: a compiler then makes
+        one kernel of the sum and of the norm that reads it.
         """
-        return _forward(self, x, rope, factors)
+        if pending is not None:
+            x = torch.addcmul(x, _norm(pending.fed, self.ffn_norm2.eps), pending.gate[:, None])
+            # A view of what is in memory: a compiler would make the sum again for each norm that reads it.
+            x = x.as_strided(x.shape, x.stride())
+        x, fed, gate = _forward(self, x, rope, factors)
+        return torch.addcmul(x, _norm(fed, self.ffn_norm2.eps), gate) if whole else (x, fed)
 
 
 class ControlBlock(controlnet_z_image.ZImageControlTransformerBlock):  # type: ignore[misc]
@@ -44,14 +68,16 @@ class ControlBlock(controlnet_z_image.ZImageControlTransformerBlock):  # type: i
         # Not `block_id`, which is another number in each: compiled code would serve one block alone.
         if hasattr(self, "before_proj"):
             branch = self.before_proj(branch) + x
-        branch = _forward(self, branch, rope, factors)
+        branch, fed, gate = _forward(self, branch, rope, factors)
+        branch = torch.addcmul(branch, _norm(fed, self.ffn_norm2.eps), gate)
         return self.after_proj(branch), branch
 
 
 OWN: dict[type, type[nn.Module]] = {
     ZImageTransformerBlock: Block,
-    # The refiner of Union 1.0, of which that module has a copy.
+    # The refiner of Union 1.0 and its feed-forward, of which that module has copies: one code serves both.
     controlnet_z_image.ZImageTransformerBlock: Block,
+    controlnet_z_image.FeedForward: FeedForward,
     controlnet_z_image.ZImageControlTransformerBlock: ControlBlock,
 }
 
@@ -73,7 +99,10 @@ def round_blocks(model: Model, eight_bits: EightBits) -> Model:
     return model
 
 
-def _forward(block: Block | ControlBlock, x: Tensor, rope: Tensor, factors: Tensor | None) -> Tensor:
+def _forward(
+    block: Block | ControlBlock, x: Tensor, rope: Tensor, factors: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens behind the attention, what the feed-forward makes of them, and the factor of its norm."""
     norms = (block.attention_norm1, block.attention_norm2, block.ffn_norm1, block.ffn_norm2)
     if factors is None:
         before, after, before_feed, after_feed = (norm.weight for norm in norms)
@@ -81,8 +110,7 @@ def _forward(block: Block | ControlBlock, x: Tensor, rope: Tensor, factors: Tens
         before, after, before_feed, after_feed = factors[:, :, None].unbind()
     attended = _attend(block.attention, _norm(x, norms[0].eps) * before, rope)
     x = torch.addcmul(x, _norm(attended, norms[1].eps), after)
-    fed = _feed(block.feed_forward, _norm(x, norms[2].eps) * before_feed)
-    return torch.addcmul(x, _norm(fed, norms[3].eps), after_feed)
+    return x, _feed(block.feed_forward, _norm(x, norms[2].eps) * before_feed), after_feed
 
 
 def _norm(x: Tensor, eps: float) -> Tensor:
@@ -92,7 +120,7 @@ def _norm(x: Tensor, eps: float) -> Tensor:
 def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
     query, key, value = (
         heads.view(*heads.shape[:-1], attention.heads, -1)
-        for heads in project(x, attention.to_q, attention.to_k, attention.to_v)
+        for heads in _project(x, attention.to_q, attention.to_k, attention.to_v)
     )
     # By one kernel each, and rounded once; diffusers' own norm is eight passes and rounds twice.
     query, key = (
@@ -113,14 +141,22 @@ def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
 def _feed(feed: Any, x: Tensor) -> Tensor:
     if in_integers(feed.w1, x):
         return feed_forward(feed.w1, feed.w2, feed.w3, x)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or isinstance(feed.w1, Fp8Linear):
         # One kernel of two: what is in place would have to be there before the other product.
-        inner = F.silu(feed.w1(x)) * feed.w3(x)
+        gate, inner = _project(x, feed.w1, feed.w3)
+        inner = F.silu(gate) * inner
     else:
         # In place: these are a block's largest tensors, and fresh memory costs as much as the arithmetic.
         inner = F.silu(feed.w1(x), inplace=True).mul_(feed.w3(x))
     output: Tensor = feed.w2(inner)
     return output
+
+
+def _project(x: Tensor, *layers: Any) -> list[Tensor]:
+    """What several layers make of the same tokens (…, in)."""
+    if all(isinstance(layer, Fp8Linear) for layer in layers):
+        return multiply_each(x, *layers)
+    return project(x, *layers)
 
 
 def _rotate(x: Tensor, rope: Tensor) -> Tensor:

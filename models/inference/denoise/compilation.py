@@ -38,6 +38,7 @@ def compile_blocks(model: nn.Module, mode: str | None) -> None:
     for module in model.modules():
         if isinstance(module, Block | ControlBlock) and module.modulation:
             module.__dict__.pop("forward", None)
+            module.hands_on = mode is not None
             if mode is not None:
                 # Not the module, whose hooks bring its weights: they are no part of the code.
                 compiled: Any = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=True)

@@ -30,10 +30,21 @@ class Fp8Linear(RoundedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (…, in) to (…, out), in the type they have."""
-        tokens, scale = self.round_rows(x.flatten(0, -2))
+        return self.multiply(x, *self.round_rows(x.flatten(0, -2)))
+
+    def multiply(self, x: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
+        """The same, where `tokens` (tokens, in) times `scale` (tokens, 1) are what `x` is rounded to."""
         output = product(tokens, scale, self.weight, self.scale).to(x.dtype).view(*x.shape[:-1], -1)
         beside = self.beside(x)
         return output if beside is None else output + beside
+
+
+def multiply_each(x: Tensor, *layers: Fp8Linear) -> list[Tensor]:
+    """What several layers make of the same tokens (…, in), which are rounded once for all."""
+    tokens, scale = Fp8Linear.round_rows(x.flatten(0, -2))
+    # A view of what is in memory: a compiler would write the same numbers for each product by itself.
+    tokens = tokens.as_strided(tokens.shape, (x.shape[-1], 1))
+    return [layer.multiply(x, tokens, scale) for layer in layers]
 
 
 def product(tokens: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Modulation:
     """The factors of one step, or of each picture's own timestep."""
 
     numbers: Tensor
-    """(4 for each block and 1 for the final layer, 1 or batch, dim)."""
+    """(1 for the final layer and 4 for each block, 1 or batch, dim)."""
     places: Mapping[nn.Module, int]
     """The place of each block's first factor among them."""
 
@@ -34,7 +34,7 @@ class Modulation:
     @property
     def final(self) -> Tensor:
         """The factor of the final layer, (1 or batch, 1, dim)."""
-        return self.numbers[-1][:, None]
+        return self.numbers[0][:, None]
 
 
 def modulate(transformer: Any, controlnet: Any | None, timesteps: Tensor) -> list[Modulation]:
@@ -57,7 +57,7 @@ def passing_weights(block: nn.Module) -> Iterator[nn.Parameter]:
 def _numbers(
     transformer: Any, controlnet: Any | None, timesteps: Tensor
 ) -> tuple[Tensor, Mapping[nn.Module, int]]:
-    """All factors, (n, 4 for each block and 1, dim), each norm's weight worked in, and the blocks' places."""
+    """All factors, (n, 1 and 4 for each block, dim), each norm's weight worked in, and the blocks' places."""
     time = transformer.t_embedder(timesteps * transformer.t_scale).to(transformer.x_pad_token.dtype)
     blocks = [*transformer.noise_refiner, *transformer.layers]
     if controlnet is not None:
@@ -71,5 +71,6 @@ def _numbers(
     ]
     factors = torch.stack([1 + scales, gates.tanh()], 3).flatten(1, 3) * torch.stack(norms)
     (final,) = transformer.all_final_layer.values()
-    numbers = torch.cat([factors, 1 + final.adaLN_modulation(time)[:, None]], 1)
-    return numbers, {block: FACTORS * place for place, block in enumerate(blocks)}
+    # The final layer's first: compiled code would be good for factors that begin a tensor, or for others.
+    numbers = torch.cat([1 + final.adaLN_modulation(time)[:, None], factors], 1)
+    return numbers, {block: 1 + FACTORS * place for place, block in enumerate(blocks)}

@@ -16,6 +16,7 @@ from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from torch import Tensor, nn
 
+from models.inference.denoise.blocks import Pending
 from models.inference.denoise.modulation import Modulation, modulate_each
 
 
@@ -151,9 +152,7 @@ def _refine(
 
 
 def _run(layers: Sequence[nn.Module], x: Tensor, rope: Tensor, modulation: Modulation) -> Tensor:
-    for layer in layers:
-        x = layer(x, rope, modulation.of(layer))
-    return x
+    return _run_controlled(layers, (), (), x, x, rope, modulation, 0.0)[0]
 
 
 def _run_controlled(
@@ -172,13 +171,20 @@ def _run_controlled(
     Blocks without a place (2.0 in the refiner) still refine the branch.
     """
     block_at = dict(zip(places, blocks, strict=False))
+    pending: Pending | None = None
     for place, layer in enumerate(layers):
         block = block_at.get(place)
-        if block is None:
-            x = layer(x, rope, modulation.of(layer))
-        else:
+        if block is not None:
             hint, branch = block(branch, x, rope, modulation.of(block))
-            x = torch.add(layer(x, rope, modulation.of(layer)), hint, alpha=scale)
+        factors = modulation.of(layer)
+        whole = not layer.hands_on or block is not None or place == len(layers) - 1
+        x = layer(x, rope, factors, pending, whole=whole)
+        pending = None
+        if not whole:
+            x, fed = x
+            pending = Pending(fed, factors[-1])
+        if block is not None:
+            x = torch.add(x, hint, alpha=scale)
     for block in list(blocks)[len(places) :]:
         _, branch = block(branch, x, rope, modulation.of(block))
     return x, branch

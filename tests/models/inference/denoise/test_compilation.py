@@ -58,8 +58,9 @@ def test_compiled_blocks_make_the_same_picture_and_nothing_is_compiled_after_the
     plain = Engine.load(settings_for(tiny_model, tmp_path / "plain"))
     engine = compiled(tiny_model, tmp_path / "compiled")
     warm = graphs()
-    # A layer, the branch's refiner, its first control block and those after it.
-    assert warm == 4
+    # Four kinds of layers: each may be the first of a stack, and may give its tokens whole; the first control
+    # block and those after it.
+    assert warm == 6
     controlled = JOB.model_copy(
         update={"controlnet": tiny_model / "controlnet.safetensors", "control_scale": 0.8, "control_end": 0.5}
     )

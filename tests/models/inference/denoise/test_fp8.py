@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.inference.denoise.fp8 import Fp8Linear
+from models.inference.denoise.fp8 import Fp8Linear, multiply_each
 from models.inference.device.loaded_model import plan
 from models.inference.device.ring import Ring
 from models.inference.forecast import PUBLISHED
@@ -52,6 +52,19 @@ def test_product_is_that_of_the_weights_and_huge_columns_leave_something_of_the_
     for part in (weight, layer.weight.data):
         part[:, :3] = 0
     assert error(layer(x).float(), x.float() @ weight.t()) < 6e-2
+
+
+def test_layers_of_the_same_tokens_round_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [linear(64, out)[1] for out in (32, 48)]
+    x = torch.randn(1, 10, 64)
+    expected = [layer(x) for layer in layers]
+    rounded: list[Tensor] = []
+    round_rows = Fp8Linear.round_rows
+    monkeypatch.setattr(
+        Fp8Linear, "round_rows", staticmethod(lambda values: rounded.append(values) or round_rows(values))
+    )
+    assert all(map(torch.equal, multiply_each(x, *layers), expected))
+    assert len(rounded) == 1
 
 
 def test_model_in_fp8_streams_and_a_lora_comes_and_goes(tiny_model: Path, tmp_path: Path) -> None:

@@ -98,6 +98,34 @@ def test_controlled_step_equals_diffusers_for_union_1_0(
     assert not torch.allclose(ours, predict(transformer, conditioning, latents, 0.3), atol=1e-3)
 
 
+def test_blocks_that_leave_their_last_sum_to_the_next_give_the_same_bit_for_bit(
+    transformer: ZImageTransformer2DModel, controlnet: ZImageControlNetModel, inputs: dict[str, Tensor]
+) -> None:
+    conditioning = condition(transformer, inputs["prompt_embeds"], HEIGHT, WIDTH)
+    control = Control(controlnet, control_tokens(transformer, controlnet, inputs["control_latents"]), 0.7)
+    layers = [*transformer.noise_refiner, *transformer.layers, *controlnet.control_noise_refiner]
+    told: list[bool] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, __, given: told.append(given["whole"]), with_kwargs=True)
+        for layer in layers
+    ]
+    for branch in (None, control):
+        whole = predict(transformer, conditioning, inputs["latents"], 0.3, branch)
+        assert all(told)
+        told.clear()
+        for layer in layers:
+            layer.hands_on = True
+        handed = predict(transformer, conditioning, inputs["latents"], 0.3, branch)
+        for layer in layers:
+            layer.hands_on = False
+        assert torch.equal(handed, whole)
+        # Each stack's last gives whole tokens, and each that a hint is added behind: two of the four layers.
+        assert told.count(True) == (2 if branch is None else 5)
+        told.clear()
+    for hook in hooks:
+        hook.remove()
+
+
 def test_pictures_of_one_batch_are_what_each_is_alone(
     transformer: ZImageTransformer2DModel, controlnet: ZImageControlNetModel, inputs: dict[str, Tensor]
 ) -> None:
