@@ -3,7 +3,7 @@
 import gc
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -38,10 +38,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FolderScheduling(config, log)
 
 
-def pytest_collection_finish() -> None:
-    """What has been imported stays: no collection of garbage looks through it again, which costs seconds."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported stays: looking through it for garbage, meanwhile and later, would cost seconds."""
+    gc.disable()
+    done = yield
     gc.collect()
     gc.freeze()
+    gc.enable()
+    return done
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,7 @@ def _make(
     """
     progress.show({"status": "preparing"})
     from models.duration import duration
+    from models.imports import importing
     from worker.stages.picture import prepare
     from worker.storage.backend import open_objects
     from worker.storage.pictures import Storage
@@ -191,7 +192,7 @@ def _make(
     job, control, start = prepare(request.input, settings, Storage(open_objects(settings)))
     if engine is None:
         progress.show({"status": f"loading {settings.model}"})
-        with _libraries_quiet():
+        with _libraries_quiet(), importing():
             from models.inference.engine import Engine
 
         def on_copy(done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """One worker process: `run_worker` returns when it was told to stop and its work is done or handed back."""
 
+import gc
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 
 from models.config import ModelSettings
 from models.errors import DeviceBroken, ModelError
+from models.imports import importing
 from models.weights.availability import missing_detectors
 from worker.config import WorkerSettings
 from worker.counters import counted
@@ -56,8 +58,10 @@ LoadEngine = Callable[[ModelSettings], Engine]
 
 
 def _load_engine(settings: ModelSettings) -> Engine:
-    from models.inference.engine import Engine as RealEngine
-
+    with importing():
+        from models.inference.engine import Engine as RealEngine
+    # All that stays, and a picture need not wait while it is looked through.
+    gc.freeze()
     return RealEngine.load(settings)
 
 
