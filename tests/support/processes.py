@@ -15,11 +15,11 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 10, pause: float = 0.01) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"it did not happen within {seconds} s"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

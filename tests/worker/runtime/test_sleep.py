@@ -74,8 +74,9 @@ async def test_real_worker_gives_its_memory_back_and_ends_at_once_when_stopped_a
 ) -> None:
     pytest.importorskip("torch", reason="this installation makes no pictures")
     process = sleepers.start("-P", "-m", "app", "worker", "gpu")
-    wait_for(lambda: has_loaded_torch(process.pid), 60)
-    wait_for(lambda: not has_loaded_torch(process.pid), 60)
+    # Seldom: what a process has mapped is long, and reading it holds the process up.
+    wait_for(lambda: has_loaded_torch(process.pid), 60, pause=0.2)
+    wait_for(lambda: not has_loaded_torch(process.pid), 60, pause=0.2)
     (asleep,) = await crew.workers("asleep")
     assert f"{asleep.id} is ready" in crew.log()
     assert asleep.detail == "No request came for 1 s, so it gave its memory back; the next one wakes it."
