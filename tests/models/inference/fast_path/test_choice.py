@@ -113,6 +113,8 @@ def test_path_that_was_found_is_taken_between_requests_and_named(
 def test_known_verdict_needs_no_trial(
     engine: Engine, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What it is called with is tested elsewhere, and takes seconds of tracing.
+    monkeypatch.setattr("models.inference.device.loaded_model.warm_up", lambda *_: [torch.ones(4)])
     telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
     find(engine)
     telling(monkeypatch, "raise SystemExit('not again')")
