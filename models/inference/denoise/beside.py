@@ -1,7 +1,9 @@
-"""Linear layers whose weights stay as their files have them, with LoRAs multiplied beside them.
+"""Linear layers beside whose weights LoRAs are multiplied.
 
-So a LoRA is there as well while the weights come and go."""
+So the weights may come and go, be read-only, or be in 8 bits."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -10,14 +12,27 @@ from torch.nn import functional as F
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class MappedLinear(nn.Linear):
-    """A linear layer whose weight is a view of its file.
+class LoraLayer(nn.Module):
+    """A linear layer that has its LoRAs beside its weight.
 
-    `down` (rank, in) and `up` (out, rank), in the type of the tokens, are LoRAs, multiplied beside it.
+    They are `down` (rank, in) and `up` (out, rank), in the type of the tokens; without LoRAs both are None.
     """
 
-    down: Tensor | None = None
-    up: Tensor | None = None
+    weight: Tensor
+    down: Tensor | None
+    up: Tensor | None
+
+    def put_beside(self, down: Tensor, up: Tensor) -> None:
+        """Multiply these factors beside the weight."""
+        if len(down) == 1:
+            # Code that was compiled for any other rank is not good for this one.
+            down, up = F.pad(down, (0, 0, 0, 1)), F.pad(up, (0, 1))
+        self.down, self.up = down, up
+
+
+class MappedLinear(LoraLayer, nn.Linear):
+    """A linear layer whose weight is a view of its file."""
+
     _plain: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -28,10 +43,6 @@ class MappedLinear(nn.Linear):
         inner = F.linear(x, self.down).flatten(0, -2)
         output.view(-1, self.out_features).addmm_(inner, self.up.t())
         return output
-
-    def put_beside(self, down: Tensor, up: Tensor) -> None:
-        """Multiply these factors beside the weight."""
-        self.down, self.up = down, up
 
     def replace(self, weight: Tensor) -> None:
         """Use another weight, in memory of its own, and keep the file's for `restore`."""
@@ -57,4 +68,18 @@ def leave_weights_mapped(model: Model) -> Model:
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = MappedLinear
+            module.__dict__ |= {"down": None, "up": None}
     return model
+
+
+@contextmanager
+def none_beside(layers: Iterable[LoraLayer]) -> Iterator[None]:
+    """Within the block the layers have no LoRAs but those that it puts there; after it, those of before."""
+    before = [(layer, layer.down, layer.up) for layer in layers]
+    try:
+        for layer, _, _ in before:
+            layer.down = layer.up = None
+        yield
+    finally:
+        for layer, down, up in before:
+            layer.down, layer.up = down, up

@@ -2,22 +2,28 @@
 
 The number of tokens is left open, so that one code serves every size and every prompt, and each block alike.
 What was not compiled in the warm-up, such as several pictures at once, runs as it is written: no request
-waits for a compiler. LoRAs are merged into the same tensors and need no new code. Not yet tried on a GPU.
+waits for a compiler. LoRAs that are merged into the weights need no new code; for those beside them there is
+one more, good for any rank. Not yet tried on a GPU.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.inference.denoise.beside import LoraLayer, none_beside
 from models.inference.denoise.blocks import Block, ControlBlock
 from models.inference.denoise.transformer import Control, condition, control_tokens, predict
 
 WARM_UP = (48, 80)
 """Height and width of the latents that are compiled with: 960 tokens, which no width of a model is. Where a
 number of tokens equals one, the code would be good for that number alone."""
+RANKS = range(19, 256, 4)
+"""The ranks of the LoRAs that are compiled with, one for each layer of a block. For the same reason each is
+another, and one that nothing else in a model is as long as."""
 
 
 def keep_code_in(folder: Path) -> None:
@@ -35,14 +41,26 @@ def compile_blocks(model: nn.Module, mode: str | None) -> None:
     The caption's refiner stays as it is: it runs once a request, on a few tokens. With no mode all blocks run
     as they are written again.
     """
+    for block in _compiled_blocks(model):
+        block.__dict__.pop("forward", None)
+        block.hands_on = mode is not None
+        if mode is not None:
+            # Not the module, whose hooks bring its weights: they are no part of the code.
+            compiled: Any = torch.compile(block.forward, mode=mode, fullgraph=True, dynamic=True)
+            block.__dict__["forward"] = compiled
+
+
+def lora_layers(model: nn.Module) -> Iterator[list[LoraLayer]]:
+    """The layers of each compiled block that have LoRAs beside them: its code is for all of them, or none."""
+    for block in _compiled_blocks(model):
+        parts = block.attention, block.feed_forward
+        yield [layer for part in parts for layer in part.modules() if isinstance(layer, LoraLayer)]
+
+
+def _compiled_blocks(model: nn.Module) -> Iterator[Block | ControlBlock]:
     for module in model.modules():
         if isinstance(module, Block | ControlBlock) and module.modulation:
-            module.__dict__.pop("forward", None)
-            module.hands_on = mode is not None
-            if mode is not None:
-                # Not the module, whose hooks bring its weights: they are no part of the code.
-                compiled: Any = torch.compile(module.forward, mode=mode, fullgraph=True, dynamic=True)
-                module.__dict__["forward"] = compiled
+            yield module
 
 
 def compile_decoder(vae: Any, *, compiled: bool) -> None:
@@ -61,13 +79,15 @@ def compile_decoder(vae: Any, *, compiled: bool) -> None:
 def warm_up(
     transformer: Any, controlnet: Any | None, device: torch.device, vae: Any | None = None
 ) -> list[Tensor]:
-    """Run one step without and one with the control branch, and decode; their answers.
+    """Run a step, one with the control branch and one with LoRAs beside the weights, and decode; the answers.
 
     Whatever is to be compiled is compiled here, and nothing else from then on. Raises what a compiler raises.
     """
     torch.compiler.set_stance("default")
     try:
-        return _answers(transformer, controlnet, device, vae)
+        # Those of the last request may still be there.
+        with none_beside(layer for layers in lora_layers(transformer) for layer in layers):
+            return _answers(transformer, controlnet, device, vae)
     finally:
         torch.compiler.set_stance("eager_on_recompile")
 
@@ -82,10 +102,31 @@ def _answers(transformer: Any, controlnet: Any | None, device: torch.device, vae
     if controlnet is not None:
         controls.append(Control(controlnet, control_tokens(transformer, controlnet, latents), 1.0))
     answers = []
-    for control in controls:
+
+    def run(control: Control | None) -> None:
         if device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         answers.append(predict(transformer, conditioning, latents, 0.5, control).clone())
+
+    for control in controls:
+        run(control)
+    by_block = list(lora_layers(transformer))
+    factors = [
+        tuple(factor.to(conditioning.caption) for factor in _factors(layer, rank, random))
+        for layer, rank in zip(by_block[0], RANKS, strict=False)
+    ]
+    if factors:
+        for layers in by_block:
+            for layer, (down, up) in zip(layers, factors, strict=True):
+                layer.put_beside(down, up)
+        run(None)
     if vae is not None:
         vae.decode(latents.to(vae.dtype))
     return answers
+
+
+def _factors(layer: LoraLayer, rank: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A LoRA, `down` and `up`, that makes of tokens numbers a tenth as large."""
+    width, wide = layer.weight.shape
+    down = torch.randn(rank, wide, generator=random) / wide**0.5
+    return down, 0.1 * torch.randn(width, rank, generator=random) / rank**0.5

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.inference.denoise.beside import LoraLayer
+
 LARGEST = 127
 """The largest of the 8-bit numbers; -128 is not used, so that zero is the middle."""
 CHUNK = 352
@@ -36,24 +38,20 @@ class Rounded(NamedTuple):
     exact: Tensor
 
 
-class RoundedLinear(nn.Module, ABC):
+class RoundedLinear(LoraLayer, ABC):
     """A linear layer without bias, its weight `weight` (out, in), in 8 bits, times `scale` (out, 1), float32.
 
-    `down` (rank, in) and `up` (out, rank), in the type of the tokens, are LoRAs that are multiplied beside
-    it. `wide`: a few columns of its input are a thousand times the others.
+    `wide`: a few columns of its input are a thousand times the others.
     """
 
     numbers: torch.dtype
-    down: Tensor | None
-    up: Tensor | None
 
     def __init__(self, weight: Tensor, scale: Tensor, *, wide: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale, requires_grad=False)
         self.wide = wide
-        self.register_buffer("down", None, persistent=False)
-        self.register_buffer("up", None, persistent=False)
+        self.down = self.up = None
         self._plain: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
@@ -80,10 +78,6 @@ class RoundedLinear(nn.Module, ABC):
         self._plain = self._plain or (self.weight.data, self.scale.data)
         device = self.weight.device
         self.weight.data, self.scale.data = (part.to(device) for part in self.round_rows(weight))
-
-    def put_beside(self, down: Tensor, up: Tensor) -> None:
-        """Multiply these factors beside the weight."""
-        self.down, self.up = down, up
 
     @property
     def changed(self) -> list[Tensor]:

@@ -10,6 +10,7 @@ token that the model attends to by design. The prompts of a batch are of one len
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
@@ -177,7 +178,7 @@ def _run_controlled(
         if block is not None:
             hint, branch = block(branch, x, rope, modulation.of(block))
         factors = modulation.of(layer)
-        whole = not layer.hands_on or block is not None or place == len(layers) - 1
+        whole = not layer.hands_on or block is not None or place == len(layers) - 1 or _has_loras(layer)
         x = layer(x, rope, factors, pending, whole=whole)
         pending = None
         if not whole:
@@ -188,6 +189,11 @@ def _run_controlled(
     for block in list(blocks)[len(places) :]:
         _, branch = block(branch, x, rope, modulation.of(block))
     return x, branch
+
+
+def _has_loras(layer: Any) -> bool:
+    """Whether LoRAs are beside its weights: with them a compiled block has one code, that of whole tokens."""
+    return getattr(layer.attention.to_q, "down", None) is not None
 
 
 def _patch(transformer: ZImageTransformer2DModel) -> tuple[int, str]:

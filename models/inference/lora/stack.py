@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.errors import LoraError
 from models.inference.denoise.beside import MappedLinear
+from models.inference.denoise.compilation import lora_layers
 from models.inference.denoise.float16 import factor_of
 from models.inference.denoise.int8 import RoundedLinear
 from models.inference.device.devices import free_bytes
@@ -66,6 +67,8 @@ class LoraStack:
             for name, layer in transformer.named_modules()
             if isinstance(layer, RoundedLinear | MappedLinear)
         }
+        compiled = {layer for layers in lora_layers(transformer) for layer in layers}
+        self._compiled = {name for name, layer in self._rounded.items() if layer in compiled}
         self._own = {
             f"{name}.{leaf}" if name else leaf: factor_of(module)
             for name, module in transformer.named_modules()
@@ -148,6 +151,8 @@ class LoraStack:
                     self._change_rounded(name, deltas, opened, factors)
                     if not _is_surely_finite(name, deltas, factors, self._pad.dtype):
                         doubtful += self._rounded[name].changed
+                if any(layer.down is not None for layer in self._rounded.values()):
+                    self._fill_up()
                 if not all_finite(doubtful):
                     raise LoraError(_blame(known.values(), opened))
                 self._factors.trim()
@@ -216,6 +221,15 @@ class LoraStack:
         for sha256, scale, delta in deltas:
             add_delta(total, delta, files[sha256], scale * own)
         layer.replace(total)
+
+    def _fill_up(self) -> None:
+        """Have zeros beside the others too: compiled code is for LoRAs at all layers of a block, or none."""
+        for name in self._compiled:
+            layer = self._rounded[name]
+            if layer.down is None:
+                width, wide = layer.weight.shape
+                layer.put_beside(self._pad.new_zeros(1, wide), self._pad.new_zeros(width, 1))
+                self._changed.add(name)
 
     def _restore_rounded(self) -> None:
         for name in self._changed:

@@ -1,20 +1,26 @@
 """Compiled blocks, by PyTorch's tracing alone: its code generator takes minutes on a small machine."""
 
+import hashlib
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch._dynamo.utils import counters
 from torch._inductor.runtime.runtime_utils import cache_dir
 
 from benchmarks.gpu.models import TINY
 from benchmarks.random_models import random_transformer, random_vae
-from models.inference.denoise.blocks import use_own_blocks
-from models.inference.denoise.compilation import compile_decoder, keep_code_in, warm_up
+from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.denoise.compilation import compile_blocks, compile_decoder, keep_code_in, warm_up
 from models.inference.denoise.paths import COMPILED, EAGER
+from models.inference.denoise.transformer import condition, predict
+from models.inference.device.placement import Placement
 from models.inference.engine import Engine
+from models.inference.lora.stack import LoraStack
 from models.job import Generated, Job, LoraFile
 from tests.models.inference.test_engine import settings_for, write_lora
 
@@ -81,6 +87,72 @@ def test_lora_changes_a_compiled_picture_and_leaves_no_trace(tiny_model: Path, t
     assert not near(draw(engine, styled), before)
     assert np.array_equal(draw(engine, JOB).images[0], before.images[0])
     assert graphs() == warm
+
+
+def lora_of(folder: Path, **ranks: int) -> LoraFile:
+    """A LoRA of these layers of the first two blocks."""
+    random = torch.Generator().manual_seed(3)
+    tensors = {}
+    for (name, rank), layer in product(ranks.items(), (0, 1)):
+        width, wide = {"w2": (64, 170), "w3": (170, 64)}.get(name, (64, 64))
+        part = "feed_forward" if name.startswith("w") else "attention"
+        for factor, shape in {"A": (rank, wide), "B": (width, rank)}.items():
+            key = f"transformer.layers.{layer}.{part}.{name}.lora_{factor}.weight"
+            tensors[key] = torch.randn(shape, generator=random) / rank
+    path = folder / f"{'-'.join(ranks)}.safetensors"
+    save_file(tensors, path)
+    return LoraFile(name="style", path=path, scale=1.0, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_loras_beside_weights_that_stream_have_code_for_every_rank_and_set_of_layers(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement = Placement("cpu", "float32", "streamed", held_bytes=200_000)
+    monkeypatch.setattr("models.inference.device.loaded_model.plan", lambda *_: placement)
+    plain = Engine.load(settings_for(tiny_model, tmp_path / "plain"))
+    engine = compiled(tiny_model, tmp_path / "compiled")
+    warm = graphs()
+    # Six without LoRAs, two for the refiner of the branch, whose layers take none, and one for all LoRAs.
+    assert warm == 9
+    # Else what has no code would run as it is written, and nobody would know.
+    torch.compiler.set_stance("fail_on_recompile")
+    before = draw(engine, JOB)
+    for ranks in ({"to_q": 1}, {"w2": 4, "to_v": 64}, {"w3": 7}):
+        styled = JOB.model_copy(update={"loras": (lora_of(tmp_path, **ranks),)})
+        made = draw(engine, styled)
+        assert made.facts.fast_path == "compiled"
+        assert near(made, draw(plain, styled))
+        assert not near(made, before)
+    # A path that is taken while the last request's LoRAs are there has the same code.
+    with torch.no_grad():
+        engine._model.use(COMPILED)
+    torch.compiler.set_stance("fail_on_recompile")
+    assert np.array_equal(draw(engine, styled).images[0], made.images[0])
+    assert np.array_equal(draw(engine, JOB).images[0], before.images[0])
+    assert (graphs(), engine.path.name) == (warm, "compiled")
+
+
+@torch.no_grad()
+def test_loras_beside_weights_in_eight_bits_have_such_code_too(tmp_path: Path) -> None:
+    transformer = use_own_blocks(random_transformer(TINY.transformer, torch.float32, "cpu"))
+    loras = LoraStack(round_blocks(transformer, "fp8"))
+    latents = torch.randn(1, 16, 16, 16)
+    conditioning = condition(transformer, torch.randn(9, transformer.config.cap_feat_dim), 16, 16)
+    sets = [[], [lora_of(tmp_path, to_q=1)], [lora_of(tmp_path, w3=64, to_v=4)]]
+
+    def steps() -> list[torch.Tensor]:
+        made = []
+        for chosen in sets:
+            loras.apply(chosen)
+            made.append(predict(transformer, conditioning, latents, 0.5))
+        return made
+
+    expected = steps()
+    compile_blocks(transformer, "default")
+    warm_up(transformer, None, torch.device("cpu"))
+    torch.compiler.set_stance("fail_on_recompile")
+    for one, other in zip(steps(), expected, strict=True):
+        assert (one - other).norm() < 2e-2 * other.norm()
 
 
 def test_decoder_has_one_code_for_pictures_of_every_size_and_makes_the_same() -> None:

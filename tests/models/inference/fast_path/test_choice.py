@@ -191,17 +191,22 @@ def test_path_that_has_no_memory_as_it_is_taken_is_tried_again_at_the_next_start
     assert (engine.path.name, kept["path"]) == ("eager", "compiled")
 
 
+@pytest.mark.parametrize(
+    ("eight_bits", "times", "taken"),
+    [(None, 1.01, True), (None, 1.03, False), ("fp8", 1.03, True), ("fp8", 1.1, False)],
+)
 def test_attention_that_makes_another_step_is_not_taken(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    eight_bits: Any, times: float, taken: bool, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def another(transformer: Any, *rest: Any) -> list[torch.Tensor]:
-        return [torch.ones(4) * (1.1 if engine._model.path.attention == "cudnn" else 1)]
+        return [torch.ones(4) * (times if engine._model.path.attention == "cudnn" else 1)]
 
+    engine._model.placement = replace(engine._model.placement, eight_bits=eight_bits)
     monkeypatch.setattr("models.inference.device.loaded_model.warm_up", another)
     telling(monkeypatch, says(eager=SLOWER, **{PATHS[1].name: FASTER}))
     find(engine)
-    assert engine.path.name == "eager"
-    assert "away from one of eager" in engine.path.reason
+    assert (engine.path.name != "eager") == taken
+    assert ("away from one of eager" in engine.path.reason) != taken
 
 
 def test_path_whose_step_is_another_is_not_taken(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
