@@ -161,7 +161,7 @@ class Model:
         """Write one token more behind 300, the graph being captured."""
         tokens = torch.zeros(1, 300, dtype=torch.long)
         with self.loaded.text_encoder() as text_encoder:
-            writer = Graphs(text_encoder, self.loaded.moves).writer
+            writer = Graphs(text_encoder).writer
             writer.write(tokens, 2, NO_TOKEN)
             with self._recorder.counting() as shorter:
                 writer.write(tokens, 2, NO_TOKEN)

@@ -262,12 +262,11 @@ class Engine:
         return upload(embeds, self.device), job.expanded_prompt, None
 
     def _graphs_of(self, text_encoder: Qwen3ForCausalLM) -> Graphs | None:
-        """They are good as long as the weights that they read stay where they are."""
-        moves = self._model.moves
+        """They are good as long as the weights that they read stay where they are: see `givers`."""
         if self._model.placement.mode != "resident" or not self.device.startswith("cuda"):
             self._graphs = None
-        elif self._graphs is None or self._graphs.moves != moves:
-            self._graphs = Graphs(text_encoder, moves)
+        elif self._graphs is None:
+            self._graphs = Graphs(text_encoder)
         return self._graphs
 
     def _encode_picture(self, image: Pixels, mask: Mask | None = None) -> Tensor:

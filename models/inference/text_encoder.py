@@ -23,13 +23,9 @@ GRAPH_LENGTH = 1152
 
 
 class Graphs:
-    """The CUDA graphs of a text encoder, good as long as its weights stay in their place on a GPU.
+    """The CUDA graphs of a text encoder, good as long as its weights stay in their place on a GPU."""
 
-    `moves` is told by whoever has them, to know whether that is so.
-    """
-
-    def __init__(self, text_encoder: Qwen3ForCausalLM, moves: int) -> None:
-        self.moves = moves
+    def __init__(self, text_encoder: Qwen3ForCausalLM) -> None:
         self.prompts = PromptGraphs(partial(hidden_states, text_encoder), text_encoder.device)
         self.writer = Writer(text_encoder, GRAPH_LENGTH)
 

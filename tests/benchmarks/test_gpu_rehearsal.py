@@ -83,6 +83,8 @@ def test_text_encoder_that_was_away_is_captured_anew(monkeypatch: pytest.MonkeyP
     with fake_card(80) as recorder, Model(recorder, 1) as model:
         model.request()
         planned = model.loaded.placement
+        # As `fit` does where memory runs out.
+        model.loaded.free_cache()
         while model.loaded.placement.mode == "resident":
             assert model.loaded.shrink(SIDE * SIDE)
         monkeypatch.setattr(loaded_model, "QUIET_SECONDS", 0.0)

@@ -85,8 +85,6 @@ class LoadedModel:
         self._ring = Ring(self._device)
         self.givers: list[Callable[[], None]] = []
         """What holds memory of the device that it can do without, or addresses of weights, which may move."""
-        self.moves = 0
-        """Times that weights went to other places: whoever knows their addresses has to ask again."""
         self._planned = placement
         self._shrunk_at = 0.0
         self._streams_transformer = placement.held_bytes is not None
@@ -208,7 +206,7 @@ class LoadedModel:
             torch.cuda.synchronize(self._device)
 
     def free_cache(self) -> None:
-        """Give back what others hold and can do without, and what is kept for reuse."""
+        """Give back what others hold and can do without, and what is kept for reuse: before any `shrink`."""
         for give in self.givers:
             give()
         free_cache()
@@ -262,7 +260,6 @@ class LoadedModel:
 
     def _settle(self) -> None:
         """Put each part where it stays."""
-        self.moves += 1
         text_encoder: Any = self._text_encoder
         layers = list(text_encoder.model.layers)
         match self.placement.mode:

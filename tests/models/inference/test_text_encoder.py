@@ -112,7 +112,7 @@ def test_what_fills_a_graph_up_changes_no_embedding(text_encoder):
 
 
 def test_prompt_is_encoded_as_well_where_no_graph_can_be_captured(text_encoder, tokenizer, caplog):
-    graphs = Graphs(text_encoder, moves=0)
+    graphs = Graphs(text_encoder)
     plain = encode_prompt(text_encoder, tokenizer, "a red cube")
     assert torch.equal(encode_prompt(text_encoder, tokenizer, "a red cube", graphs), plain)
     assert "runs without CUDA graphs" in caplog.text
@@ -234,7 +234,7 @@ def test_magic_prompt_is_written_as_well_where_no_graph_can_be_captured(
 ):
     # A token a byte makes the instructions longer than a Qwen3's would be.
     monkeypatch.setattr("models.inference.text_encoder.GRAPH_LENGTH", 3000)
-    graphs = Graphs(writer, moves=0)
+    graphs = Graphs(writer)
     for seed in range(3):
         found = [expand_prompt(writer, tokenizer, "a red cube", seed, each) for each in (None, graphs)]
         assert found[0] == found[1]
