@@ -217,6 +217,8 @@ def _unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
 
 def _pad(tokens: Tensor, pad_token: Tensor) -> Tensor:
     missing = -tokens.shape[1] % SEQ_MULTI_OF
+    if not missing:
+        return tokens
     return torch.cat([tokens, pad_token.expand(tokens.shape[0], missing, -1)], dim=1)
 
 
