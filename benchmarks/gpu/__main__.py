@@ -230,6 +230,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(
             "check and diffusers run on whole weights: leave them out of --parts, or --quantization."
         )
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("no GPU is to be seen from here; --tiny --device cpu --runs 1 is the dry run.")
     with tempfile.TemporaryDirectory() as name, torch.no_grad():
         folder = Path(name)
         if options.tier:

@@ -1,6 +1,8 @@
 """The script for GPUs runs through on a CPU in small, and its arithmetic is that of the published counts."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,18 @@ UNIONS = {layout.variant: layout for layout in KNOWN}
 )
 def test_operations_are_those_that_were_counted(control: Layout | None, teraflops: float) -> None:
     assert step_flops(CONFIG, 4096, 128, control) / 1e12 == pytest.approx(teraflops, rel=0.003)
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_call_without_a_gpu_says_so_in_a_sentence(
+    call: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = (Path(run.__file__).parent / "gpu" / "calls.sh").read_text()
+    (line,) = re.findall(rf"^  {call}\) set -- (.*) ;;$", script, re.MULTILINE)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        main(shlex.split(line))
+    assert "error: no GPU is to be seen from here" in capsys.readouterr().err
 
 
 def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
