@@ -89,6 +89,14 @@ def _known_words() -> frozenset[str]:
     return frozenset(" ".join([*phrases, *COLOURS, *_OPENERS, *_FILLERS, joining]).split())
 
 
+def placeless_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """What stands on what ground and under what sky, not where, how large or in what pose: so people write
+    beside a control map, which says the rest.
+    """
+    things = [_article(f"{thing.colour} {pick(rng, OBJECTS[thing.kind])}") for thing in scene.things]
+    return f"{' and '.join(things)} {pick(rng, GROUNDS[scene.ground])} {pick(rng, SKIES[scene.sky])}"
+
+
 def brief_caption(scene: Scene, rng: np.random.Generator) -> str:
     """The first thing alone, in few words: what a caption is expanded from."""
     return _noun_phrase(scene.things[0], rng)

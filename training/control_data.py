@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from training.captions import caption
+from training.captions import caption, placeless_caption
 from training.flow import Captions, pad_captions
 from training.latents import encode_pictures, fit_prompts
 from training.maps import CONTROLS, Control, control_map
@@ -26,11 +26,15 @@ from training.text_encoder import embed
 _APART: Final = 10_000_000
 _FIRST_SEED: Final = 500_000_000
 """Scenes of their own, so that the branch does not meet the base where it has been most."""
+WORDINGS: Final = 2
+"""A whole caption, and one that leaves to the map what a map shows."""
 
 
 @dataclass(frozen=True)
 class ControlShard:
-    """Scenes with maps of one kind; both latents (N, 16, h, w) float16, a caption each."""
+    """Scenes with maps of one kind; both latents (N, 16, h, w) float16, and WORDINGS captions of each, scene
+    after scene.
+    """
 
     control: Control
     latents: Tensor
@@ -39,10 +43,11 @@ class ControlShard:
 
     def batch(self, count: int, device: str) -> tuple[Tensor, Tensor, Captions]:
         rows = torch.randint(len(self.latents), (count,))
+        worded = rows * WORDINGS + torch.randint(WORDINGS, (count,))
         return (
             self.latents[rows].float().to(device),
             self.control_latents[rows].float().to(device),
-            self.captions[rows].to(device),
+            self.captions[worded].to(device),
         )
 
 
@@ -73,7 +78,11 @@ def load_control_shards(
             scenes = [control_scene(control, first + seed) for seed in range(preset.control_scenes)]
             draw = partial(picture_and_map, control, size=preset.size)
             pairs = in_parallel(draw, scenes, runtime.workers)
-            prompts = [caption(scene, np.random.default_rng((scene.seed, 4))) for scene in scenes]
+            prompts = [
+                words(scene, np.random.default_rng((scene.seed, 4)))
+                for scene in scenes
+                for words in (caption, placeless_caption)
+            ]
             captions = pad_captions(embed(encoder, tokenizer, fit_prompts(tokenizer, prompts)))
             made = {
                 "latents": encode_pictures(vae, np.stack([pair[0] for pair in pairs]), runtime),

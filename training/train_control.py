@@ -23,7 +23,7 @@ CHANNELS_21: Final = 33
 """16 of the control picture, 1 mask, 16 of a picture to inpaint; the last 17 stay zero here."""
 _PEAK: Final = 1.5e-3
 _START: Final = 0.5
-_CONTROL_GUIDANCE: Final = 1.6
+_CONTROL_GUIDANCE: Final = 2.0
 """The map counts for more than in the data, as the prompt does under guidance."""
 
 

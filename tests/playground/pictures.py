@@ -26,6 +26,7 @@ from tests.support.serve_process import ServeProcess
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WINDOW = {"width": 1280, "height": 860}
+PHONE = {"width": 390, "height": 844}
 QUALITY = 82
 SCHEMES: dict[Literal["light", "dark"], str] = {"light": "playground.webp", "dark": "playground-dark.webp"}
 
@@ -42,6 +43,12 @@ def main() -> None:
             for scheme, name in SCHEMES.items():
                 page.emulate_media(color_scheme=scheme)
                 save(page, IMAGES / name)
+            page.set_viewport_size(PHONE)
+            page.get_by_role("button", name="Compare").scroll_into_view_if_needed()
+            # Out from under the page's head.
+            page.mouse.wheel(0, -60)
+            page.wait_for_timeout(300)
+            save(page, IMAGES / "playground-phone.webp")
         finally:
             browser.close()
             server.stop()

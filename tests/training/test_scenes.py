@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from training.captions import brief_caption, caption, is_of_this_world
+from training.captions import brief_caption, caption, is_of_this_world, placeless_caption
 from training.maps import CONTROLS, canny_map, control_map, pose_map
 from training.render import render
 from training.scenes import sample_scene
 from training.styles import STYLES, stylize
-from training.vocabulary import COLOURS, HELD_OUT_SEEDS, OBJECTS, colour_array, held_out_pairs
+from training.vocabulary import COLOURS, HELD_OUT_SEEDS, OBJECTS, PLACES, POSES, colour_array, held_out_pairs
 
 
 def test_same_seed_gives_the_same_pixels_and_words() -> None:
@@ -42,6 +42,16 @@ def test_caption_names_colour_and_object_of_everything_in_the_scene() -> None:
             assert thing.colour in words
             assert any(noun in words for noun in OBJECTS[thing.kind])
         assert scene.things[0].colour in brief_caption(scene, np.random.default_rng(seed))
+
+
+def test_what_is_said_beside_a_map_leaves_place_size_and_pose_to_it() -> None:
+    left_out = {phrase for table in (PLACES, POSES) for phrases in table.values() for phrase in phrases}
+    for seed in range(100):
+        scene = sample_scene(seed)
+        words = placeless_caption(scene, np.random.default_rng(seed))
+        assert is_of_this_world(words, scene.things[0])
+        assert all(thing.colour in words for thing in scene.things)
+        assert not any(phrase in words for phrase in left_out | {"small", "large", "big"})
 
 
 def test_whole_captions_are_of_this_world_and_other_sentences_are_not() -> None:
