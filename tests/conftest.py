@@ -40,7 +40,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported stays: looking through it for garbage, meanwhile and later, would cost seconds."""
+    """Collect the tests without a search for garbage: it costs seconds, and what is imported stays."""
     gc.disable()
     done = yield
     gc.collect()

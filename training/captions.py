@@ -90,8 +90,8 @@ def _known_words() -> frozenset[str]:
 
 
 def placeless_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """What stands on what ground and under what sky, not where, how large or in what pose: so people write
-    beside a control map, which says the rest.
+    """A sentence that names things, ground and sky, and leaves place, size and pose to a control map, as
+    people do who have one.
     """
     things = [_article(f"{thing.colour} {pick(rng, OBJECTS[thing.kind])}") for thing in scene.things]
     return f"{' and '.join(things)} {pick(rng, GROUNDS[scene.ground])} {pick(rng, SKIES[scene.sky])}"

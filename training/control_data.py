@@ -27,7 +27,7 @@ _APART: Final = 10_000_000
 _FIRST_SEED: Final = 500_000_000
 """Scenes of their own, so that the branch does not meet the base where it has been most."""
 WORDINGS: Final = 2
-"""A whole caption, and one that leaves to the map what a map shows."""
+"""Captions of each scene: a whole one, and one that leaves to the map what a map shows."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Pending(NamedTuple):
-    """What a block of a stack leaves to the next: all of them have the same `eps`."""
+    """The last sum of a block, left to the next of its stack, whose norm has the same `eps`."""
 
     fed: Tensor
     """What its feed-forward made, (batch, tokens, dim)."""
@@ -102,7 +102,7 @@ def round_blocks(model: Model, eight_bits: EightBits) -> Model:
 def _forward(
     block: Block | ControlBlock, x: Tensor, rope: Tensor, factors: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens behind the attention, what the feed-forward makes of them, and the factor of its norm."""
+    """Run a block up to its last sum: give the tokens, what the feed-forward made of them, and its factor."""
     norms = (block.attention_norm1, block.attention_norm2, block.ffn_norm1, block.ffn_norm2)
     if factors is None:
         before, after, before_feed, after_feed = (norm.weight for norm in norms)

@@ -192,7 +192,10 @@ def _run_controlled(
 
 
 def _has_loras(layer: Any) -> bool:
-    """Whether LoRAs are beside its weights: with them a compiled block has one code, that of whole tokens."""
+    """Return True where a block has LoRAs beside its weights; it then gives whole tokens to the next one.
+
+    So compiled blocks need one more code for LoRAs, and not one for each way of handing tokens on.
+    """
     return getattr(layer.attention.to_q, "down", None) is not None
 
 
