@@ -68,7 +68,7 @@ def load_controlnet(
     Raises `ControlNetError` when the file is of no known layout or was made for another transformer.
     """
     try:
-        weights = Weights([path], mapped=mapped)
+        weights = Weights([path], mapped=mapped and not eight_bits)
         layout = layout or detect(weights, transformer_config, path.name)
         copy = eight_bit_copy([path], dtype, copies, eight_bits) if eight_bits and copies else None
         branch = fill_controlnet(

@@ -27,7 +27,7 @@ from models.inference.denoise.paths import EAGER, FastPath
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
-from models.inference.device.pages import give_up_first
+from models.inference.device.pages import give_up_first, unmap
 from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
 from models.inference.device.ring import Ring
 from models.inference.device.steps import Steps
@@ -142,7 +142,9 @@ class LoadedModel:
         try:
             yield self._text_encoder
         finally:
-            if self.placement.mode != "resident":
+            if self.placement.mode == "mapped":
+                unmap(self._text_encoder)
+            elif self.placement.mode == "streamed":
                 give_up_first(self._text_encoder)
 
     @contextmanager
@@ -153,8 +155,12 @@ class LoadedModel:
         branch = self._branch(controlnet) if controlnet else None
         # LoRAs may have changed what a slot still has.
         self._ring.forget()
-        with preferring(self.path.attention):
-            yield self.transformer, branch
+        try:
+            with preferring(self.path.attention):
+                yield self.transformer, branch
+        finally:
+            if self.placement.mode == "mapped":
+                unmap(self.transformer, *([branch] if branch else []))
 
     @contextmanager
     def autoencoder(self, pixels: int) -> Iterator[AutoencoderKL]:

@@ -3,23 +3,68 @@
 import ctypes
 import mmap
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from torch import nn
 
+MAPPINGS = Path("/proc/self/smaps")
 MADV_COLD = 20
 """Linux 5.4 and later: take these pages first when memory is wanted."""
+MADV_DONTNEED = 4
+"""Take these pages out of the process; those of a file stay in the system's cache."""
 
 
 def give_up_first(module: nn.Module) -> None:
     """Have the system drop a module's pages before others, once it needs room; until then they stay."""
+    _advise(_ranges(module), MADV_COLD)
+
+
+def unmap(*modules: nn.Module) -> None:
+    """Have the mapped pages of modules leave the process, which needs them no more for a while.
+
+    They stay in the system's cache, where they count as free memory and go first, so that the process has the
+    pages of one part at a time. The next use takes them from there, where nothing was dropped in between.
+    """
+    if sys.platform != "linux":
+        return
+    files = list(_unwritten_files())
+    ranges = [own for module in modules for own in _ranges(module)]
+    mapped = [own for own in ranges if any(own.start in file and own[-1] in file for file in files)]
+    _advise(mapped, MADV_COLD)
+    _advise(mapped, MADV_DONTNEED)
+
+
+def _ranges(module: nn.Module) -> list[range]:
+    """The addresses of the whole pages of each parameter in host memory."""
+    ranges = []
+    for tensor in module.parameters():
+        if tensor.device.type == "cpu":
+            begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+            end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+            if end > begin:
+                ranges.append(range(begin, end))
+    return ranges
+
+
+def _advise(ranges: list[range], advice: int) -> None:
     if sys.platform != "linux":
         return
     advise = ctypes.CDLL(None).madvise
-    for tensor in module.parameters():
-        if tensor.device.type != "cpu":
-            continue
-        begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        length = tensor.data_ptr() + tensor.nbytes - begin
-        if length > 0:
-            # Refused by an older system, which goes by its own lights.
-            advise(ctypes.c_void_p(begin), ctypes.c_size_t(length), MADV_COLD)
+    for pages in ranges:
+        # What an older system refuses it does by its own lights.
+        advise(ctypes.c_void_p(pages.start), ctypes.c_size_t(len(pages)), advice)
+
+
+def _unwritten_files() -> Iterator[range]:
+    """The addresses of each mapped file of which no page was written: that one is nowhere else."""
+    addresses, is_file, written = range(0), False, False
+    for line in [*MAPPINGS.read_text().splitlines(), "0-0 ---p 0 0:0 0"]:
+        first, *rest = line.split()
+        if first in ("Anonymous:", "Swap:"):
+            written |= rest[0] != "0"
+        elif not first.endswith(":"):
+            if is_file and not written:
+                yield addresses
+            begin, end = (int(address, 16) for address in first.split("-"))
+            addresses, is_file, written = range(begin, end), rest[3] != "0", False

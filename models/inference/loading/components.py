@@ -60,7 +60,8 @@ def load_components(
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
 
     With `eight_bits` the matrices of the transformer and of the text encoder are rounded as they are read.
-    They, and a transformer that is stored in more than 16 bits, leave a smaller copy for the next start.
+    They, and a transformer that is stored in more than 16 bits, leave a smaller copy for the next start. Then
+    that is what is mapped: files whose tensors are read once need not stay in the process's memory.
     """
     # It would stand among the log's lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -122,7 +123,7 @@ def load_transformer(
         copy = eight_bit_copy(files, dtype, copies, eight_bits)
     elif files[0].suffix != GGUF:
         files = half_copy(files, dtype, copies)
-    stored = rounded(SingleFile(stored_in(files, mapped=mapped)), model)
+    stored = rounded(SingleFile(stored_in(files, mapped=mapped and not eight_bits)), model)
     model = fill(model, stored, dtype, device, source=str(file or folder), copy=copy)
     if dtype == torch.float16:
         shrink(model)
@@ -154,7 +155,7 @@ def load_text_encoder(
     if eight_bits:
         round_matrices(model.model, eight_bits)
         copy = eight_bit_copy(files, dtype, copies, eight_bits)
-    stored = stored_in(files, mapped=mapped)
+    stored = stored_in(files, mapped=mapped and not eight_bits)
     names = [name for name, _ in model.model.named_parameters()]
     theirs = qwen3_names(names, config.num_hidden_layers) if files[0].suffix == GGUF else None
     weights = rounded(SingleFile(stored, ["model."], theirs), model.model)

@@ -1,5 +1,6 @@
 """A large model on a CPU: its weights stay in their files, and its pictures are those of copied ones."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 import torch
 from diffusers import ZImageTransformer2DModel
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.config import ModelSettings
 from models.errors import LoraError
 from models.inference.denoise.beside import MappedLinear, leave_weights_mapped
+from models.inference.device.pages import unmap
 from models.inference.engine import Engine
 from models.inference.loading.tensors import Weights
 from models.inference.lora import stack
@@ -97,7 +99,31 @@ def test_model_in_eight_bits_is_mapped_from_its_copies_and_draws_as_from_memory(
     assert (engine._model.placement.mode, engine._model.placement.precision) == ("mapped", "int8")
     for loras, picture in zip(((), (lora,), ()), (*pictures, pictures[0]), strict=True):
         assert np.array_equal(generate(engine, half_model, *loras).images[0], picture)
-    assert len(list((tmp_path / "cache").glob("*-int8-*.safetensors"))) == 3
+    copies = list((tmp_path / "cache").glob("*-int8-*.safetensors"))
+    assert len(copies) == 3
+    if sys.platform == "linux":
+        # Pages that two tensors share stay.
+        left, stored = (sum(map(size, copies)) for size in (resident_bytes, lambda path: path.stat().st_size))
+        assert left < 0.4 * stored
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are told of by Linux")
+def test_pages_of_a_part_that_is_done_leave_the_process_but_for_those_of_a_file_with_a_written_one(
+    tmp_path: Path,
+) -> None:
+    model = nn.ModuleDict({name: nn.Linear(256, 256, bias=False) for name in ("read", "written")})
+    for name, layer in model.items():
+        save_file({"weight": torch.ones(256, 256)}, tmp_path / f"{name}.safetensors")
+        weight = Weights([tmp_path / f"{name}.safetensors"], mapped=True).read("weight")
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+    model["copied"] = nn.Linear(256, 256)
+    model["written"].weight[100] = 2
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert resident_bytes(tmp_path) > 2 * 2**18
+    unmap(model)
+    assert 2**18 < resident_bytes(tmp_path) < 1.2 * 2**18
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
 
 
 def test_prompt_is_expanded_by_a_mapped_text_encoder(
@@ -118,6 +144,18 @@ def test_what_is_written_into_a_mapped_weight_stays_in_this_process(tmp_path: Pa
     tensor.zero_()
     assert path.read_bytes() == before
     assert torch.equal(Weights([path], mapped=True).read("a"), torch.arange(6.0).reshape(2, 3))
+
+
+def resident_bytes(place: Path) -> int:
+    """Bytes of a file, or of those in a folder, that are mapped by this process and in its memory."""
+    found, here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if first == "Rss:":
+            found += here * 1024 * int(rest[0])
+        elif not first.endswith(":"):
+            here = str(place) in line
+    return found
 
 
 def mapped_transformer() -> tuple[ZImageTransformer2DModel, LoraStack, dict[str, Tensor]]:
