@@ -17,6 +17,7 @@ from models.inference.engine import Engine
 from models.job import Generated, Job, LoraFile, Pixels
 from models.weights import demo
 from models.weights.download import file_sha256
+from training import quality
 from training.captions import is_of_this_world
 from training.measures import blueprint_measure, edge_agreement, night_measure
 from training.samples import control_samples
@@ -56,6 +57,13 @@ def test_colour_that_is_named_is_seen_where_the_thing_is(engine: Engine, prompt:
     middle = image[SIDE * 7 // 16 : SIDE * 13 // 16, SIDE * 3 // 8 : SIDE * 5 // 8].mean((0, 1))
     others = np.delete(middle, strongest)
     assert middle[strongest] > others.max() + 30
+
+
+def test_fp8_is_measured_on_a_cpu_and_makes_nearly_the_same_picture(engine: Engine) -> None:
+    rounded = quality.Model(demo.FOLDER, "fp8")
+    prompt = "a red ball on grass"
+    apart = rounded.draw(prompt, 1).astype(int) - draw(engine, prompt, seed=1).images[0]
+    assert 0.5 < np.abs(apart).mean() < 5
 
 
 @pytest.mark.parametrize("file", [demo.CONTROLNET, demo.FOLDER / "controlnet-2.1.safetensors"])
