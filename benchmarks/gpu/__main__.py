@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --path compiled
-    python -m benchmarks.gpu --parts tier [--quantization int8]
+    python -m benchmarks.gpu --parts tier [--quantization int8 | fp8]
     python -m benchmarks.gpu --parts ours --sizes 1024 --captions 32 200 500
     python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
 
@@ -83,10 +83,10 @@ class Bench:
         self.controlnets = write_controlnets(self.scale, self.components, folder)
         self.loras = write_loras(self.components, folder)
         name = str(self.dtype).removeprefix("torch.")
-        eight_bits = "int8" if options.quantization == "int8" else None
+        eight_bits = None if options.quantization == "off" else options.quantization
         placement = Placement(self.device, name, "resident", eight_bits=eight_bits)  # type: ignore[arg-type]
         if eight_bits:
-            self.components = rounded(self.components)
+            self.components = rounded(self.components, eight_bits)
         self.model = LoadedModel(self.components, placement, None)
         self.model.use(named(options.path))
         if self.model.is_compiled:
@@ -174,8 +174,8 @@ def tier(options: argparse.Namespace, folder: Path) -> Row:
     controlnet = write_controlnets(replace(scale, layouts=scale.layouts[:1]), components, folder)["1.0"]
     loras = write_loras(components, folder)
     weight = footprint(components, controlnet)
-    if options.quantization == "int8":
-        components = rounded(components)
+    if options.quantization != "off":
+        components = rounded(components, options.quantization)
     free = int(options.tier * 2**30 * DRIVER_SHARE)
     placement = decide(
         options.device,
@@ -218,7 +218,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--path", default=EAGER.name, choices=[path.name for path in PATHS])
     parser.add_argument(
-        "--quantization", default="off", choices=("off", "int8"), help="ours, batch, loras and tier alone"
+        "--quantization",
+        default="off",
+        choices=("off", "int8", "fp8"),
+        help="ours, batch, loras and tier alone; fp8 from compute capability 8.9 on",
     )
     parser.add_argument("--sizes", nargs="+", type=int, help="sides of the pictures of ours and diffusers")
     parser.add_argument("--captions", nargs="+", type=int, default=[], help="tokens of the prompts of ours")

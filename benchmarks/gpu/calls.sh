@@ -2,14 +2,16 @@
 # All parts of benchmarks.gpu on an H100, in calls that should each take less than ten minutes.
 #
 #   bash benchmarks/gpu/calls.sh packages    # where there is a network: what such a machine lacks or has too old
-#   bash benchmarks/gpu/calls.sh 1           # on the machine, then 2 to 8; rows go to $OUT too
+#   bash benchmarks/gpu/calls.sh 1           # on the machine, then 2 to 9; rows go to $OUT too
 #
-# Written for machines with Python 3.12, torch 2.11 and transformers 5.17, which wants huggingface_hub below 2.
+# Written for machines with Python 3.12, torch 2.11 and transformers 5.17, which wants huggingface_hub below 2. The
+# packages are 85 MB, 50 of them OpenCV's, which the detectors import.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 packages=build/gpu-packages
-names='diffusers|transformers|huggingface-hub|httpx2|httpcore2|truststore|accelerate|pydantic|pydantic-core'
-names+='|pydantic-settings|python-dotenv|annotated-types|typing-inspection|importlib-metadata'
+names='diffusers|transformers|huggingface-hub|hf-xet|httpx2|httpcore2|truststore|anyio|idna|h11|click|accelerate'
+names+='|pydantic|pydantic-core|pydantic-settings|python-dotenv|annotated-types|typing-inspection|importlib-metadata'
+names+='|zipp|lazy-importer|requests|urllib3|certifi|charset-normalizer|pillow|opencv-python-headless'
 
 if [ "${1:-}" = packages ]; then
   rm -rf "$packages"
@@ -36,6 +38,7 @@ case "${1:-}" in
   6) set -- --runs 5 --sizes 1024 --parts diffusers --variants compiled ;;
   7) set -- --runs 2 --parts tier ;;
   8) set -- --runs 2 --parts tier --quantization int8 ;;
-  *) echo "calls.sh: packages, or a number from 1 to 8" >&2; exit 2 ;;
+  9) set -- --runs 7 --sizes 1024 --parts ours loras --path compiled --quantization fp8 ;;
+  *) echo "calls.sh: packages, or a number from 1 to 9" >&2; exit 2 ;;
 esac
 exec python3 -m benchmarks.gpu "$@"

@@ -16,7 +16,7 @@ from benchmarks.random_models import fill_at_random, random_controlnet, random_t
 from models.config import ModelSettings
 from models.inference.control.controlnet import KNOWN, Layout
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
-from models.inference.denoise.rounding import round_matrices
+from models.inference.denoise.rounding import EightBits, round_matrices
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.engine import Engine
 from models.inference.loading.components import Components
@@ -124,11 +124,11 @@ class Held:
         return self._tensors[name]
 
 
-def rounded(components: Components) -> Components:
+def rounded(components: Components, eight_bits: EightBits) -> Components:
     """The same in 8 bits, with the weights kept that LoRAs are merged into."""
     stored = Held(components.transformer)
-    round_blocks(components.transformer, "int8")
-    round_matrices(components.text_encoder.model, "int8")
+    round_blocks(components.transformer, eight_bits)
+    round_matrices(components.text_encoder.model, eight_bits)
     return replace(components, stored=stored)
 
 
