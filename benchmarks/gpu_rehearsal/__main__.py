@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,16 @@ from benchmarks.gpu_rehearsal.requests import Model, Request, placements
 from benchmarks.run import option_parser, write_row
 
 CARDS_GB = (80, 32, 24, 16, 12, 10, 8, 6)
-SMALL_CARD_GB = 12
+SMALL_CARD = 12, (9, 0)
+"""Gigabytes and compute capability."""
 CAPABILITIES = ("8.0", "8.9", "9.0", "12.0")
 COMPILED = (
-    ("layer", "bfloat16"), ("first", "bfloat16"), ("last", "bfloat16"), ("control", "bfloat16"),
-    ("layer", "int8"), ("layer", "fp8"),
+    ("layer", "bfloat16"), ("with SwiGLU", "bfloat16"), ("first", "bfloat16"), ("last", "bfloat16"),
+    ("control", "bfloat16"), ("layer", "int8"), ("layer", "fp8"),
 )  # fmt: skip
+FOR_ALL_CARDS = COMPILED[:2]
+"""Those that are compiled for each of CAPABILITIES, the others for an H100's alone."""
+CORES = 2
 FUSED_KERNELS = {("layer", "bfloat16"): 5, ("layer", "fp8"): 6}
 """The bounds of what a compiled block has beside products and attention."""
 STEPS_OF_A_PICTURE = 8
@@ -49,7 +54,7 @@ class Line(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     options = option_parser("gpu_rehearsal", __doc__, check="when a bound is not met").parse_args(argv)
     blocks = list(compiled_blocks())
-    lines = [*at_full_size(blocks), *every_placement(), *small_card(), *of_blocks(blocks)]
+    lines = [*at_full_size(blocks), *every_placement(), *of_blocks(blocks)]
     lines.append(Line("graphs for 3 sizes, 4 captions, no branch, Union 1.0, 2.1", count_graphs(), 6))
     print(table(lines))
     write_row("gpu_rehearsal.jsonl", {line.what: line.measured for line in lines}, told=False)
@@ -68,9 +73,13 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
         count, weights = model.blocks, model.matrix_bytes
     step = again[None].step
     fused = fused_gb(blocks, "bfloat16", count)
+    moved = fused and _gb(_compiled_bytes(step, fused))
+    saved = saved_gb(blocks, count)
     yield Line("kernels a step, eager", step.launches, 1150)
     yield Line("memory traffic a step, eager, GB", _gb(step.bytes), 87)
-    yield Line("memory traffic a step, compiled, GB", fused and _gb(_compiled_bytes(step, fused)), 45)
+    yield Line("memory traffic a step, compiled, GB", moved)
+    with_own = moved and saved and round(moved - saved.all, 2)
+    yield Line("memory traffic a step, compiled with SwiGLU, GB", with_own, 45)
     yield from traffic_of(step, weights, fused, blocks)
     for union in ("1.0", "2.1"):
         yield Line(f"kernels a step, eager, Union {union}", again[union].step.launches)
@@ -79,9 +88,12 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
     yield Line("such a token on an H100, estimated ms", _ms(token.seconds))
     yield Line("uploads for a change of three LoRAs used before", change.uploads, 0)
     yield Line("such a change on an H100, estimated ms", _ms(change.seconds), 30)
+    compiled = fused and _compiled_seconds(step, fused)
     for name, seconds in (
         ("eager", step.seconds),
-        ("compiled", fused and _compiled_seconds(step, fused)),
+        ("compiled", compiled),
+        # At cuBLAS' rate, which Triton's kernel may not reach.
+        ("compiled with SwiGLU", compiled and saved and compiled - saved.fused * 1e9 / MEMORY_RATE),
     ):
         picture = seconds and _picture_seconds(known, seconds)
         is_bound = name == "compiled"
@@ -117,6 +129,24 @@ def fused_gb(blocks: Iterable[dict[str, Any]], precision: str, count: int) -> fl
         return None
 
 
+class Saved(NamedTuple):
+    """Gigabytes a step."""
+
+    all: float
+    fused: float
+    """Of these what the fused kernels move; the rest is of products."""
+
+
+def saved_gb(blocks: Iterable[dict[str, Any]], count: int) -> Saved | None:
+    """What SwiGLU as a kernel of our own spares `count` blocks; None where it could not be compiled."""
+    found = {each["block"]: each for each in blocks if each["precision"] == "bfloat16"}
+    try:
+        layer, own = ((found[kind]["GB"], found[kind]["GB of fused kernels"]) for kind, _ in FOR_ALL_CARDS)
+    except KeyError:
+        return None
+    return Saved(count * (layer[0] - own[0]), count * (layer[1] - own[1]))
+
+
 def traffic_of(
     step: Counts, weights: int, fused: float | None, blocks: Iterable[dict[str, Any]]
 ) -> Iterator[Line]:
@@ -144,6 +174,7 @@ def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS
                 model.request("1.0")
                 request = model.request("1.0")
                 waits |= model.request("1.0", watched=True).step.waits.keys()
+                pinned, private = _gb(recorder.most_pinned), _gb(recorder.most_private)
         except (
             Exception
         ) as error:  # a mismatch of devices or types is a RuntimeError or TypeError of any kind
@@ -152,6 +183,9 @@ def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS
         yield Line(
             f"{name}: kernels a step / peak GB", f"{request.step.launches} / {_gb(request.whole.peak)}"
         )
+        if (card, options["quantization"]) == (SMALL_CARD, "off"):
+            yield Line(f"page-locked host memory, {card[0]} GB card, GB", pinned, 1.5)
+            yield Line(f"private host memory, {card[0]} GB card, GB", private, 6)
         waits |= request.step.waits.keys()
         pageable |= request.whole.pageable.keys()
     yield Line(_with("devices or types that do not fit", faults), len(faults), 0)
@@ -159,20 +193,19 @@ def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS
     yield Line(_with("places that copy from pageable memory", pageable), len(pageable), 0)
 
 
-def small_card(layers: int | None = None) -> Iterator[Line]:
-    with fake_card(SMALL_CARD_GB) as recorder, Model(recorder, layers) as model:
-        model.request("1.0")
-        yield Line(f"page-locked host memory, {SMALL_CARD_GB} GB card, GB", _gb(recorder.most_pinned), 1.5)
-        yield Line(f"private host memory, {SMALL_CARD_GB} GB card, GB", _gb(recorder.most_private), 6)
-
-
 def compiled_blocks() -> Iterator[dict[str, Any]]:
     """What inductor and Triton make of a block, each kind in a process of its own."""
-    for kind, precision in COMPILED:
-        command = [sys.executable, "-m", "benchmarks.gpu_rehearsal.compiled", kind, precision]
-        only = CAPABILITIES if (kind, precision) == COMPILED[0] else ("9.0",)
-        done = subprocess.run([*command, *only], stdout=subprocess.PIPE, text=True, cwd=_root())
-        yield from (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+
+    def compiled(block: tuple[str, str]) -> list[str]:
+        command = [sys.executable, "-m", "benchmarks.gpu_rehearsal.compiled", *block]
+        cards = CAPABILITIES if block in FOR_ALL_CARDS else ("9.0",)
+        done = subprocess.run([*command, *cards], stdout=subprocess.PIPE, text=True, cwd=_root())
+        return done.stdout.splitlines()
+
+    # Each takes one core for half a minute.
+    with ThreadPoolExecutor(CORES) as pool:
+        for lines in pool.map(compiled, COMPILED):
+            yield from (json.loads(line) for line in lines if line.startswith("{"))
 
 
 def of_blocks(blocks: Iterable[dict[str, Any]]) -> Iterator[Line]:
@@ -181,7 +214,12 @@ def of_blocks(blocks: Iterable[dict[str, Any]]) -> Iterator[Line]:
         if "skipped" in block:
             yield Line(name, f"skipped: {block['skipped']}")
             continue
+        if not block["built"]:
+            yield Line(name, "its code takes more shared memory than this card has", 0)
+            continue
         made = f"{block['products']} products, {block['attention']} attention"
+        if block["own kernels"]:
+            made += f", {block['own kernels']} SwiGLU"
         bound = FUSED_KERNELS.get((block["block"], block["precision"]))
         yield Line(f"{name}: fused kernels beside {made}", block["fused kernels"], bound)
 

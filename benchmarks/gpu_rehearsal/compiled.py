@@ -27,6 +27,7 @@ from torch._guards import TracingContext, tracing
 from torch._inductor.compile_fx import compile_fx_inner
 from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.graph import GraphLowering
+from torch._inductor.ir import UserDefinedTritonKernel
 from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 from torch._inductor.utils import sympy_product
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -38,6 +39,7 @@ from benchmarks.gpu_rehearsal.card import answers
 from benchmarks.gpu_rehearsal.counter import Recorder, fused_attention
 from benchmarks.random_models import PUBLISHED
 from models.inference.control.controlnet import KNOWN, empty_controlnet
+from models.inference.denoise import swiglu
 from models.inference.denoise.blocks import Pending, round_blocks, use_own_blocks
 from models.inference.denoise.modulation import FACTORS
 from models.inference.denoise.rounding import LINEAR
@@ -70,7 +72,7 @@ def main(kind: str, precision: str, *capabilities: str) -> None:
 
 def compile_block(kind: str, precision: str, capability: str) -> dict[str, Any]:
     """The kernels of one block of the published width: of the `first` of a stack, its `last`, any other
-    `layer`, or a `control` block."""
+    `layer`, one `with SwiGLU` as a kernel of our own, or a `control` block."""
     code: list[str] = []
     fused: list[int] = []
     moved: list[int] = []
@@ -81,14 +83,19 @@ def compile_block(kind: str, precision: str, capability: str) -> dict[str, Any]:
         out = generate(graph)
         code.append(str(getattr(out[0], "value", out[0])))
         for node in graph.scheduler.nodes:
+            if isinstance(node.node, UserDefinedTritonKernel):
+                moved.append(sum(_bytes(graph, part) for part in node.node.inputs))
+                continue
             size = node.get_read_write_buffers_sizes() + _kept_inside(graph, node)
             moved.append(size)
-            if not node.is_extern():
+            if size and not node.is_extern():
                 fused.append(size)
         return out
 
     def no_launchers(tuner: Any, *_: Any, **__: Any) -> None:
-        built.append(bool(tuner.compile_results))
+        kernels = [result.kernel for result in tuner.compile_results]
+        shared = [getattr(kernel, "metadata", kernel).shared for kernel in kernels]
+        built.append(bool(shared) and max(shared) <= SHARED_MEMORY[capability])
         tuner.launchers = []
 
     with (
@@ -104,6 +111,7 @@ def compile_block(kind: str, precision: str, capability: str) -> dict[str, Any]:
         + len(re.findall(r"_int_mm\.(?:default|out)\(", source)),
         "attention": len(re.findall(r"= torch\.ops\.\S*attention\.default\(", source)),
         "fused kernels": len(re.findall(r"^\s*triton_\w+\.run\(", source, re.MULTILINE)),
+        "own kernels": len(re.findall(r"^\s*swiglu_kernel_\d+\.run\(", source, re.MULTILINE)),
         "built": len(built) > 0 and all(built),
         "GB": round(sum(moved) / 1e9, 3),
         "GB of fused kernels": round(sum(fused) / 1e9, 3),
@@ -115,13 +123,17 @@ def _kept_inside(graph: GraphLowering, node: Any) -> int:
     """Bytes that a fused kernel writes for itself alone, which inductor's own count leaves out."""
     parts = set(node.get_nodes())
     return sum(
-        graph.sizevars.optimization_hint(sympy_product(buffer.node.get_size()), fallback=0)
-        * buffer.node.get_dtype().itemsize
+        _bytes(graph, buffer.node)
         for buffer in node.get_outputs()
         if len(parts) > 1
         and buffer.get_name() not in graph.removed_buffers
         and all(user.node in parts for user in buffer.users)
     )
+
+
+def _bytes(graph: GraphLowering, tensor: Any) -> int:
+    count = graph.sizevars.optimization_hint(sympy_product(tensor.get_size()), fallback=0)
+    return int(count * tensor.get_dtype().itemsize)
 
 
 @contextmanager
@@ -205,14 +217,14 @@ def _traced(kind: str, precision: str) -> tuple[FakeTensorMode, Any, list[Tensor
         tokens = [made(1, count, width) for _ in range(2 if kind == "control" else 1)]
         rope = made(1, count, 1, width // block.attention.heads // 2, 2, dtype=torch.float32)
         inputs = [*weights.values(), *tokens, rope, made(FACTORS, 1, width)]
-        if kind in ("layer", "last"):
+        if kind not in ("first", "control"):
             inputs += [made(1, count, width), made(1, width)]
-    hands_on = {"whole": False} if kind in ("first", "layer") else {}
+    hands_on = {} if kind in ("last", "control") else {"whole": False}
 
     def run(*given: Tensor) -> Any:
         own = dict(zip(weights, given, strict=False))
         arguments = given[len(own) : len(own) + len(tokens) + 2]
-        pending = [Pending(*given[-2:])] if kind in ("layer", "last") else []
+        pending = [] if kind in ("first", "control") else [Pending(*given[-2:])]
         result = torch.func.functional_call(block, own, (*arguments, *pending), hands_on)
         return result if isinstance(result, tuple) else (result,)
 
@@ -223,7 +235,9 @@ def _traced(kind: str, precision: str) -> tuple[FakeTensorMode, Any, list[Tensor
         patch.object(torch.compiler, "is_compiling", lambda: True),
         patch.object(F, "scaled_dot_product_attention", fused_attention),
     ):
-        graph = make_fx(run, decomposition_table=select_decomp_table())(*inputs)
+        # As torch.compile takes an operation that consists of Triton's kernels: apart.
+        apart = {torch.ops.zturbo.swiglu.default: swiglu.as_written}
+        graph = make_fx(run, decomposition_table=select_decomp_table() | apart)(*inputs)
     return fakes, graph, inputs
 
 
@@ -247,6 +261,8 @@ def _block(kind: str, precision: str) -> Any:
             model = use_own_blocks(empty_controlnet(KNOWN[0], transformer.config))
     if precision in LINEAR:
         round_blocks(model, precision)
+    if kind == "with SwiGLU":
+        model.layers[0].swiglu = swiglu.swiglu
     # The second, as most are: the first has one product more.
     return model.control_layers[1] if kind == "control" else model.layers[0]
 

@@ -5,6 +5,7 @@ gate are one factor, hints are not stacked, and a compiler can fuse the rotary p
 says what each gives.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ from models.inference.denoise.int8 import feed_forward, in_integers, project
 from models.inference.denoise.rounding import EightBits, round_matrices
 
 Model = TypeVar("Model", bound=nn.Module)
+Swiglu = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""As `models.inference.denoise.swiglu.swiglu`: of tokens, w1 and w3."""
 
 
 class Pending(NamedTuple):
@@ -35,6 +38,8 @@ class Block(ZImageTransformerBlock):  # type: ignore[misc]
 
     hands_on = False
     """True where a block is compiled with the next one's beginning: see `forward`."""
+    swiglu: Swiglu | None = None
+    """What makes the feed-forward's inner tensor; None: two products, and a kernel of what comes of both."""
 
     def forward(
         self,
@@ -62,6 +67,8 @@ class Block(ZImageTransformerBlock):  # type: ignore[misc]
 
 class ControlBlock(controlnet_z_image.ZImageControlTransformerBlock):  # type: ignore[misc]
     """A block of the control branch."""
+
+    swiglu: Swiglu | None = None
 
     def forward(self, branch: Tensor, x: Tensor, rope: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """A hint for the transformer, and the tokens for the next control block; the first one reads `x`."""
@@ -110,7 +117,8 @@ def _forward(
         before, after, before_feed, after_feed = factors[:, :, None].unbind()
     attended = _attend(block.attention, _norm(x, norms[0].eps) * before, rope)
     x = torch.addcmul(x, _norm(attended, norms[1].eps), after)
-    return x, _feed(block.feed_forward, _norm(x, norms[2].eps) * before_feed), after_feed
+    fed = _feed(block.feed_forward, _norm(x, norms[2].eps) * before_feed, block.swiglu)
+    return x, fed, after_feed
 
 
 def _norm(x: Tensor, eps: float) -> Tensor:
@@ -138,10 +146,13 @@ def _attend(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
     return output
 
 
-def _feed(feed: Any, x: Tensor) -> Tensor:
+def _feed(feed: Any, x: Tensor, swiglu: Swiglu | None) -> Tensor:
     if in_integers(feed.w1, x):
         return feed_forward(feed.w1, feed.w2, feed.w3, x)
-    if torch.compiler.is_compiling() or isinstance(feed.w1, Fp8Linear):
+    compiling = torch.compiler.is_compiling()
+    if compiling and swiglu and type(feed.w1) is type(feed.w3) is nn.Linear:
+        inner = swiglu(x, feed.w1.weight, feed.w3.weight)
+    elif compiling or isinstance(feed.w1, Fp8Linear):
         # One kernel of two: what is in place would have to be there before the other product.
         gate, inner = _project(x, feed.w1, feed.w3)
         inner = F.silu(gate) * inner
