@@ -94,7 +94,7 @@ def our_side(models: Models, window: tuple[float, float], *, compiled: bool) -> 
     controlnet = use_own_blocks(twin(models.controlnet))
     if compiled:
         for model in (transformer, controlnet):
-            compile_blocks(model, "default")
+            compile_blocks(model, compiled=True)
 
     @torch.no_grad()
     def draw() -> Tensor:

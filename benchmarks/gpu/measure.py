@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from models.inference.denoise.transformer import predict
+from models.inference.device.loaded_model import LoadedModel
 from models.inference.engine import Engine
 from models.job import Job, Pixels
 
@@ -79,12 +79,13 @@ def counted_forwards() -> Iterator[Counter[str]]:
     """Counts steps of the pipeline, all and those with a control branch."""
     counts: Counter[str] = Counter()
 
-    def counting(*arguments: Any) -> Any:
+    def counting(model: LoadedModel, *step: Any) -> Any:
         counts["forwards"] += 1
-        counts["controlled"] += arguments[-1] is not None
-        return predict(*arguments)
+        counts["controlled"] += step[-1] is not None
+        return predict(model, *step)
 
-    with patch("models.inference.denoise.pipeline.predict", counting):
+    predict = LoadedModel.predict
+    with patch.object(LoadedModel, "predict", counting):
         yield counts
 
 

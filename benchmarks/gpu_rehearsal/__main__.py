@@ -68,6 +68,7 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
         model.request()
         known = model.request(prompt="two blue balls")
         again = {union: model.request(union) for union in (None, "1.0", "2.1")}
+        captured = model.captured_step()
         token = model.token_of_magic_prompt()
         change = model.change_of_loras()
         count, weights = model.blocks, model.matrix_bytes
@@ -83,6 +84,7 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
     yield from traffic_of(step, weights, fused, blocks)
     for union in ("1.0", "2.1"):
         yield Line(f"kernels a step, eager, Union {union}", again[union].step.launches)
+    yield Line("launches of a captured step, Union 1.0", captured.launches, 12)
     yield Line("launches of the text encoder a prompt", _text(known).launches, 1)
     yield Line("launches of a token of Magic Prompt", token.launches, 6)
     yield Line("such a token on an H100, estimated ms", _ms(token.seconds))

@@ -30,7 +30,7 @@ def count_graphs() -> int:
             for layout in TINY.layouts
         ]
         for model in (transformer, *branches):
-            compile_blocks(model, "default")
+            compile_blocks(model, compiled=True)
         warm_up(transformer, branches[0], torch.device("cpu"))
         torch.compiler.set_stance("default")
         for (height, width), caption, branch in product(SIZES, CAPTIONS, (None, *branches)):

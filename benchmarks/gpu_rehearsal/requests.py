@@ -34,6 +34,7 @@ from models.inference.denoise.modulation import passing_weights
 from models.inference.denoise.rounding import EightBits, round_matrices
 from models.inference.device import loaded_model
 from models.inference.device.loaded_model import LoadedModel, plan
+from models.inference.device.step_graphs import StepGraphs
 from models.inference.engine import Engine
 from models.inference.forecast import PUBLISHED as PUBLISHED_WEIGHT
 from models.inference.loading.components import Components
@@ -156,6 +157,15 @@ class Model:
 
             self.engine.generate(job, control, on_step)
         return Request(whole, dict(self._by_part), steps[-1])
+
+    def captured_step(self) -> Counts:
+        """A step of a kind that has a CUDA graph."""
+        # Tensors without values have no addresses.
+        with patch.object(StepGraphs, "_addresses", lambda *_: ()):
+            self.loaded._graphs = StepGraphs(self.loaded._device, uses=1)
+            step = self.request("1.0").step
+        self.loaded._graphs = None
+        return step
 
     def token_of_magic_prompt(self) -> Counts:
         """Write one token more behind 300, the graph being captured."""

@@ -321,7 +321,7 @@ class Engine:
 
         def report(batch: int, step: int, steps: int, guess: Callable[[], Tensor]) -> None:
             nonlocal step_began, earlier
-            model.end_step()
+            model.steps.end()
             seconds = time.perf_counter() - step_began
             if model.steps.run_ahead and step == 1:
                 # It was only handed over.
@@ -354,8 +354,8 @@ class Engine:
                 if start is not None and mask is not None:
                     hole = upload(latent_mask(mask, model.pixels_per_latent), embeds.device)
                     kept = Kept(start, noise, hole)
-                told = partial(report, batch)
-                made.append(denoise(transformer, conditioning, latents, sigmas, told, branch, *window, kept))
+                rest = partial(report, batch), branch, *window, kept, model.predict
+                made.append(denoise(transformer, conditioning, latents, sigmas, *rest))
             return torch.cat(made)
 
     def _preview(self, guess: Callable[[], Tensor]) -> Pixels:

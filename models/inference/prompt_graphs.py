@@ -2,17 +2,17 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.inference.device.capture import capture
+
 LENGTHS = (32, 64, 96, 128, 256, 512)
 """Tokens that there is a graph for; a prompt takes the next longer one. It is filled up behind its end, which
 a causal model never looks at."""
-WARM_UPS = 2
-"""Runs before a graph is captured, in which the libraries make their plans and take their memory."""
 
 log = logging.getLogger(__name__)
 
@@ -60,19 +60,3 @@ class PromptGraphs:
         tokens = torch.zeros(1, length, dtype=torch.long, device=self._device)
         graph, hidden = capture(lambda: self._run(tokens), self._device)
         return PromptGraph(graph, tokens, hidden)
-
-
-def capture(run: Callable[[], Tensor], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """A graph of what `run` gives the device to do, and the tensor that it writes each time."""
-    now = torch.cuda.current_stream(device)
-    # As PyTorch's documentation has it: not on the stream that others use.
-    aside: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    aside.wait_stream(now)
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UPS):
-            run()
-    now.wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
-    return graph, result

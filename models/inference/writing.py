@@ -19,7 +19,7 @@ from transformers.generation.logits_process import (
 )
 
 from models.inference.denoise.upload import upload
-from models.inference.prompt_graphs import capture
+from models.inference.device.capture import capture
 from models.prompt.expansion import TEMPERATURE, TOP_K, TOP_P
 
 CHOICE = TemperatureLogitsWarper(TEMPERATURE), TopKLogitsWarper(TOP_K), TopPLogitsWarper(TOP_P)

@@ -26,6 +26,8 @@ def test_step_of_two_layers_keeps_to_its_share_of_kernels_and_bytes() -> None:
     # 30 layers and 2 refiners, and what is around them, have a bound of 1,150 and of 87 GB.
     assert lines["kernels a step, eager"] <= 1150 - 28 * 33
     assert lines["memory traffic a step, eager, GB"] <= 87 - 28 * 2.5
+    # The graph, a copy for each of its inputs and one of its output, and the schedule's three.
+    assert lines["launches of a captured step, Union 1.0"] <= 12
     assert lines["launches of the text encoder a prompt"] == 1
     assert lines["launches of a token of Magic Prompt"] <= 6
     assert lines["uploads for a change of three LoRAs used before"] == 0

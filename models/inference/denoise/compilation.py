@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from models.inference.denoise.beside import LoraLayer, none_beside
 from models.inference.denoise.blocks import Block, ControlBlock
-from models.inference.denoise.transformer import Control, condition, control_tokens, predict
+from models.inference.denoise.modulation import modulate_each
+from models.inference.denoise.transformer import Control, Predict, condition, control_tokens, predict
 
 WARM_UP = (48, 80)
 """Height and width of the latents that are compiled with: 960 tokens, which no width of a model is. Where a
@@ -35,19 +36,18 @@ def keep_code_in(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
 
 
-def compile_blocks(model: nn.Module, mode: str | None) -> None:
-    """Have every block with a timestep compiled when it first runs, for any number of tokens.
+def compile_blocks(model: nn.Module, *, compiled: bool) -> None:
+    """Have every block with a timestep compiled when it first runs, for any number of tokens, or never more.
 
-    The caption's refiner stays as it is: it runs once a request, on a few tokens. With no mode all blocks run
-    as they are written again.
+    The caption's refiner stays as it is: it runs once a request, on a few tokens.
     """
     for block in _compiled_blocks(model):
         block.__dict__.pop("forward", None)
-        block.hands_on = mode is not None
-        if mode is not None:
+        block.hands_on = compiled
+        if compiled:
             # Not the module, whose hooks bring its weights: they are no part of the code.
-            compiled: Any = torch.compile(block.forward, mode=mode, fullgraph=True, dynamic=True)
-            block.__dict__["forward"] = compiled
+            code: Any = torch.compile(block.forward, fullgraph=True, dynamic=True)
+            block.__dict__["forward"] = code
 
 
 def lora_layers(model: nn.Module) -> Iterator[list[LoraLayer]]:
@@ -77,7 +77,11 @@ def compile_decoder(vae: Any, *, compiled: bool) -> None:
 
 @torch.no_grad()
 def warm_up(
-    transformer: Any, controlnet: Any | None, device: torch.device, vae: Any | None = None
+    transformer: Any,
+    controlnet: Any | None,
+    device: torch.device,
+    vae: Any | None = None,
+    predict: Predict = predict,
 ) -> list[Tensor]:
     """Run a step, one with the control branch and one with LoRAs beside the weights, and decode; the answers.
 
@@ -87,12 +91,14 @@ def warm_up(
     try:
         # Those of the last request may still be there.
         with none_beside(layer for layers in lora_layers(transformer) for layer in layers):
-            return _answers(transformer, controlnet, device, vae)
+            return _answers(transformer, controlnet, device, vae, predict)
     finally:
         torch.compiler.set_stance("eager_on_recompile")
 
 
-def _answers(transformer: Any, controlnet: Any | None, device: torch.device, vae: Any | None) -> list[Tensor]:
+def _answers(
+    transformer: Any, controlnet: Any | None, device: torch.device, vae: Any | None, predict: Predict
+) -> list[Tensor]:
     height, width = WARM_UP
     random = torch.Generator().manual_seed(7)
     latents = torch.randn(1, transformer.in_channels, height, width, generator=random).to(device)
@@ -101,12 +107,13 @@ def _answers(transformer: Any, controlnet: Any | None, device: torch.device, vae
     controls: list[Control | None] = [None]
     if controlnet is not None:
         controls.append(Control(controlnet, control_tokens(transformer, controlnet, latents), 1.0))
+    timesteps = torch.full((1,), 0.5, device=device)
     answers = []
 
     def run(control: Control | None) -> None:
-        if device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        answers.append(predict(transformer, conditioning, latents, 0.5, control).clone())
+        # Code for factors that lie as these do is good for those of `modulate` too, and not the reverse.
+        modulation = modulate_each(transformer, control and control.controlnet, timesteps)
+        answers.append(predict(transformer, conditioning, latents, modulation, control))
 
     for control in controls:
         run(control)

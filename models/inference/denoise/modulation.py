@@ -5,8 +5,8 @@ nothing to do for them. The weights that they are made from are read once a requ
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,12 @@ class Modulation:
         """The factors of a block, (4, 1 or batch, dim)."""
         place = self.places[block]
         return self.numbers[place : place + FACTORS]
+
+    def clone(self) -> Self:
+        """The factors of one step in memory of their own."""
+        # A part of such a tensor as `modulate` gives it: compiled code is good for no other layout.
+        (step,) = self.numbers.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        return replace(self, numbers=step[:, None])
 
     @property
     def final(self) -> Tensor:

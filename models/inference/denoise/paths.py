@@ -1,21 +1,28 @@
 """The ways to run the blocks: as they are written, or a faster one that was found to give the same."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 
 class FastPath(NamedTuple):
     """One way; `name` is what results, `/readyz` and metrics call it."""
 
     name: str
-    mode: Literal["default", "reduce-overhead"] | None = None
-    """The mode that torch.compile is given; None runs the blocks as they are written."""
+    compiled: bool = False
+    """True where torch.compile's code runs the blocks; False runs them as they are written."""
+    captured: bool = False
+    """True where a denoising step that comes again and again is one CUDA graph."""
     attention: Literal["auto", "cudnn"] = "auto"
     """The attention kernel that PyTorch tries first: cuDNN's, or its own choice."""
 
+    def uncaptured(self) -> Self:
+        """The same way without CUDA graphs."""
+        same = self._replace(captured=False)
+        return same._replace(name=next(path.name for path in PATHS if path[1:] == same[1:]))
+
 
 EAGER = FastPath("eager")
-COMPILED = FastPath("compiled", "default")
-GRAPHS = FastPath("compiled with graphs", "reduce-overhead")
+COMPILED = FastPath("compiled", compiled=True)
+GRAPHS = FastPath("compiled with graphs", compiled=True, captured=True)
 
 PATHS = (
     EAGER,
@@ -35,8 +42,8 @@ def named(name: str) -> FastPath:
 def candidates(device: str, *, streams: bool) -> tuple[FastPath, ...]:
     """What is tried on a device. None on a CPU, where compiling takes minutes of all its cores.
 
-    CUDA graphs have the addresses of weights in them, which a model that `streams` changes.
+    CUDA graphs have the addresses of weights in them, which a model that `streams` changes in every step.
     """
     if not device.startswith("cuda"):
         return ()
-    return tuple(path for path in PATHS[1:] if not (streams and path.mode == "reduce-overhead"))
+    return tuple(path for path in PATHS[1:] if not (streams and path.captured))

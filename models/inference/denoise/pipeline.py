@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from models.errors import BadOutput
 from models.inference.denoise.modulation import modulate
-from models.inference.denoise.transformer import Conditioning, Control, predict
+from models.inference.denoise.transformer import Conditioning, Control, Predict, predict
 from models.inference.denoise.upload import upload
 from models.job import Mask, Pixels, is_controlled
 
@@ -135,12 +135,14 @@ def denoise(
     control_start: float = 0.0,
     control_end: float = 1.0,
     kept: Kept | None = None,
+    predict: Predict = predict,
 ) -> Tensor:
     """Euler's method from noise to a picture's latents, in float32; `on_step(step, steps, guess)` after each.
 
     `guess()` gives the latents that come out if the rest of the way is straight. `sigmas` are one more than
     the steps. A step outside the control window runs without the control branch. What is `kept` is told to
-    the model by the control branch; after a step without it, it is set back.
+    the model by the control branch; after a step without it, it is set back. `predict` does what `predict` of
+    the transformer does, perhaps in another way.
     """
     steps = len(sigmas) - 1
     # 1 - sigma, rounded as diffusers rounds it: the time embedding makes a thousandfold of any difference.

@@ -8,7 +8,7 @@ The sequence is the image tokens and then the caption tokens, each padded to a m
 token that the model attends to by design. The prompts of a batch are of one length, so nothing is masked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,10 @@ class Control:
     tokens: Tensor
     """Embedded control latents, (1, image tokens, dim)."""
     scale: float
+
+
+Predict = Callable[..., Tensor]
+"""`predict`, or what gives the same of the same arguments."""
 
 
 def condition(

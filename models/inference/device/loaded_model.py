@@ -24,12 +24,14 @@ from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.compilation import compile_blocks, compile_decoder, keep_code_in, warm_up
 from models.inference.denoise.fp8 import CAPABILITY
 from models.inference.denoise.paths import EAGER, FastPath
+from models.inference.denoise.transformer import predict
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, unmap
 from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
 from models.inference.device.ring import Ring
+from models.inference.device.step_graphs import StepGraphs
 from models.inference.device.steps import Steps
 from models.inference.device.widening import Widening
 from models.inference.loading.components import Components, Files, load_components
@@ -83,7 +85,8 @@ class LoadedModel:
         self._copies = copies
         self._widening = Widening()
         self._ring = Ring(self._device)
-        self.givers: list[Callable[[], None]] = []
+        self._graphs: StepGraphs | None = None
+        self.givers: list[Callable[[], None]] = [self._give_up_graphs]
         """What holds memory of the device that it can do without, or addresses of weights, which may move."""
         self._planned = placement
         self._shrunk_at = 0.0
@@ -134,7 +137,7 @@ class LoadedModel:
 
     @property
     def is_compiled(self) -> bool:
-        return self.path.mode is not None
+        return self.path.compiled
 
     @contextmanager
     def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
@@ -181,6 +184,7 @@ class LoadedModel:
         where it is another, and what a compiler raises; the model is in between then: `use(EAGER)` mends it.
         """
         before = self.path
+        self._graphs = None
         expected = self._trial_step() if path != EAGER else []
         self.path = path
         self._compile()
@@ -192,19 +196,44 @@ class LoadedModel:
                 raise ModelError(
                     f"A step of {path.name} blocks is {apart:.1e} away from one of {before.name}."
                 )
+        if path.captured:
+            self._graphs = StepGraphs(self._device, uses=0)
+            captured = self._trial_step()
+            if not all(map(torch.equal, captured, found)):
+                self._leave_graphs("a captured step is another than the same step as it is compiled")
+            elif self._graphs is not None:
+                # Nobody draws in the sizes that were tried.
+                self._graphs = StepGraphs(self._device)
 
     def _trial_step(self) -> list[Tensor]:
         branch = self._default.path if self._default else None
         with self.denoiser(branch) as (transformer, controlnet):
-            return warm_up(
-                transformer, controlnet, self._device, self._vae if self._decodes_compiled else None
-            )
+            vae = self._vae if self._decodes_compiled else None
+            return warm_up(transformer, controlnet, self._device, vae, self.predict)
 
-    def end_step(self) -> None:
-        """Tell of a denoising step that the device was given; what it held in CUDA graphs is free again."""
-        self.steps.end()
-        if self.path.mode == "reduce-overhead":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    def predict(self, *step: Any) -> Tensor:
+        """What a step predicts, as `predict` of the transformer; by CUDA graphs where the path has them.
+
+        Where these fail they are left for good, and nothing is lost.
+        """
+        if self._graphs is not None:
+            try:
+                captured = self._graphs(*step)
+            except RuntimeError as error:
+                self._leave_graphs(str(error).strip().partition("\n")[0])
+            else:
+                if captured is not None:
+                    return captured
+        return predict(*step)
+
+    def _leave_graphs(self, reason: str) -> None:
+        log.warning("steps run without CUDA graphs from now on: %s", reason)
+        self._graphs = None
+        self.path = self.path.uncaptured()
+
+    def _give_up_graphs(self) -> None:
+        if self._graphs is not None:
+            self._graphs.give_up()
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given."""
@@ -261,7 +290,7 @@ class LoadedModel:
         """Have blocks and decoder compiled when they first run, or not any more, as the path wants."""
         branches = [known.controlnet for known in (self._default, self._other) if known]
         for model in (self.transformer, *branches):
-            compile_blocks(model, self.path.mode)
+            compile_blocks(model, compiled=self.path.compiled)
         compile_decoder(self._vae, compiled=self._decodes_compiled)
 
     def _settle(self) -> None:
@@ -307,7 +336,7 @@ class LoadedModel:
             eight_bits=self.placement.eight_bits,
             mapped=self._streams_transformer or self.placement.mode == "mapped",
         )
-        compile_blocks(controlnet, self.path.mode)
+        compile_blocks(controlnet, compiled=self.path.compiled)
         if self._streams_transformer:
             self._ring.stream(controlnet, _control_blocks(controlnet))
         if _is_widened(self.placement):

@@ -5,7 +5,9 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,23 @@ def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
     assert [each["name"] for each in told] == 2 * ["eager", "compiled"]
     assert 0 < told[1]["error"] < 1.25 * told[0]["error"] < 0.05
     assert told[3]["fault"] == "RuntimeError: the code is broken"
+
+
+def test_trial_runs_a_graph_for_each_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    replays = []
+
+    def capture(run: Callable[[], torch.Tensor], device: torch.device) -> Any:
+        answer = torch.zeros_like(run())
+        replay = partial(lambda run, answer: replays.append(answer.copy_(run())), run, answer)
+        return SimpleNamespace(replay=replay), answer
+
+    monkeypatch.setattr(canary, "capture", capture)
+    trial = Trial("cpu", "float32", 64, 2, eight_bits=None, tokens=(64, 48), paths=())
+    with torch.no_grad():
+        parts = canary._blocks(trial), canary._inputs(trial, torch.float32)
+        run = canary._captured(*parts)
+        torch.testing.assert_close(run(), canary._answers(*parts), rtol=0, atol=0)
+    assert len(replays) == 2
 
 
 def test_path_that_was_found_is_taken_between_requests_and_named(
@@ -237,4 +256,5 @@ def test_graphs_are_no_candidate_where_weights_stream_and_nothing_is_on_a_cpu() 
     assert candidates("cpu", streams=False) == ()
     assert EAGER not in candidates("cuda", streams=False)
     resident, streamed = (candidates("cuda:0", streams=streams) for streams in (False, True))
-    assert {path.mode for path in resident} - {path.mode for path in streamed} == {"reduce-overhead"}
+    assert all(path.captured for path in set(resident) - set(streamed))
+    assert not any(path.captured for path in streamed)

@@ -1,0 +1,31 @@
+"""The capture of what a device is given to do as a CUDA graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARM_UPS = 2
+"""Runs before a graph is captured, in which the libraries make their plans and take their memory."""
+
+
+def capture(
+    run: Callable[[], Tensor], device: torch.device, *, warm_ups: int = WARM_UPS, pool: Any = None
+) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """A graph of what `run` gives the device to do, and the tensor that it writes each time.
+
+    `pool` is that of another graph, whose memory it may write over, or a pool of its own.
+    """
+    now = torch.cuda.current_stream(device)
+    # As PyTorch's documentation has it: not on the stream that others use.
+    aside: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    aside.wait_stream(now)
+    with torch.cuda.stream(aside):
+        for _ in range(warm_ups):
+            run()
+    now.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        result = run()
+    return graph, result
