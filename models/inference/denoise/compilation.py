@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.inference.denoise.beside import LoraLayer, none_beside
-from models.inference.denoise.blocks import Block, ControlBlock
+from models.inference.denoise.blocks import Block, ControlBlock, Swiglu
 from models.inference.denoise.modulation import modulate_each
 from models.inference.denoise.transformer import Control, Predict, condition, control_tokens, predict
 
@@ -36,12 +36,18 @@ def keep_code_in(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
 
 
-def compile_blocks(model: nn.Module, *, compiled: bool) -> None:
+def compile_blocks(model: nn.Module, *, compiled: bool, swiglu: bool = False) -> None:
     """Have every block with a timestep compiled when it first runs, for any number of tokens, or never more.
 
-    The caption's refiner stays as it is: it runs once a request, on a few tokens.
+    The caption's refiner stays as it is: it runs once a request, on a few tokens. `swiglu`: with the kernel
+    of our own, where the weights are as it takes them.
     """
+    kernel: Swiglu | None = None
+    if swiglu:
+        # Triton is there with PyTorch for CUDA alone.
+        from models.inference.denoise.swiglu import swiglu as kernel
     for block in _compiled_blocks(model):
+        block.swiglu = kernel
         block.__dict__.pop("forward", None)
         block.hands_on = compiled
         if compiled:

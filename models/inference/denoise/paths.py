@@ -13,6 +13,8 @@ class FastPath(NamedTuple):
     """True where a denoising step that comes again and again is one CUDA graph."""
     attention: Literal["auto", "cudnn"] = "auto"
     """The attention kernel that PyTorch tries first: cuDNN's, or its own choice."""
+    swiglu: bool = False
+    """True where the feed-forward's first products, and what comes of the two, are one kernel of our own."""
 
     def uncaptured(self) -> Self:
         """The same way without CUDA graphs."""
@@ -31,6 +33,8 @@ PATHS = (
     COMPILED._replace(name="compiled with cuDNN", attention="cudnn"),
     GRAPHS,
     GRAPHS._replace(name="compiled with graphs and cuDNN", attention="cudnn"),
+    COMPILED._replace(name="compiled with SwiGLU", swiglu=True),
+    GRAPHS._replace(name="compiled with graphs and SwiGLU", swiglu=True),
 )
 
 
@@ -39,11 +43,13 @@ def named(name: str) -> FastPath:
     return {path.name: path for path in PATHS}[name]
 
 
-def candidates(device: str, *, streams: bool) -> tuple[FastPath, ...]:
+def candidates(device: str, *, streams: bool, precision: str) -> tuple[FastPath, ...]:
     """What is tried on a device. None on a CPU, where compiling takes minutes of all its cores.
 
     CUDA graphs have the addresses of weights in them, which a model that `streams` changes in every step.
+    The kernel of SwiGLU takes weights in bfloat16 that have no LoRAs beside them.
     """
     if not device.startswith("cuda"):
         return ()
-    return tuple(path for path in PATHS[1:] if not (streams and path.captured))
+    plain = precision == "bfloat16" and not streams
+    return tuple(path for path in PATHS[1:] if not (streams and path.captured) and (plain or not path.swiglu))

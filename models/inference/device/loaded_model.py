@@ -290,7 +290,7 @@ class LoadedModel:
         """Have blocks and decoder compiled when they first run, or not any more, as the path wants."""
         branches = [known.controlnet for known in (self._default, self._other) if known]
         for model in (self.transformer, *branches):
-            compile_blocks(model, compiled=self.path.compiled)
+            compile_blocks(model, compiled=self.path.compiled, swiglu=self.path.swiglu)
         compile_decoder(self._vae, compiled=self._decodes_compiled)
 
     def _settle(self) -> None:
@@ -336,7 +336,7 @@ class LoadedModel:
             eight_bits=self.placement.eight_bits,
             mapped=self._streams_transformer or self.placement.mode == "mapped",
         )
-        compile_blocks(controlnet, compiled=self.path.compiled)
+        compile_blocks(controlnet, compiled=self.path.compiled, swiglu=self.path.swiglu)
         if self._streams_transformer:
             self._ring.stream(controlnet, _control_blocks(controlnet))
         if _is_widened(self.placement):

@@ -70,8 +70,8 @@ def _tried(path: FastPath, blocks: nn.ModuleList, inputs: list[Any], exact: list
     """Milliseconds of a pass through both blocks at every number of tokens, and the error; or the fault."""
     if path.compiled:
         torch.compiler.reset()
-    compile_blocks(blocks, compiled=path.compiled)
     try:
+        compile_blocks(blocks, compiled=path.compiled, swiglu=path.swiglu)
         with preferring(path.attention):
             run = _captured(blocks, inputs) if path.captured else partial(_answers, blocks, inputs)
             error = max(_distance(*pair) for pair in zip(run(), exact, strict=True))

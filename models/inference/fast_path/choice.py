@@ -40,8 +40,9 @@ class Choice:
         """`folder` keeps verdicts; `setting` is `auto` or `off`."""
         self._model = model
         self._folder = folder
-        device, streams = model.placement.device, model.placement.held_bytes is not None
-        self._paths = candidates(device, streams=streams) if setting == "auto" else ()
+        placed = model.placement
+        tried = candidates(placed.device, streams=placed.held_bytes is not None, precision=placed.precision)
+        self._paths = tried if setting == "auto" else ()
         self.reason = (
             "ZTURBO_FAST_PATH=off." if setting == "off" else "No other path is tried on this device."
         )

@@ -19,7 +19,10 @@ from torch.nn import functional as F
 
 pytest.importorskip("triton", reason="Triton is there with PyTorch for CUDA alone")
 
-from models.inference.denoise.blocks import _feed
+from benchmarks.gpu.models import TINY
+from benchmarks.random_models import random_transformer
+from models.inference.denoise.blocks import _feed, use_own_blocks
+from models.inference.denoise.compilation import compile_blocks, warm_up
 from models.inference.denoise.swiglu import swiglu
 
 ROOT = Path(__file__).parents[4]
@@ -30,7 +33,7 @@ from torch.nn import functional as F
 from models.inference.denoise.swiglu import launch
 
 apart = []
-for tokens, width, inner in ((1, 64, 128), (130, 128, 256), (259, 192, 128)):
+for tokens, width, inner in ((1, 64, 128), (130, 192, 256), (1100, 64, 128)):
     x = torch.randn(tokens, width)
     w1, w3 = (torch.randn(inner, width) / width**0.5 for _ in range(2))
     exact = F.silu(x @ w1.T) * (x @ w3.T)
@@ -92,3 +95,26 @@ def test_feed_forward_is_compiled_with_the_kernel_once_for_any_number_of_tokens(
 def test_on_a_cpu_it_is_the_two_products(dtype: torch.dtype) -> None:
     x, w1, w3 = (torch.randn(shape).to(dtype) for shape in ((2, 7, 64), (128, 64), (128, 64)))
     assert torch.equal(swiglu(x, w1, w3), F.silu(F.linear(x, w1)) * F.linear(x, w3))
+
+
+@torch.no_grad()
+def test_blocks_that_are_compiled_with_it_make_the_same_and_give_it_up_with_their_code() -> None:
+    transformer: Any = use_own_blocks(random_transformer(TINY.transformer, torch.float32, "cpu"))
+    known: list[bool] = []
+
+    def seen(graph: Any, _: Any) -> Any:
+        known.append(any("zturbo.swiglu" in str(node.target) for node in graph.graph.nodes))
+        return graph
+
+    plain = warm_up(transformer, None, torch.device("cpu"))
+    torch.compiler.set_default_backend(seen)
+    try:
+        compile_blocks(transformer, compiled=True, swiglu=True)
+        torch.testing.assert_close(warm_up(transformer, None, torch.device("cpu")), plain)
+    finally:
+        torch.compiler.set_default_backend("inductor")
+        torch.compiler.set_stance("default")
+        torch._dynamo.reset()
+    assert set(known) == {True}
+    compile_blocks(transformer, compiled=False)
+    assert transformer.layers[0].swiglu is None

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ SLOWER = {"ms": 2.0, "error": 0.0}
 
 @pytest.fixture(autouse=True)
 def on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(choice, "candidates", lambda device, streams: (COMPILED,))
+    monkeypatch.setattr(choice, "candidates", lambda device, **_: (COMPILED,))
     monkeypatch.setattr(choice, "TOKENS", (64, 48))
     torch.compiler.set_default_backend("eager")
     yield
@@ -253,8 +254,16 @@ def test_card_without_room_for_a_trial_goes_on_eager(engine: Engine, monkeypatch
 
 
 def test_graphs_are_no_candidate_where_weights_stream_and_nothing_is_on_a_cpu() -> None:
-    assert candidates("cpu", streams=False) == ()
-    assert EAGER not in candidates("cuda", streams=False)
-    resident, streamed = (candidates("cuda:0", streams=streams) for streams in (False, True))
+    assert candidates("cpu", streams=False, precision="bfloat16") == ()
+    assert EAGER not in candidates("cuda", streams=False, precision="bfloat16")
+    resident, streamed = (
+        candidates("cuda:0", streams=streams, precision="int8") for streams in (False, True)
+    )
     assert all(path.captured for path in set(resident) - set(streamed))
     assert not any(path.captured for path in streamed)
+
+
+def test_kernel_of_swiglu_is_a_candidate_for_weights_in_bfloat16_that_stay() -> None:
+    for precision, streams in product(("bfloat16", "float16", "int8", "fp8"), (False, True)):
+        found = any(path.swiglu for path in candidates("cuda", streams=streams, precision=precision))
+        assert found == (precision == "bfloat16" and not streams)
