@@ -1,48 +1,58 @@
-"""The pieces of code that compiled blocks need for all sizes, captions and control branches, on a CPU."""
+"""How many graphs the blocks are compiled to for sizes, captions and control branches, on a CPU."""
 
+import tempfile
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch._dynamo.utils import counters
 
-from benchmarks.gpu.models import TINY
-from benchmarks.random_models import random_controlnet, random_transformer
-from models.inference.denoise.blocks import use_own_blocks
-from models.inference.denoise.compilation import compile_blocks, warm_up
+from benchmarks.gpu.models import TINY, build_components, write_controlnets
+from models.inference.denoise.paths import COMPILED
 from models.inference.denoise.transformer import Control, condition, control_tokens, predict
+from models.inference.device.loaded_model import LoadedModel
+from models.inference.device.placement import Placement
 
 SIZES = ((48, 64), (32, 96), (64, 64))
 """Heights and widths of latents."""
 CAPTIONS = (20, 60, 200, 500)
 """Tokens."""
+HELD_BYTES = 200_000
+"""Of the weights of a model that streams: some of its blocks stay."""
 
 
 @torch.no_grad()
-def count_graphs() -> int:
-    """Code is traced and not generated: how often is what counts."""
+def count_graphs(mode: Literal["resident", "streamed"]) -> int:
+    """For a model as the server loads it; where weights stream, those with LoRAs beside them too.
+
+    Code is traced and not generated: how often is what counts.
+    """
     torch.compiler.set_default_backend("eager")
     counters.clear()
     try:
-        transformer: Any = use_own_blocks(random_transformer(TINY.transformer, torch.float32, "cpu"))
-        branches: list[Any] = [
-            use_own_blocks(random_controlnet(layout, transformer.config, torch.float32, "cpu"))
-            for layout in TINY.layouts
-        ]
-        for model in (transformer, *branches):
-            compile_blocks(model, compiled=True)
-        warm_up(transformer, branches[0], torch.device("cpu"))
-        torch.compiler.set_stance("default")
-        for (height, width), caption, branch in product(SIZES, CAPTIONS, (None, *branches)):
-            latents = torch.zeros(1, transformer.in_channels, height, width)
-            embeddings = torch.zeros(caption, transformer.config.cap_feat_dim)
-            conditioning = condition(transformer, embeddings, height, width)
-            control = None
-            if branch is not None:
-                control = Control(branch, control_tokens(transformer, branch, latents), 1.0)
-            predict(transformer, conditioning, latents, 0.0, control)
+        with tempfile.TemporaryDirectory() as folder:
+            components = build_components(TINY, torch.float32, "cpu")
+            unions = write_controlnets(TINY, components, Path(folder))
+            held_bytes = HELD_BYTES if mode == "streamed" else None
+            placement = Placement("cpu", "float32", mode, held_bytes=held_bytes)
+            model = LoadedModel(components, placement, unions["1.0"])
+            model.use(COMPILED)
+            torch.compiler.set_stance("default")
+            for size, caption, union in product(SIZES, CAPTIONS, (None, *unions.values())):
+                _step(model, size, caption, union)
         return int(counters["stats"]["unique_graphs"])
     finally:
         torch.compiler.set_default_backend("inductor")
         torch.compiler.set_stance("default")
         torch._dynamo.reset()
+
+
+def _step(model: LoadedModel, size: tuple[int, int], caption: int, union: Path | None) -> None:
+    with model.denoiser(union) as (transformer, branch):
+        latents = torch.zeros(1, transformer.in_channels, *size)
+        conditioning = condition(transformer, torch.zeros(caption, transformer.config.cap_feat_dim), *size)
+        control = None
+        if branch is not None:
+            control = Control(branch, control_tokens(transformer, branch, latents), 1.0)
+        predict(transformer, conditioning, latents, 0.0, control)

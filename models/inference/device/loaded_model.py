@@ -94,7 +94,8 @@ class LoadedModel:
         if self._device.type == "cuda":
             # As cuDNN's convolutions in 16 bits want it; on a CPU it is slower. Not yet tried.
             self._vae.to(memory_format=torch.channels_last)
-        if placement.mode == "mapped" or self._streams_transformer:
+        self._is_mapped = placement.mode == "mapped" or self._streams_transformer
+        if self._is_mapped:
             # A LoRA that is multiplied beside them is there wherever they are.
             leave_weights_mapped(self.transformer)
         self._default: Branch | None = None
@@ -334,8 +335,11 @@ class LoadedModel:
             *(path, self.transformer.config, stored_type(self.placement), home),
             copies=self._copies,
             eight_bits=self.placement.eight_bits,
-            mapped=self._streams_transformer or self.placement.mode == "mapped",
+            mapped=self._is_mapped,
         )
+        if self._is_mapped:
+            # No LoRA is for it; but of other layers than the transformer's compiled code would be another.
+            leave_weights_mapped(controlnet)
         compile_blocks(controlnet, compiled=self.path.compiled, swiglu=self.path.swiglu)
         if self._streams_transformer:
             self._ring.stream(controlnet, _control_blocks(controlnet))
