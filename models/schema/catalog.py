@@ -28,9 +28,9 @@ from models.schema.model_ids import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Endpoint:
-    """One model id: what it is called, what it takes and what it gives."""
+    """One model id: what it is called, what it takes and what it gives. It equals itself alone."""
 
     model_id: str
     short_name: str

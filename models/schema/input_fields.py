@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -97,9 +97,14 @@ class InputField:
 
 def input_fields() -> dict[str, InputField]:
     """By name; a field stands behind the one that it follows in an input."""
+    return _fields(tuple(ENDPOINTS.values()))
+
+
+@lru_cache
+def _fields(endpoints: tuple[Endpoint, ...]) -> dict[str, InputField]:
     names: list[str] = []
     found: dict[str, list[tuple[Endpoint, dict[str, Any]]]] = {}
-    for endpoint in ENDPOINTS.values():
+    for endpoint in endpoints:
         place = 0
         for name, schema in endpoint.input_model.model_json_schema()["properties"].items():
             if name not in found:
