@@ -81,9 +81,9 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
     yield Line("kernels a step, eager", step.launches, 1150)
     yield Line("memory traffic a step, eager, GB", _gb(step.bytes), 87)
     yield Line("memory traffic a step, compiled, GB", moved)
+    yield from traffic_of(step, weights, fused, blocks)
     with_own = moved and saved and round(moved - saved.all, 2)
     yield Line("memory traffic a step, compiled with SwiGLU, GB", with_own, 45)
-    yield from traffic_of(step, weights, fused, blocks)
     for union in ("1.0", "2.1"):
         yield Line(f"kernels a step, eager, Union {union}", again[union].step.launches)
     yield Line("launches of a captured step, Union 1.0", captured.launches, 12)
