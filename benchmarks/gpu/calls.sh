@@ -2,7 +2,7 @@
 # All parts of benchmarks.gpu on an H100, in calls that should each take less than ten minutes.
 #
 #   bash benchmarks/gpu/calls.sh packages    # where there is a network: what such a machine lacks or has too old
-#   bash benchmarks/gpu/calls.sh 1           # on the machine, then 2 to 10; rows go to $OUT too
+#   bash benchmarks/gpu/calls.sh 1           # on the machine, then 2 to 11; rows go to $OUT too
 #
 # Written for machines with Python 3.12, torch 2.11 and transformers 5.17, which wants huggingface_hub below 2. The
 # packages are 85 MB, 50 of them OpenCV's, which the detectors import.
@@ -40,6 +40,7 @@ case "${1:-}" in
   8) set -- --runs 2 --parts tier --quantization int8 ;;
   9) set -- --runs 7 --sizes 1024 --parts ours loras --path compiled --quantization fp8 ;;
   10) set -- --runs 7 --sizes 1024 --parts ours --path 'compiled with SwiGLU' ;;
-  *) echo "calls.sh: packages, or a number from 1 to 10" >&2; exit 2 ;;
+  11) set -- --runs 7 --sizes 512 1024 --parts ours --path 'compiled with graphs' ;;
+  *) echo "calls.sh: packages, or a number from 1 to 11" >&2; exit 2 ;;
 esac
 exec python3 -m benchmarks.gpu "$@"

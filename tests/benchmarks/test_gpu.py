@@ -33,7 +33,7 @@ def test_operations_are_those_that_were_counted(control: Layout | None, teraflop
     assert step_flops(CONFIG, 4096, 128, control) / 1e12 == pytest.approx(teraflops, rel=0.003)
 
 
-@pytest.mark.parametrize("call", range(1, 11))
+@pytest.mark.parametrize("call", range(1, 12))
 def test_call_without_a_gpu_says_so_in_a_sentence(
     call: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,9 +46,9 @@ class StepGraphs:
     what the largest step needs, 0.6 GB at 1024x1024, and is held as long as there is a graph.
     """
 
-    def __init__(self, device: torch.device, uses: int = USES) -> None:
+    def __init__(self, device: torch.device, uses: int | None = None) -> None:
         self._device = device
-        self._uses = uses
+        self._uses = USES if uses is None else uses
         self._used: dict[Hashable, int] = {}
         """How often each kind of step came that has no graph, in the order of their last use."""
         self._graphs: dict[Hashable, StepGraph] = {}

@@ -79,12 +79,12 @@ def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 @pytest.fixture
-def engine(tiny_model: Path, tmp_path: Path, tapes: list[Tape]) -> Engine:
+def engine(tiny_model: Path, tmp_path: Path, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch) -> Engine:
     """It captures what comes for the second time."""
+    monkeypatch.setattr(step_graphs, "USES", 1)
     engine = Engine.load(settings_for(tiny_model, tmp_path))
     with torch.no_grad():
         engine._model.use(CAPTURED)
-    graphs_of(engine)._uses = 1
     tapes.clear()
     return engine
 
