@@ -253,7 +253,7 @@ class Engine:
         prompt = job.expanded_prompt or job.prompt
 
         def embed() -> Tensor:
-            with self._model.text_encoder() as text_encoder:
+            with self._model.text_encoder(layer_by_layer=True) as text_encoder:
                 graphs = self._graphs_of(text_encoder)
                 return encode_prompt(text_encoder, self._model.tokenizer, prompt, graphs)
 

@@ -28,7 +28,7 @@ from models.inference.denoise.transformer import predict
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
-from models.inference.device.pages import give_up_first, unmap
+from models.inference.device.pages import give_up_first, leaving_behind
 from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
 from models.inference.device.ring import Ring
 from models.inference.device.step_graphs import StepGraphs
@@ -141,14 +141,18 @@ class LoadedModel:
         return self.path.compiled
 
     @contextmanager
-    def text_encoder(self) -> Iterator[Qwen3ForCausalLM]:
+    def text_encoder(self, *, layer_by_layer: bool = False) -> Iterator[Qwen3ForCausalLM]:
+        """The text encoder. `layer_by_layer`: each layer runs once, and its mapped pages leave with it.
+
+        So they are not all there beside the transformer's, as they are for a prompt that is expanded.
+        """
         self._ring.forget()
+        model: Any = self._text_encoder.base_model
         try:
-            yield self._text_encoder
+            with leaving_behind(model.layers if layer_by_layer and self.placement.mode == "mapped" else []):
+                yield self._text_encoder
         finally:
-            if self.placement.mode == "mapped":
-                unmap(self._text_encoder)
-            elif self.placement.mode == "streamed":
+            if self.placement.mode != "resident":
                 give_up_first(self._text_encoder)
 
     @contextmanager
@@ -159,12 +163,8 @@ class LoadedModel:
         branch = self._branch(controlnet) if controlnet else None
         # LoRAs may have changed what a slot still has.
         self._ring.forget()
-        try:
-            with preferring(self.path.attention):
-                yield self.transformer, branch
-        finally:
-            if self.placement.mode == "mapped":
-                unmap(self.transformer, *([branch] if branch else []))
+        with preferring(self.path.attention):
+            yield self.transformer, branch
 
     @contextmanager
     def autoencoder(self, pixels: int) -> Iterator[AutoencoderKL]:
