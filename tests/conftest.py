@@ -4,6 +4,7 @@ import gc
 import os
 import secrets
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ from tests.support.s3_server import S3Server
 # Read by torch at its import. On matrices this small a second thread only waits for a free core:
 # a tiny transformer takes 7 ms alone, 200 ms in company.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Every HTTP client reads it anew, a thousand in all: the 140 certificates of a system take 30 ms each time.
+os.environ.setdefault("SSL_CERT_FILE", str(Path(__file__).parent / "support" / "authority.pem"))
 
 ONE_SERVER = ("e2e", "playground")
 """Folders whose tests share a `zturbo serve`, which takes many seconds to start."""

@@ -14,6 +14,10 @@ import pytest
 from tests.docker.engine import ROOT, Engine, NoEngine, missing, running_engine
 from tests.docker.stack import Stack, make_secrets
 
+if Path(os.environ.get("SSL_CERT_FILE", "")).is_relative_to(ROOT / "tests"):
+    # The engine and what it builds may speak to servers that the system's certificates are for.
+    del os.environ["SSL_CERT_FILE"]
+
 FULL = os.environ.get("DOCKER_TESTS") == "full"
 """With the worker's image, of 7 GB; else workers run in the API's, on what is installed here."""
 

@@ -47,7 +47,7 @@ def served(data_dir: Path, log: int) -> Iterator[str]:
         return False
 
     try:
-        # Seldom: each asks with a new client, which reads every certificate of this machine.
+        # Seldom: each asks with a new client.
         wait_for(answers, START_SECONDS, pause=0.2)
         yield url
         children = psutil.Process(process.pid).children(recursive=True)
