@@ -90,8 +90,6 @@ class Bench:
         if eight_bits:
             self.components = rounded(self.components, eight_bits)
         self.model = LoadedModel(self.components, placement, None)
-        # Else most of what is timed would not be captured yet.
-        patch.object(step_graphs, "USES", 1).start()
         self.model.use(named(options.path))
         if self.model.is_compiled:
             for path in self.controlnets.values():
@@ -239,7 +237,9 @@ def main(argv: list[str] | None = None) -> int:
         )
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no GPU is to be seen from here; --tiny --device cpu --runs 1 is the dry run.")
-    with tempfile.TemporaryDirectory() as name, torch.no_grad():
+    # Else most of what is timed would not be captured yet.
+    soon = patch.object(step_graphs, "USES", 1)
+    with tempfile.TemporaryDirectory() as name, torch.no_grad(), soon:
         folder = Path(name)
         if options.tier:
             write(options, "tier", tier(options, folder))

@@ -1,7 +1,7 @@
 """A graphics card that is not there: PyTorch's CUDA functions, answered for tensors that have no values."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, Self
 from unittest.mock import patch
@@ -41,6 +41,7 @@ def answers(recorder: Recorder, gigabytes: float, capability: tuple[int, int]) -
         "is_initialized": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "device": lambda _: nullcontext(),
         "get_device_name": lambda *_: f"{gigabytes:g} GB",
         "get_device_capability": lambda *_: capability,
         "get_device_properties": lambda *_: SimpleNamespace(

@@ -193,8 +193,8 @@ class Model:
 
     def _counted(self, part: str, use: Any) -> Any:
         @contextmanager
-        def counted(*arguments: Any) -> Iterator[Any]:
-            with self._recorder.counting() as counts, use(*arguments) as used:
+        def counted(*arguments: Any, **options: Any) -> Iterator[Any]:
+            with self._recorder.counting() as counts, use(*arguments, **options) as used:
                 yield used
             self._by_part[part] = counts
 

@@ -88,6 +88,7 @@ def warm_up(
     device: torch.device,
     vae: Any | None = None,
     predict: Predict = predict,
+    seed: int = 7,
 ) -> list[Tensor]:
     """Run a step, one with the control branch and one with LoRAs beside the weights, and decode; the answers.
 
@@ -97,16 +98,21 @@ def warm_up(
     try:
         # Those of the last request may still be there.
         with none_beside(layer for layers in lora_layers(transformer) for layer in layers):
-            return _answers(transformer, controlnet, device, vae, predict)
+            return _answers(transformer, controlnet, device, vae, predict, seed)
     finally:
         torch.compiler.set_stance("eager_on_recompile")
 
 
 def _answers(
-    transformer: Any, controlnet: Any | None, device: torch.device, vae: Any | None, predict: Predict
+    transformer: Any,
+    controlnet: Any | None,
+    device: torch.device,
+    vae: Any | None,
+    predict: Predict,
+    seed: int,
 ) -> list[Tensor]:
     height, width = WARM_UP
-    random = torch.Generator().manual_seed(7)
+    random = torch.Generator().manual_seed(seed)
     latents = torch.randn(1, transformer.in_channels, height, width, generator=random).to(device)
     embeddings = torch.randn(1, transformer.config.cap_feat_dim, generator=random).to(device)
     conditioning = condition(transformer, embeddings, height, width)

@@ -35,6 +35,8 @@ PATHS = (
     GRAPHS._replace(name="compiled with graphs and cuDNN", attention="cudnn"),
     COMPILED._replace(name="compiled with SwiGLU", swiglu=True),
     GRAPHS._replace(name="compiled with graphs and SwiGLU", swiglu=True),
+    COMPILED._replace(name="compiled with cuDNN and SwiGLU", attention="cudnn", swiglu=True),
+    GRAPHS._replace(name="compiled with graphs, cuDNN and SwiGLU", attention="cudnn", swiglu=True),
 )
 
 

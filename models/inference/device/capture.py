@@ -17,15 +17,17 @@ def capture(
 
     `pool` is that of another graph, whose memory it may write over, or a pool of its own.
     """
-    now = torch.cuda.current_stream(device)
-    # As PyTorch's documentation has it: not on the stream that others use.
-    aside: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    aside.wait_stream(now)
-    with torch.cuda.stream(aside):
-        for _ in range(warm_ups):
-            run()
-    now.wait_stream(aside)
+    if warm_ups:
+        now = torch.cuda.current_stream(device)
+        # As PyTorch's documentation has it: not on the stream that others use.
+        aside: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(now)
+        with torch.cuda.stream(aside):
+            for _ in range(warm_ups):
+                run()
+        now.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    # PyTorch captures the current device: of what another one is given to do the graph would have nothing.
+    with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool):
         result = run()
     return graph, result

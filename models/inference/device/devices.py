@@ -1,5 +1,6 @@
 """The devices of this machine and the memory that is free on them."""
 
+import gc
 from typing import Literal
 
 import torch
@@ -38,6 +39,13 @@ def used_bytes(device: str) -> tuple[int, int]:
     """Memory in use on a CUDA device, by anybody, and all that it has."""
     free, total = torch.cuda.mem_get_info(device)
     return total - free, total
+
+
+def free_cache() -> None:
+    """Give back memory that is kept for reuse, or held by objects that nobody can reach."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def multiplies_fp8(device: str) -> bool:

@@ -3,7 +3,6 @@
 Each part is handed out in a `with` block, within which its weights are on the device.
 """
 
-import gc
 import logging
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from models.inference.denoise.fp8 import CAPABILITY
 from models.inference.denoise.paths import EAGER, FastPath
 from models.inference.denoise.transformer import predict
 from models.inference.device.attention import preferring
-from models.inference.device.devices import fast_type, find_device, free_bytes, multiplies_fp8
+from models.inference.device.devices import fast_type, find_device, free_bytes, free_cache, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, leaving_behind
 from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
@@ -183,6 +182,7 @@ class LoadedModel:
 
         What is to be compiled is compiled here, and a step compared with the one before. Raises `ModelError`
         where it is another, and what a compiler raises; the model is in between then: `use(EAGER)` mends it.
+        Where it is a captured step that is another, or fails, the path is the same without graphs.
         """
         before = self.path
         self._graphs = None
@@ -199,27 +199,30 @@ class LoadedModel:
                 )
         if path.captured:
             self._graphs = StepGraphs(self._device, uses=0)
-            captured = self._trial_step()
-            if not all(map(torch.equal, captured, found)):
+            # Captured with other numbers, which a graph that reads none of its inputs gives again.
+            self._trial_step(seed=8)
+            if not all(map(torch.equal, self._trial_step(), found)):
                 self._leave_graphs("a captured step is another than the same step as it is compiled")
             elif self._graphs is not None:
                 # Nobody draws in the sizes that were tried.
                 self._graphs = StepGraphs(self._device)
 
-    def _trial_step(self) -> list[Tensor]:
+    def _trial_step(self, seed: int = 7) -> list[Tensor]:
         branch = self._default.path if self._default else None
         with self.denoiser(branch) as (transformer, controlnet):
             vae = self._vae if self._decodes_compiled else None
-            return warm_up(transformer, controlnet, self._device, vae, self.predict)
+            return warm_up(transformer, controlnet, self._device, vae, self.predict, seed)
 
     def predict(self, *step: Any) -> Tensor:
-        """What a step predicts, as `predict` of the transformer; by CUDA graphs where the path has them.
+        """What a step predicts, as `predict` with a `Modulation`; by CUDA graphs where the path has them.
 
         Where these fail they are left for good, and nothing is lost.
         """
         if self._graphs is not None:
             try:
                 captured = self._graphs(*step)
+            except torch.OutOfMemoryError:
+                self._graphs.give_up()
             except RuntimeError as error:
                 self._leave_graphs(str(error).strip().partition("\n")[0])
             else:
@@ -346,13 +349,6 @@ class LoadedModel:
         if _is_widened(self.placement):
             self._widening.widen(controlnet, _control_blocks(controlnet))
         return Branch(path, *stamp, controlnet)
-
-
-def free_cache() -> None:
-    """Give back memory that is kept for reuse, or held by objects that nobody can reach."""
-    gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
 
 
 def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies) -> Placement:

@@ -12,7 +12,8 @@ from typing import TypeVar
 import torch
 
 from models.errors import DeviceBroken, OutOfMemory
-from models.inference.device.loaded_model import LoadedModel, free_cache
+from models.inference.device.devices import free_cache
+from models.inference.device.loaded_model import LoadedModel
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ USES = 40
 """Steps of a kind before one is captured: five pictures. To capture takes about as long as 75 steps gain by
 it (docs/performance.md), and what came so often is likely to come on."""
 BACK_OFF = 4
-"""Every time memory runs out it takes so many times as many."""
+"""Every time that memory runs out and graphs go it takes so many times as many."""
 KEPT = 8
 """Graphs at a time; the one that was used longest ago goes first."""
 COUNTED = 64
@@ -63,9 +63,10 @@ class StepGraphs:
         modulation: Modulation,
         control: Control | None = None,
     ) -> Tensor | None:
-        """What `predict` gives, or None, where there is no graph of such a step.
+        """What `predict` gives of latents (batch, 16, height, width), or None, where there is no such graph.
 
-        Raises RuntimeError where one cannot be captured or run, and is not to be called again then.
+        `modulation` is that of one timestep. Raises RuntimeError where a graph cannot be captured or run, and
+        is not to be called again then; but for `OutOfMemoryError`, after which to `give_up` is enough.
         """
         step = transformer, conditioning, latents, modulation, control
         inputs = _inputs(*step[1:])
@@ -86,9 +87,10 @@ class StepGraphs:
 
     def give_up(self) -> None:
         """Let go of all graphs, as memory has run out, and be slower to capture the next ones."""
+        if self._graphs:
+            self._uses *= BACK_OFF
         self._graphs.clear()
         self._used.clear()
-        self._uses *= BACK_OFF
 
     def _is_worth_it(self, kind: Hashable) -> bool:
         times = self._used.pop(kind, 0)

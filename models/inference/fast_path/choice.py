@@ -85,8 +85,11 @@ class Choice:
                 self._model.use(named(found.path))
         except Exception as error:
             self._give_up(found.path, error)
-        else:
-            log.info("blocks run %s: %s", found.path, found.reason)
+            return
+        if self.name != found.path:
+            self.reason = f"Of {found.path} a captured step failed, or was another than a compiled one."
+            write(self._folder, self._key, Verdict(self.name, self.reason))
+        log.info("blocks run %s: %s", self.name, self.reason)
 
     def run(self, work: Callable[[], T]) -> T:
         """`work()`; where the path in use fails, eager for good, and the work done again."""

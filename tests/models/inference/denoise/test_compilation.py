@@ -106,7 +106,7 @@ def test_compiled_blocks_make_the_same_picture_and_nothing_is_compiled_after_the
         again = draw(engine, job)
         assert again.facts.fast_path == "compiled with graphs"
         assert np.array_equal(again.images[0], one.images[0])
-    assert [graph.replays for graph in captured] == [1, 1, 2, 1, 1, 2, 2]
+    assert [graph.replays for graph in captured] == [2, 2, 2, 1, 1, 2, 2]
     assert graphs() == warm
 
 

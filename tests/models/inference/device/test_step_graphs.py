@@ -4,7 +4,8 @@ It has the operations of one run with their numbers, and does them again at the 
 line of Python runs, and weights that have moved are read where they were.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.inference.denoise.modulation import modulate
 from models.inference.denoise.paths import EAGER
 from models.inference.denoise.transformer import condition, predict
 from models.inference.device import step_graphs
+from models.inference.device.capture import capture
 from models.inference.device.step_graphs import StepGraphs
 from models.inference.engine import Engine
 from models.inference.lora.stack import LoraStack
@@ -79,14 +81,17 @@ def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 @pytest.fixture
-def engine(tiny_model: Path, tmp_path: Path, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch) -> Engine:
+def engine(
+    tiny_model: Path, tmp_path: Path, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
     """It captures what comes for the second time."""
     monkeypatch.setattr(step_graphs, "USES", 1)
     engine = Engine.load(settings_for(tiny_model, tmp_path))
     with torch.no_grad():
         engine._model.use(CAPTURED)
     tapes.clear()
-    return engine
+    yield engine
+    torch.compiler.set_stance("default")
 
 
 def graphs_of(engine: Engine) -> StepGraphs:
@@ -198,30 +203,45 @@ def test_graph_that_fails_costs_no_picture_and_there_are_none_from_then_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def run_out(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: operation not permitted.\nand more")
 
     if when == "captured":
-        monkeypatch.setattr(step_graphs, "capture", run_out)
+        monkeypatch.setattr(step_graphs, "capture", fail)
     else:
-        monkeypatch.setattr(Tape, "replay", run_out)
+        monkeypatch.setattr(Tape, "replay", fail)
     for _ in range(2):
         made = draw(engine, JOB)
         assert same(made, draw(plain, JOB))
         assert made.facts.fast_path == "eager"
-    assert caplog.text.count("without CUDA graphs from now on: CUDA out of memory.") == 1
+    assert caplog.text.count("without CUDA graphs from now on: CUDA error: operation not permitted.") == 1
 
 
 def test_want_of_memory_ends_all_graphs_and_makes_the_next_ones_rarer(
     engine: Engine, plain: Engine, tapes: list[Tape]
 ) -> None:
     draw(engine, JOB)
-    engine._model.free_cache()
+    for _ in range(3):
+        # As often as a picture is tried in a smaller way.
+        engine._model.free_cache()
     assert not graphs_of(engine)._graphs
     assert same(draw(engine, JOB), draw(plain, JOB))
     assert len(tapes) == 1
     draw(engine, JOB)
     assert len(tapes) == 2
+
+
+def test_capture_that_finds_no_memory_is_made_later(
+    engine: Engine, plain: Engine, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as for_now:
+        for_now.setattr(step_graphs, "capture", run_out)
+        assert same(draw(engine, JOB), draw(plain, JOB))
+    assert same(draw(engine, JOB), draw(plain, JOB))
+    assert len(tapes) == 1
 
 
 def test_graphs_that_were_used_longest_ago_go_first(
@@ -233,13 +253,33 @@ def test_graphs_that_were_used_longest_ago_go_first(
         assert (width, len(tapes)) == (width, captured)
 
 
-@pytest.mark.parametrize("fault", ["cannot be captured", "gives another step"])
+def test_graph_is_captured_on_the_device_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch captures the current one, and of what another is given to do a graph would have nothing."""
+    current = ["cuda:0"]
+
+    @contextmanager
+    def device(meant: torch.device) -> Iterator[None]:
+        current.append(str(meant))
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: nullcontext())
+    _, found = capture(lambda: current[-1], torch.device("cuda:1"), warm_ups=0)  # type: ignore[arg-type, return-value]
+    assert found == "cuda:1"
+    assert current == ["cuda:0"]
+
+
+@pytest.mark.parametrize("fault", ["cannot be captured", "gives another step", "reads nothing"])
 def test_graphs_are_not_taken_where_a_captured_step_is_not_the_same_to_the_bit(
     fault: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault == "cannot be captured":
         # By PyTorch itself, which has no card here.
         monkeypatch.undo()
+    elif fault == "reads nothing":
+        monkeypatch.setattr(Tape, "replay", lambda tape: None)
     else:
         monkeypatch.setattr(Tape, "replay", lambda tape: tape._done[-1][3].mul_(1 + 1e-6))
     with torch.no_grad():
