@@ -96,7 +96,10 @@ class Model:
         self.size = int(json.loads((bundle / "vae" / "config.json").read_text())["sample_size"])
 
     def load(self) -> Engine:
-        """As the server loads it; in fp8, which that refuses on a CPU, with the parts and types of a GPU."""
+        """Load the bundle as the server does.
+
+        A server on a CPU refuses fp8: the parts are loaded here with the types that they have on a GPU.
+        """
         if self.settings.quantization != "fp8":
             return Engine.load(self.settings)
         copies = Copies(self.settings.data_dir / "cache")

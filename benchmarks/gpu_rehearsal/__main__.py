@@ -30,7 +30,7 @@ COMPILED = (
     ("control", "bfloat16"), ("layer", "int8"), ("layer", "fp8"),
 )  # fmt: skip
 FOR_ALL_CARDS = COMPILED[:2]
-"""Those that are compiled for each of CAPABILITIES, the others for an H100's alone."""
+"""These blocks are compiled for each of `CAPABILITIES`; the others are compiled for an H100 alone."""
 CORES = 2
 FUSED_KERNELS = {("layer", "bfloat16"): 5, ("layer", "fp8"): 6}
 """The bounds of what a compiled block has beside products and attention."""
@@ -80,7 +80,7 @@ def at_full_size(blocks: Iterable[dict[str, Any]], layers: int | None = None) ->
     saved = saved_gb(blocks, count)
     yield Line("kernels a step, eager", step.launches, 1150)
     yield Line("memory traffic a step, eager, GB", _gb(step.bytes), 87)
-    yield Line("memory traffic a step, compiled, GB", moved)
+    yield Line("memory traffic a step, compiled, GB", moved, 45)
     yield from traffic_of(step, weights, fused, blocks)
     with_own = moved and saved and round(moved - saved.all, 2)
     yield Line("memory traffic a step, compiled with SwiGLU, GB", with_own, 45)
@@ -138,7 +138,7 @@ class Saved(NamedTuple):
 
     all: float
     fused: float
-    """Of these what the fused kernels move; the rest is of products."""
+    """The part of them that fused kernels move; products move the rest."""
 
 
 def saved_gb(blocks: Iterable[dict[str, Any]], count: int) -> Saved | None:

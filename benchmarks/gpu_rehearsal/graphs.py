@@ -19,7 +19,7 @@ SIZES = ((48, 64), (32, 96), (64, 64))
 CAPTIONS = (20, 60, 200, 500)
 """Tokens."""
 HELD_BYTES = 200_000
-"""Of the weights of a model that streams: some of its blocks stay."""
+"""The weights that a model that streams keeps on the device, in bytes: enough for some of its blocks."""
 
 
 @torch.no_grad()

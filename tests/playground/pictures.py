@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from tests.playground.conftest import (
     ARGUMENTS,
     CHROMIUM,
+    PHONE,
     edit,
     example,
     run_button,
@@ -26,7 +27,6 @@ from tests.support.serve_process import ServeProcess
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WINDOW = {"width": 1280, "height": 860}
-PHONE = {"width": 390, "height": 844}
 QUALITY = 82
 SCHEMES: dict[Literal["light", "dark"], str] = {"light": "playground.webp", "dark": "playground-dark.webp"}
 

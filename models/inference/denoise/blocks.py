@@ -21,7 +21,8 @@ from models.inference.denoise.rounding import EightBits, round_matrices
 
 Model = TypeVar("Model", bound=nn.Module)
 Swiglu = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""As `models.inference.denoise.swiglu.swiglu`: of tokens, w1 and w3."""
+"""A function of tokens (batch, tokens, width) and the weights of w1 and w3 (inner, width) that gives
+`silu(w1(x)) * w3(x)`, (batch, tokens, inner): `models.inference.denoise.swiglu.swiglu` is one."""
 
 
 class Pending(NamedTuple):

@@ -37,7 +37,7 @@ def unmap(module: nn.Module, files: Sequence[range]) -> None:
     """Have the pages of a module that are of mapped `files` leave the process, which is done with them.
 
     They stay in the system's cache, where they count as free memory and go first. The next use takes them
-    from there, 12 GB in 1.3 s, where nothing was dropped in between. `files` are those that `unwritten_files`
+    from there, where nothing was dropped in between. `files` are those that `unwritten_files`
     told, and nothing was written since: it would be lost.
     """
     mapped = [own for own in _ranges(module) if any(own.start in file and own[-1] in file for file in files)]

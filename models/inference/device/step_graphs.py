@@ -112,7 +112,7 @@ class StepGraphs:
         )
 
     def _addresses(self, model: nn.Module) -> Hashable:
-        """Where a model's weights are, and the LoRAs beside them, whose ranks differ."""
+        """Give the addresses of all weights, and addresses and shapes of the LoRA factors beside them."""
         if model not in self._parts:
             layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
             self._parts[model] = [*model.parameters()], layers
