@@ -53,6 +53,11 @@ def pytest_collection() -> Generator[None, object, object]:
     return done
 
 
+def pytest_unconfigure() -> None:
+    """Let go of what stayed: Triton tells pages of leaks about what is there when the process ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def _shared_redis() -> Iterator[RedisServer]:
     server = RedisServer()

@@ -7,7 +7,7 @@ import torch
 
 from models.errors import ModelError
 from models.inference.denoise import fp8
-from models.inference.denoise.int8 import seconds
+from models.inference.denoise.int8 import is_faster
 from models.inference.device.host_memory import host_free_bytes
 
 BFLOAT16_CAPABILITY = (8, 0)
@@ -64,6 +64,4 @@ def fast_type(device: str) -> Literal["float32", "bfloat16", "float16"]:
         return "bfloat16"
     wide = torch.ones(512, 1024)
     narrow = wide.bfloat16()
-    return (
-        "bfloat16" if seconds(lambda: narrow @ narrow.t()) < seconds(lambda: wide @ wide.t()) else "float32"
-    )
+    return "bfloat16" if is_faster(lambda: narrow @ narrow.t(), lambda: wide @ wide.t()) else "float32"

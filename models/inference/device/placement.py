@@ -229,10 +229,10 @@ def _on_large_cpu(
         candidates = [whole] if quantization == "off" else [rounded]
     needed = 0
     for with_pages in (True, False):
-        # Where they are read from the disk at every step, the fewer the better.
+        # Where they are read from the disk at every step, the fewer the better, and the more room for them.
         for placement in candidates if with_pages else candidates[::-1]:
             pages = page_bytes(footprint, placement) if with_pages else 0
-            for whole_pixels in (LARGEST_PIXELS, TILE_PIXELS):
+            for whole_pixels in (LARGEST_PIXELS, TILE_PIXELS) if with_pages else (TILE_PIXELS,):
                 tried = replace(placement, whole_pixels=whole_pixels)
                 needed = peak_bytes(footprint, tried)
                 if needed + pages <= free_bytes:
