@@ -183,7 +183,7 @@ def _has_fast_integers(device: torch.device) -> bool:
         return False
     numbers = torch.ones(CHUNK, 1024, dtype=torch.int8)
     floats = numbers.float()
-    return is_faster(lambda: integer_product(numbers, numbers), lambda: floats @ floats.t())
+    return is_faster(lambda: integer_product(numbers, numbers), lambda: floats @ numbers.float().t())
 
 
 def is_faster(one: Callable[[], Any], other: Callable[[], Any], turns: int = 10) -> bool:
@@ -225,7 +225,29 @@ def chunks(tokens: Tensor) -> Iterator[slice]:
 
 def integer_product(values: Tensor, weight: Tensor) -> Tensor:
     """The product (tokens, out), int32, of int8 `values` (tokens, in) and int8 `weight` (out, in)."""
+    # Nothing is compiled for a processor.
+    if not (values.is_cuda or torch.compiler.is_compiling()) and _saturates():
+        return _product_of_halves(values, weight)
     missing = LEAST_CUDA_ROWS - len(values)
     if values.is_cuda and missing > 0:
         return torch._int_mm(F.pad(values, (0, 0, 0, missing)), weight.t())[:-missing]
     return torch._int_mm(values, weight.t())
+
+
+@lru_cache
+def _saturates() -> bool:
+    """True on a processor of the time before VNNI, where products of large numbers are silently wrong.
+
+    It adds pairs of products in 16 bits, and cuts off what they do not hold.
+    """
+    numbers = torch.full((CHUNK, 256), LARGEST, dtype=torch.int8)
+    return bool((torch._int_mm(numbers, numbers.t()) != 256 * LARGEST**2).any())
+
+
+def _product_of_halves(values: Tensor, weight: Tensor) -> Tensor:
+    """The same where pairs may not be large: `values` are twice a number of 7 bits, and a last bit.
+
+    A library makes the first factor unsigned, by adding 128; so it is the second that has to be small.
+    """
+    sums = torch._int_mm(weight, torch.cat([values >> 1, values & 1]).t())
+    return sums[:, : len(values)].mul_(2).add_(sums[:, len(values) :]).t()

@@ -1,5 +1,10 @@
 """Products in 8 bits: exact as their scales allow, not blinded by a few huge columns, alike in any chunks."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,6 +99,21 @@ def test_processor_without_integer_instructions_is_told_by_the_clock(monkeypatch
         times = iter([9.0] * 12 + [integers, floats] * 4)
         monkeypatch.setattr(int8, "_seconds", lambda work, times=times: next(times))
         assert int8._has_fast_integers.__wrapped__(torch.device("cpu")) is fast
+
+
+EXTREMES = """
+import torch
+from models.inference.denoise import int8
+values, weight = (torch.randint(-127, 128, (rows, 400), dtype=torch.int8) for rows in (50, 96))
+values[:2], weight[:4] = torch.tensor([[127], [-127]]), torch.tensor([[127], [-127], [1], [0]])
+assert torch.equal(int8.integer_product(values, weight), values.int() @ weight.int().t())
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a fault of x86 processors")
+def test_products_are_exact_on_a_processor_that_adds_pairs_of_them_in_16_bits() -> None:
+    older = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    subprocess.run([sys.executable, "-c", EXTREMES + "assert int8._saturates()"], env=older, check=True)
 
 
 def test_factors_beside_a_weight_are_not_rounded_and_leave_no_trace() -> None:
