@@ -171,7 +171,7 @@ def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS
     """A request with Union 1.0 in each placement and precision that some card gets."""
     waits: set[str] = set()
     pageable: set[str] = set()
-    faults = []
+    faults, too_large = [], []
     for name, card, options in placements(cards_gb):
         try:
             with fake_card(*card) as recorder, Model(recorder, layers, **options) as model:
@@ -179,6 +179,8 @@ def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS
                 request = model.request("1.0")
                 waits |= model.request("1.0", watched=True).step.waits.keys()
                 pinned, private = _gb(recorder.most_pinned), _gb(recorder.most_private)
+                if request.whole.peak > model.planned_bytes:
+                    too_large.append(f"{name}: {_gb(request.whole.peak)} of {_gb(model.planned_bytes)} GB")
         except (
             Exception
         ) as error:  # a mismatch of devices or types is a RuntimeError or TypeError of any kind
@@ -193,6 +195,7 @@ def every_placement(layers: int | None = None, cards_gb: Iterable[float] = CARDS
         waits |= request.step.waits.keys()
         pageable |= request.whole.pageable.keys()
     yield Line(_with("devices or types that do not fit", faults), len(faults), 0)
+    yield Line(_with("placements that take more of a card than planned", too_large), len(too_large), 0)
     yield Line(_with("places in a step where the host waits", waits), len(waits), 0)
     yield Line(_with("places that copy from pageable memory", pageable), len(pageable), 0)
 

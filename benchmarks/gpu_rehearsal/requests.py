@@ -34,6 +34,7 @@ from models.inference.denoise.modulation import passing_weights
 from models.inference.denoise.rounding import EightBits, round_matrices
 from models.inference.device import loaded_model
 from models.inference.device.loaded_model import LoadedModel, plan
+from models.inference.device.placement import CONTEXT_BYTES, LORA_BYTES, peak_bytes
 from models.inference.device.step_graphs import StepGraphs
 from models.inference.engine import Engine
 from models.inference.forecast import PUBLISHED as PUBLISHED_WEIGHT
@@ -133,6 +134,13 @@ class Model:
         return sum(
             weight.nbytes for block in self._blocks for weight in passing_weights(block) if weight.dim() == 2
         )
+
+    @property
+    def planned_bytes(self) -> int:
+        """What such a picture is planned to take at once, without LoRAs and the driver's part."""
+        placement = self.loaded.placement
+        loras = LORA_BYTES if placement.mode == "streamed" else 0
+        return peak_bytes(PUBLISHED_WEIGHT, placement, SIDE * SIDE) - CONTEXT_BYTES - loras
 
     def request(self, union: str | None = None, *, prompt: str = PROMPT, watched: bool = False) -> Request:
         """Make one picture, with a control branch on every step or none; `watched`: with previews."""

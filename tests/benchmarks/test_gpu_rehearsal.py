@@ -8,6 +8,8 @@ from benchmarks.gpu_rehearsal.__main__ import Line, table
 from benchmarks.gpu_rehearsal.card import fake_card
 from benchmarks.gpu_rehearsal.requests import SIDE, Model
 from models.inference.device import loaded_model
+from models.inference.device.placement import working_bytes
+from models.inference.forecast import PUBLISHED
 
 LAYERS = 2
 BLOCKS = [
@@ -42,9 +44,20 @@ def test_step_of_two_layers_keeps_to_its_share_of_kernels_and_bytes() -> None:
 
 def test_every_placement_that_a_card_gets_runs_without_a_mismatch() -> None:
     lines = list(rehearsal.every_placement(1, (12,)))
-    assert len(lines) == 4 + 2 + 3
+    assert len(lines) == 4 + 2 + 4
     for line in lines:
         assert line.met, line.what
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (7, 5)])
+def test_autoencoder_takes_no_more_of_a_card_than_is_planned(capability: tuple[int, int]) -> None:
+    with fake_card(12, capability) as recorder, Model(recorder, 1) as model:
+        picture = model.request()
+        weight, placement = PUBLISHED, model.loaded.placement
+        planned = working_bytes(weight.width, weight.vae_width, placement.dtype, SIDE**2, SIDE**2)
+        taken = picture.parts["autoencoder"].peak - recorder.live
+        # It is float32 beside float16.
+        assert 0.6 * planned < taken <= planned
 
 
 def test_wait_upload_and_memory_are_seen() -> None:

@@ -31,11 +31,18 @@ QUANTIZED_BYTES = 1.04
 QUANTIZED_TEXT_BYTES = 1.12
 """The same for the text encoder, whose table of words stays in 16 bits."""
 BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+VAE_BYTES: Mapping[Dtype, int] = {**BYTES, "float16": 4}
+"""The same for the autoencoder, which float16 would overflow in: it is float32 beside it."""
 LARGEST_PIXELS = 2048 * 2048
 PROMPT_TOKENS = 512
 """A full prompt."""
 SLOTS = 2
 """The ring has two slots: the device reads a block in one while the other is filled."""
+OUTSIDE_PART = 32
+"""No larger part of a transformer stays on the device while its blocks come and go: what is in no block, and
+what makes the factors of all steps (a 45th of the published one with Union 1.0)."""
+WORDS_PART = 10
+"""The same of a text encoder: its table of words."""
 LEAST_HELD_BYTES = 10**9
 """Less is not worth another try."""
 HIDDEN_VECTORS = 24
@@ -161,9 +168,9 @@ def _filled(placement: Placement, footprint: Footprint, free_bytes: int) -> Plac
     if room < 0:
         return None
     beside = room - _denoiser_bytes(footprint, placement) if streamed else room
-    size = BYTES[placement.dtype]
-    working = working_bytes(footprint.width, footprint.vae_width, size, pixels, TILE_PIXELS)
-    whole = (working + beside) // (footprint.vae_width * GPU_VAE_VECTORS * size)
+    dtype = placement.dtype
+    working = working_bytes(footprint.width, footprint.vae_width, dtype, pixels, TILE_PIXELS)
+    whole = (working + beside) // (footprint.vae_width * GPU_VAE_VECTORS * VAE_BYTES[dtype])
     return replace(
         tiled,
         whole_pixels=max(TILE_PIXELS, min(whole, LARGEST_PIXELS)),
@@ -280,9 +287,9 @@ def smaller(placement: Placement, pixels: int) -> Placement | None:
 
 def held_for(placement: Placement, width: int, vae_width: int, pixels: int, pictures: int) -> int:
     """What blocks may take of the device while pictures of so many pixels are made, denoised together."""
-    size = BYTES[placement.dtype]
-    planned = working_bytes(width, vae_width, size, TILE_PIXELS, TILE_PIXELS)
-    wanted = working_bytes(width, vae_width, size, pixels, placement.whole_pixels, pictures)
+    dtype = placement.dtype
+    planned = working_bytes(width, vae_width, dtype, TILE_PIXELS, TILE_PIXELS)
+    wanted = working_bytes(width, vae_width, dtype, pixels, placement.whole_pixels, pictures)
     return max(0, (placement.held_bytes or 0) - max(0, wanted - planned))
 
 
@@ -293,41 +300,43 @@ def peak_bytes(footprint: Footprint, placement: Placement, pixels: int = LARGEST
     text_encoder = _text_bytes(footprint, placement)
     on_gpu = placement.device.startswith("cuda")
     working = working_bytes(
-        footprint.width, footprint.vae_width, size, pixels, placement.whole_pixels, on_gpu=on_gpu
+        footprint.width, footprint.vae_width, placement.dtype, pixels, placement.whole_pixels, on_gpu=on_gpu
     )
-    peak = footprint.vae * size + working + CONTEXT_BYTES
+    peak = footprint.vae * VAE_BYTES[placement.dtype] + working + CONTEXT_BYTES
     match placement.mode:
         case "resident":
             peak += denoiser + text_encoder
         case "mapped" if placement.dtype == "float32" and not placement.eight_bits:
             # The buffer for a block, and what is in none.
-            peak += footprint.largest_block * size + denoiser // 16
+            peak += footprint.largest_block * size + denoiser // OUTSIDE_PART
         case "streamed":
-            # What is in no block stays: embedders, and the text encoder's table of words, a tenth of it.
-            peak += text_encoder // 8 + SLOTS * _slot_bytes(footprint, placement) + LORA_BYTES
+            # What is in no block stays, and has no 8 bits.
+            outside = (footprint.transformer + footprint.controlnet) // OUTSIDE_PART
+            peak += (outside + footprint.text_encoder // WORDS_PART) * size
             held = denoiser if placement.held_bytes is None else min(denoiser, placement.held_bytes)
-            peak += denoiser // 16 + held
+            peak += held + SLOTS * _slot_bytes(footprint, placement) + LORA_BYTES
     return peak
 
 
 def working_bytes(
     width: int,
     vae_width: int,
-    size: int,
+    dtype: Dtype,
     pixels: int,
     whole_pixels: int,
     pictures: int = 1,
     *,
     on_gpu: bool = True,
 ) -> int:
-    """What is alive at once beside weights, in numbers of `size` bytes: of denoising, or of decoding.
+    """What is alive at once beside weights: of denoising in `dtype`, or of decoding.
 
     `width` is the transformer's, `vae_width` that of the decoder's last stage.
     """
     tokens = pictures * pixels // 16**2 + PROMPT_TOKENS
     at_once = pixels if pixels <= whole_pixels else min(pixels, TILE_PIXELS)
     vectors = GPU_VAE_VECTORS if on_gpu else VAE_VECTORS
-    return max(tokens * width * HIDDEN_VECTORS, at_once * vae_width * vectors) * size
+    denoising = tokens * width * HIDDEN_VECTORS * BYTES[dtype]
+    return max(denoising, at_once * vae_width * vectors * VAE_BYTES[dtype])
 
 
 def _denoiser_bytes(footprint: Footprint, placement: Placement) -> int:
