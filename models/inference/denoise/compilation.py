@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 from models.inference.denoise.beside import LoraLayer, none_beside
 from models.inference.denoise.blocks import Block, ControlBlock, Swiglu
@@ -34,6 +35,8 @@ def keep_code_in(folder: Path) -> None:
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
+    # The variable is for processes that this one starts: here it was read when inductor was imported.
+    inductor.deterministic = os.environ["TORCHINDUCTOR_DETERMINISTIC"] == "1"
 
 
 def compile_blocks(model: nn.Module, *, compiled: bool, swiglu: bool = False) -> None:

@@ -1,6 +1,7 @@
 """Compiled blocks, by PyTorch's tracing alone: its code generator takes minutes on a small machine."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 from torch._inductor.runtime.runtime_utils import cache_dir
 
 from benchmarks.gpu.models import TINY
@@ -221,3 +223,18 @@ def test_code_is_kept_where_the_next_process_finds_it(
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     keep_code_in(tmp_path)
     assert cache_dir() == str(tmp_path)
+
+
+@pytest.mark.parametrize("wanted", [None, "0"])
+def test_code_is_the_same_in_every_process_also_where_inductor_is_imported_already(
+    wanted: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_DETERMINISTIC", wanted or "")
+    if wanted is None:
+        monkeypatch.delenv("TORCHINDUCTOR_DETERMINISTIC")
+    with inductor.patch(deterministic=False):
+        keep_code_in(tmp_path)
+        # A trial's process has it from the variable; where the two differ, it compiles for nobody.
+        assert inductor.deterministic == (os.environ["TORCHINDUCTOR_DETERMINISTIC"] == "1")
+        assert inductor.deterministic == (wanted is None)
