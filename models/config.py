@@ -53,8 +53,8 @@ class ModelSettings(BaseSettings):
         description=(
             "Weights in 8 bits, multiplied in 8 bits, and the rest in ZTURBO_DTYPE: half the memory of "
             "bfloat16, and about 0.6 of its time on a CPU. fp8: on GPUs of compute capability 8.9 and later, "
-            "not yet tried on one. auto, where ZTURBO_DTYPE is auto too: on a CPU "
-            "where a large model's files have no more or their pages no room; off on a GPU, untried there."
+            "not yet tried on one. auto, where ZTURBO_DTYPE is auto too: on a CPU and on Apple's GPU "
+            "where a large model's files have no more or 16 bits no room; off on other GPUs, untried there."
         ),
     )
     fast_path: Literal["auto", "off"] = Field(

@@ -28,6 +28,7 @@ PUBLISHED = Footprint(
     largest_block=205_000_000,
     width=3840,
     vae_width=128,
+    is_wide=True,
 )
 """Z-Image-Turbo with ControlNet-Union 1.0, for a machine that has no weights yet."""
 

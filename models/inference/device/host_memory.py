@@ -19,6 +19,10 @@ LIMITS = (
 """The controller in `OWN_GROUPS`, the folder of its groups and the names of their files, in the second
 version of control groups and in the first."""
 
+MAC_SHARE = 2 / 3
+"""Part of a Mac's memory that counts as free, as Metal has it for the GPU. macOS has no figure of its own: it
+makes room by compressing what other programs have, and wants some for itself."""
+
 KEPT_BYTES = 256 * 2**20
 """Freed memory that is kept for what comes next: some times what one block of a step takes and frees."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -45,7 +49,7 @@ def host_free_bytes() -> int:
 
 def _available() -> int:
     if not MEMINFO.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MAC_SHARE)
     lines = (line.split() for line in MEMINFO.read_text().splitlines())
     return next(int(fields[1]) * 1024 for fields in lines if fields[0] == "MemAvailable:")
 

@@ -24,11 +24,12 @@ from models.inference.denoise.compilation import compile_blocks, compile_decoder
 from models.inference.denoise.fp8 import CAPABILITY
 from models.inference.denoise.paths import EAGER, FastPath
 from models.inference.denoise.transformer import predict
+from models.inference.device.advice import decide_or_advise
 from models.inference.device.attention import preferring
 from models.inference.device.devices import fast_type, find_device, free_bytes, free_cache, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, leaving_behind
-from models.inference.device.placement import Placement, decide, eight_bit_bytes, held_for, smaller
+from models.inference.device.placement import Placement, held_for, smaller
 from models.inference.device.ring import Ring
 from models.inference.device.step_graphs import StepGraphs
 from models.inference.device.steps import Steps
@@ -358,14 +359,14 @@ def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies
             f"ZTURBO_QUANTIZATION=fp8 needs a GPU of compute capability {'.'.join(map(str, CAPABILITY))} or "
             f"later, which {device} is not: set ZTURBO_QUANTIZATION=int8 or off."
         )
-    return decide(
+    return decide_or_advise(
         device,
         free_bytes(device),
         weight,
         settings.dtype,
         settings.quantization,
         rest=fast_type(device),
-        has_copies=copies.can_hold(eight_bit_bytes(weight)),
+        copies=copies,
         host_bytes=host_free_bytes(),
     )
 

@@ -94,8 +94,8 @@ def decide(
 
     `rest` is what a `dtype` of `auto` is on a GPU, and beside 8 bits; `has_copies`: weights in fewer bits can
     be kept on the disk; `host_bytes`: memory beside a GPU's. On a CPU large weights stay mapped, and `auto`
-    of both is 8 bits where the files have no more or their pages have no room. Raises `OutOfMemory` with
-    what is needed, what is there and what to do.
+    of both is 8 bits where the files have no more or their pages have no room; on Apple's GPU, where they
+    have no more or 16 bits have no room. Raises `OutOfMemory` with what is needed and what is there.
     """
     if quantization == "auto" and dtype != "auto":
         quantization = "off"
@@ -105,16 +105,21 @@ def decide(
     if device == "cpu" and footprint.transformer >= SMALL_PARAMETERS and dtype != "float16":
         return _on_large_cpu(free_bytes, footprint, own, quantization, has_copies)
     exact: Dtype = "float32" if dtype == "auto" and device == "cpu" else own
-    placements = [Placement(device, exact, "resident")] if quantization in ("auto", "off") else []
-    if quantization != "off" and (quantization != "auto" or device == "cpu"):
-        placements.append(Placement(device, own, "resident", eight_bits=_numbers(quantization)))
-    for placement in placements:
-        needed = peak_bytes(footprint, placement)
-        if needed <= free_bytes:
-            return placement
+    whole = Placement(device, exact, "resident")
+    rounded = Placement(device, own, "resident", eight_bits=_numbers(quantization))
+    if quantization == "auto":
+        # Nothing is widened that is stored in fewer bits.
+        candidates = [rounded] if footprint.is_narrow else [whole, rounded]
+    else:
+        candidates = [whole] if quantization == "off" else [rounded]
+    for candidate in candidates:
+        for placement in (candidate, replace(candidate, whole_pixels=TILE_PIXELS)):
+            needed = peak_bytes(footprint, placement)
+            if needed <= free_bytes:
+                return placement
     raise OutOfMemory(
         f"The model needs {_gb(needed)} of memory on {device} in {placement.precision}, and "
-        f"{_gb(free_bytes)} are free: {_advice(placement.precision)}."
+        f"{_gb(free_bytes)} are free"
     )
 
 
@@ -144,17 +149,12 @@ def _on_gpu(
     if placement:
         raise OutOfMemory(
             f"The model needs {_gb(on_host)} of the host's memory for weights that do not fit {device} in "
-            f"{candidate.precision}, and {_gb(host_bytes)} are free: "
-            f"{_host_advice(candidate, footprint, has_copies, host_bytes)}."
+            f"{candidate.precision}, and {_gb(host_bytes)} are free"
         )
     least = peak_bytes(footprint, replace(candidate, held_bytes=0), TILE_PIXELS)
-    smallest = replace(rounded, mode="streamed")
-    fits = not candidate.eight_bits and _filled(smallest, footprint, free_bytes)
-    advice = "set ZTURBO_QUANTIZATION=int8, " if fits else ""
     raise OutOfMemory(
         f"The model needs {_gb(least)} of memory on {device} in {candidate.precision} for pictures of "
-        f"1024x1024, and {_gb(free_bytes)} are free: {advice}stop what "
-        "else runs on this GPU, or use ZTURBO_MODEL=demo."
+        f"1024x1024, and {_gb(free_bytes)} are free"
     )
 
 
@@ -199,17 +199,6 @@ def host_need(footprint: Footprint, placement: Placement, has_copies: bool) -> i
     return need
 
 
-def _host_advice(placement: Placement, footprint: Footprint, has_copies: bool, host_bytes: int) -> str:
-    if not has_copies and host_need(footprint, placement, True) <= host_bytes:
-        disk = _denoiser_bytes(footprint, placement) + _text_bytes(footprint, placement)
-        return f"free {_gb(disk)} of disk for copies of the weights, which take no memory"
-    if not placement.eight_bits and host_need(
-        footprint, replace(placement, eight_bits="int8"), has_copies
-    ) <= (host_bytes):
-        return "set ZTURBO_QUANTIZATION=int8"
-    return "stop what else takes memory, or use ZTURBO_MODEL=demo"
-
-
 def _numbers(quantization: Quantization) -> EightBits:
     """What weights are rounded to, if they are."""
     return "fp8" if quantization == "fp8" else "int8"
@@ -246,15 +235,8 @@ def _on_large_cpu(
                     return tried
     raise OutOfMemory(
         f"The model needs {_gb(needed)} of memory on cpu in {placement.precision} ({placement.mode}), "
-        f"and {_gb(free_bytes)} are free: {_advice_on_cpu(placement, footprint, has_copies)}."
+        f"and {_gb(free_bytes)} are free"
     )
-
-
-def _advice_on_cpu(placement: Placement, footprint: Footprint, has_copies: bool) -> str:
-    if placement.eight_bits and not has_copies:
-        size = _gb(eight_bit_bytes(footprint))
-        return f"free {size} of disk for the weights in 8 bits, or use ZTURBO_MODEL=demo"
-    return "stop what else takes memory, or use ZTURBO_MODEL=demo, which needs next to none"
 
 
 def eight_bit_bytes(footprint: Footprint) -> int:
@@ -353,12 +335,6 @@ def _slot_bytes(footprint: Footprint, placement: Placement) -> int:
     """A slot of the ring."""
     size = QUANTIZED_BYTES if placement.eight_bits else BYTES[placement.dtype]
     return int(footprint.largest_block * size)
-
-
-def _advice(precision: Precision) -> str:
-    if precision not in ("int8", "fp8"):
-        return "leave ZTURBO_DTYPE at auto, or use ZTURBO_MODEL=demo, which needs next to none"
-    return "stop what else takes memory, or use ZTURBO_MODEL=demo"
 
 
 def _gb(count: int) -> str:

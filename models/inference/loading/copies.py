@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 import time
@@ -50,10 +51,21 @@ class Copies:
         self._on_bytes = on_bytes
         self._used: list[Path] = []
 
-    def can_hold(self, size: int) -> bool:
-        """Whether copies of so many bytes in all have room, those that are there included."""
+    def lacks(self, size: int) -> str | None:
+        """What to do so that copies of so many bytes in all, with those that are there, have room.
+
+        None where they have it.
+        """
         here = sum(path.stat().st_size for path in self._folder.glob("*.safetensors"))
-        return size <= min(self._max_bytes, spare_bytes(self._folder) - SPARE_BYTES + here)
+        missing = size + SPARE_BYTES - here - spare_bytes(self._folder)
+        to_do = []
+        if size > self._max_bytes:
+            to_do.append(f"set ZTURBO_MAX_CACHE_BYTES={size}")
+        if missing > 0:
+            # Rounded up, else it would be a little too few.
+            wanted = math.ceil(missing / 1e8) / 10
+            to_do.append(f"free {wanted} GB on the disk of {self._folder} for copies of the weights")
+        return " and ".join(to_do) or None
 
     def kept(self, files: Sequence[Path], form: str, weights: Source, layout: Layout) -> Path | None:
         """The copy of `files`, made now if need be; None where they are small or there can be none.

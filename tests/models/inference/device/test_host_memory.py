@@ -75,6 +75,17 @@ def test_what_pytorch_keeps_of_a_gpu_for_reuse_is_free(monkeypatch: pytest.Monke
     assert free_bytes("cuda") == 45
 
 
+def test_of_a_macs_memory_a_third_is_left_to_others(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (groups.parent / "MEMINFO").unlink()
+    sizes = {"SC_PHYS_PAGES": 2**20, "SC_PAGE_SIZE": 2**14}
+    monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+    assert free_bytes("cpu") == pytest.approx(16 * GIB * 2 / 3, abs=1)
+    # What Metal has told on such a machine.
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 11_453_251_584)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 453_251_584)
+    assert free_bytes("mps") == 11 * 10**9
+
+
 TAKES_AND_FREES = """
 import ctypes, resource, sys
 from models.inference.device.host_memory import keep_freed_memory
