@@ -154,6 +154,15 @@ class WrongBody(ApiError):
 class BadInput(ApiError):
     status, error_code = 422, 422001
 
+    def __init__(
+        self, message: str, headers: dict[str, str] | None = None, detail: list[dict[str, Any]] | None = None
+    ) -> None:
+        # A sentence names its field: beside `loc` it would be named twice.
+        said = [
+            fault | {"msg": fault["msg"].removeprefix(f"{written(fault['loc'])}: ")} for fault in detail or ()
+        ]
+        super().__init__(message, headers, said)
+
 
 class NotFinished(ApiError):
     status, error_code = 422, 422002

@@ -58,7 +58,9 @@ def _parse(body: bytearray, kind: str) -> object:
         # Unlike json.loads it refuses NaN, lone surrogates and deep nesting: nothing behind us takes them.
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        if kind.strip().lower() in FORMS:
+        if not body.strip():
+            raise not_json("the body is empty") from None
+        if kind.strip().lower() in FORMS and not body.lstrip().startswith((b"{", b"[")):
             raise WrongBody("The body is a form; send one JSON object, as application/json.") from None
         if body.startswith(GZIP):
             raise WrongBody(f"The body is compressed (gzip). {UNCOMPRESSED}") from None

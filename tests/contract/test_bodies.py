@@ -47,6 +47,10 @@ async def test_compressed_upload_is_a_415(http: httpx.AsyncClient, path: str) ->
 async def test_json_that_curl_calls_a_form_is_taken(http: httpx.AsyncClient) -> None:
     answer = await http.post(SUBMIT, content=JSON, headers={"Content-Type": FORM})
     assert answer.status_code == 200
+    for content, words in ((JSON[:-1], "not JSON: EOF"), (b" ", "the body is empty")):
+        answer = await http.post(SUBMIT, content=content, headers={"Content-Type": FORM})
+        assert answer.status_code == 422
+        assert words in answer.text
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/v1/models", SUBMIT])

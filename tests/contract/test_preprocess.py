@@ -91,7 +91,10 @@ async def test_map_of_a_network_is_waited_for_until_the_gpu_worker_has_made_it(
 @pytest.mark.parametrize(
     ("error_type", "message", "status", "detail"),
     [
-        ("fetch_failed", NOBODY, 422, [{"loc": ["body", "image_url"], "msg": NOBODY, "type": "value_error"}]),
+        (
+            *("fetch_failed", NOBODY, 422),
+            [{"loc": ["body", "image_url"], "msg": "nobody is there.", "type": "value_error"}],
+        ),
         (
             *("weights_missing", NO_DETECTOR, 422),
             [{"loc": ["body", "preprocess"], "msg": NO_DETECTOR, "type": "value_error"}],

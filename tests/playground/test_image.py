@@ -80,7 +80,8 @@ def test_control_image_is_pasted_or_dropped_anywhere(page: Page, way: str) -> No
 def test_file_that_is_no_picture_is_refused_at_its_field(page: Page) -> None:
     file = {"name": "notes.png", "mimeType": "image/png", "buffer": b"not a picture"}
     page.locator("#field-image_url-file").set_input_files([file])
-    expect(page.locator("#field-image_url-fault")).not_to_be_empty()
+    expect(page.locator("#field-image_url-fault")).to_contain_text(re.compile("^this is no picture"))
+    expect(page.locator("#announcer")).to_contain_text("this is no picture")
     assert request_of(page)["image_url"] == ""
 
 

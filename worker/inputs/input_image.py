@@ -15,6 +15,7 @@ _DATA_URI = re.compile(r"data:[^,]*;\s*base64\s*,", re.IGNORECASE)
 _HEAD_CHARACTERS = 200
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f"
+NO_SUCH_FILE = "there is no such file on this server; it may have expired."
 
 
 def read_source(url: str, field: str, settings: WorkerSettings, storage: Storage) -> bytes:
@@ -25,8 +26,15 @@ def read_source(url: str, field: str, settings: WorkerSettings, storage: Storage
     if uploaded is not None:
         return uploaded
     if url.startswith("/"):
-        raise FetchError(f"{field}: there is no such file on this server; it may have expired.")
-    return ImageCache(settings).get(url, field)
+        raise FetchError(f"{field}: {NO_SUCH_FILE}")
+    try:
+        return ImageCache(settings).get(url, field)
+    except FetchError as error:
+        if not is_own_file(url):
+            raise
+        raise FetchError(
+            f"{error} If it is meant to be a file of this server's own: {NO_SUCH_FILE}"
+        ) from None
 
 
 def is_own_file(url: str) -> bool:

@@ -173,6 +173,12 @@ export const isAbort = (error) => error instanceof Error && error.name === "Abor
  */
 export const saying = (error) => (error instanceof Error ? error.message : String(error));
 
+/**
+ * What is wrong with a file that was sent, for beside its field.
+ * @param {unknown} error
+ */
+export const faultOf = (error) => (error instanceof ApiError && error.faults[0]?.msg) || saying(error);
+
 /** @param {Response} answer */
 async function readError(answer) {
   const body = await answer.json().catch(() => ({}));

@@ -45,6 +45,15 @@ def test_url_is_fetched(settings: WorkerSettings, storage: Storage, web: Web) ->
     assert read(web.on("/a.png", lambda call: call.reply(PIXELS)), settings, storage) == PIXELS
 
 
+def test_file_of_this_server_that_has_expired_is_said_to_be_so_under_any_host(
+    settings: WorkerSettings, storage: Storage, web: Web
+) -> None:
+    path = f"/v1/files/{new_file_id()}/a.png"
+    for url in (path, f"http://10.0.0.1{path}", web.on(path, lambda call: call.reply(b"", status=404))):
+        with pytest.raises(FetchError, match="there is no such file on this server; it may have expired"):
+            read(url, settings, storage)
+
+
 def test_url_is_fetched_up_to_the_limit(settings: WorkerSettings, storage: Storage, web: Web) -> None:
     url = web.on("/a.png", lambda call: call.reply(bytes(1001)))
     with pytest.raises(FetchError, match=r"image_url: the file is larger than 0\.001 MB"):

@@ -80,7 +80,7 @@ export class Composer extends HTMLElement {
 
   refreshText() {
     if (this.writing) return;
-    this.text.value = stringify(this.context.draft.values, 2);
+    this.text.value = stringify(this.context.draft.body(), 2);
     this.fault("");
   }
 }

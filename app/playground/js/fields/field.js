@@ -1,6 +1,6 @@
 /** What every field of the form has: a label, a hint behind a question mark, its fault, and the draft's value. */
 
-import { h, icon } from "../dom.js";
+import { announce, h, icon } from "../dom.js";
 import { titleOf } from "./words.js";
 
 /** @import {Api} from "../api.js" */
@@ -88,6 +88,7 @@ export class Field extends HTMLElement {
 
   showFault() {
     const message = this.draft.faults.get(this.field.name);
+    if (message && message !== this.fault.textContent) announce(message);
     this.fault.textContent = message ?? "";
     this.fault.hidden = !message;
     const control = this.querySelector(`#${this.controlId}`);

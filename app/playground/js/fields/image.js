@@ -1,6 +1,6 @@
 /** The control image: dropped, pasted, chosen or by URL; beside it the control map that the model will see. */
 
-import { saying } from "../api.js";
+import { faultOf } from "../api.js";
 import { announce, h, icon, iconButton } from "../dom.js";
 import { looksLikePhotograph } from "../photo.js";
 import { ControlMap } from "./control_map.js";
@@ -117,7 +117,7 @@ export class ImageField extends Field {
       this.value = url;
       announce(`The ${this.called} is in place.`);
     } catch (error) {
-      if (isWanted()) this.draft.setFaults([[this.field.name, saying(error)]]);
+      if (isWanted()) this.draft.setFaults([[this.field.name, faultOf(error)]]);
     } finally {
       if (isWanted()) {
         this.draft.arriving.delete(this.field.name);

@@ -1,6 +1,6 @@
 /** The mask, painted over the image with mouse, finger or keys, or loaded from a file. */
 
-import { saying } from "../api.js";
+import { faultOf } from "../api.js";
 import { announce, button, h, icon } from "../dom.js";
 import { Field } from "./field.js";
 import { remember } from "./filenames.js";
@@ -219,7 +219,7 @@ export class MaskField extends Field {
       try {
         await bring(isWanted);
       } catch (error) {
-        if (isWanted()) this.draft.setFaults([[name, saying(error)]]);
+        if (isWanted()) this.draft.setFaults([[name, faultOf(error)]]);
       } finally {
         if (isWanted()) arriving.delete(name);
       }
