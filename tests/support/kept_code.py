@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch._inductor.compile_fx import compile_fx
+from torch._inductor import compile_fx
+from torch._inductor import config as inductor
 from torch._inductor.output_code import RegionalOutputCode
 
 
@@ -22,13 +23,26 @@ def keeping_graphs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
     `counters["aot_autograd"]` has `autograd_cache_miss`, `autograd_cache_hit` and `autograd_cache_saved`.
     """
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+    def keep(graph: Any, *_: Any, **__: Any) -> RegionalOutputCode:
+        return RegionalOutputCode(graph, ops_filter=_every_operation)
+
     settings: dict[str, Any] = {"bundled_autograd_cache": True, "strict_autograd_cache": True}
-    backend = partial(compile_fx, inner_compile=lambda graph, _, **__: RegionalOutputCode(graph))
-    torch.compiler.set_default_backend(backend)
-    try:
-        with torch._functorch.config.patch(settings):
-            yield
-    finally:
+    torch._dynamo.reset()
+    with (
+        monkeypatch.context() as patched,
+        torch._functorch.config.patch(settings),
+        # To learn its patterns takes longer than the rest.
+        inductor.patch(pattern_matcher=False),
+    ):
+        patched.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        patched.setattr(compile_fx, "compile_fx", partial(compile_fx.compile_fx, inner_compile=keep))
         torch.compiler.set_default_backend("inductor")
-        torch._dynamo.reset()
+        try:
+            yield
+        finally:
+            torch._dynamo.reset()
+
+
+def _every_operation(name: str) -> bool:
+    return True

@@ -7,13 +7,12 @@ one more, good for any rank. Not yet tried on a GPU.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config as inductor
 
 from models.inference.denoise.beside import LoraLayer, none_beside
 from models.inference.denoise.blocks import Block, ControlBlock, Swiglu
@@ -27,16 +26,14 @@ RANKS = range(19, 256, 4)
 """The ranks of the LoRAs that are compiled with, one for each layer of a block. For the same reason each is
 another, and one that nothing else in a model is as long as."""
 
+OPTIONS: dict[str, bool | str | int | Callable[..., Any]] = {"deterministic": True}
+"""Options for inductor, which by itself chooses kernels by timing them: two workers could differ in a
+picture's last bits. Each compilation is told so: what is set for the process PyTorch takes back after one."""
+
 
 def keep_code_in(folder: Path) -> None:
-    """Have compiled code kept in `folder`, where the next process finds it, and the same in every process.
-
-    By itself inductor chooses kernels by timing them, and two workers could differ in a picture's last bits.
-    """
+    """Have compiled code kept in `folder`, where the next process finds it."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
-    # The variable is for processes that this one starts: here it was read when inductor was imported.
-    inductor.deterministic = os.environ["TORCHINDUCTOR_DETERMINISTIC"] == "1"
 
 
 def compile_blocks(model: nn.Module, *, compiled: bool, swiglu: bool = False) -> None:
@@ -55,7 +52,7 @@ def compile_blocks(model: nn.Module, *, compiled: bool, swiglu: bool = False) ->
         block.hands_on = compiled
         if compiled:
             # Not the module, whose hooks bring its weights: they are no part of the code.
-            code: Any = torch.compile(block.forward, fullgraph=True, dynamic=True)
+            code: Any = torch.compile(block.forward, fullgraph=True, dynamic=True, options=OPTIONS)
             block.__dict__["forward"] = code
 
 
@@ -78,7 +75,7 @@ def compile_decoder(vae: Any, *, compiled: bool) -> None:
     Its norms and activations are one kernel each then, and need no copies beside channels-last convolutions.
     """
     if compiled:
-        vae.decoder.compile(dynamic=True)
+        vae.decoder.compile(dynamic=True, options=OPTIONS)
     else:
         # As it is before any `compile`, which PyTorch has no word to take back.
         vae.decoder._compiled_call_impl = None

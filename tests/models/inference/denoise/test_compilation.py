@@ -1,10 +1,10 @@
 """Compiled blocks, by PyTorch's tracing alone: its code generator takes minutes on a small machine."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,16 +225,20 @@ def test_code_is_kept_where_the_next_process_finds_it(
     assert cache_dir() == str(tmp_path)
 
 
-@pytest.mark.parametrize("wanted", [None, "0"])
-def test_code_is_the_same_in_every_process_also_where_inductor_is_imported_already(
-    wanted: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("TORCHINDUCTOR_DETERMINISTIC", wanted or "")
-    if wanted is None:
-        monkeypatch.delenv("TORCHINDUCTOR_DETERMINISTIC")
-    with inductor.patch(deterministic=False):
-        keep_code_in(tmp_path)
-        # A trial's process has it from the variable; where the two differ, it compiles for nobody.
-        assert inductor.deterministic == (os.environ["TORCHINDUCTOR_DETERMINISTIC"] == "1")
-        assert inductor.deterministic == (wanted is None)
+def test_code_is_the_same_in_every_process_for_each_piece_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    def compile(graph: Any, *_: Any, config_patches: dict[str, Any], **__: Any) -> Any:
+        with inductor.patch(config_patches):
+            told.append(inductor.deterministic)
+        return graph
+
+    torch.compiler.set_default_backend("inductor")
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compile)
+    config = {**TINY.transformer, "n_layers": 1, "n_refiner_layers": 1}
+    transformer = use_own_blocks(random_transformer(config, torch.float32, "cpu"))
+    vae = random_vae((8, 8, 8, 8), torch.float32, "cpu")
+    compile_blocks(transformer, compiled=True)
+    compile_decoder(vae, compiled=True)
+    warm_up(transformer, None, torch.device("cpu"), vae)
+    assert told == 2 * [True]

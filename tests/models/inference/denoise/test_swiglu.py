@@ -75,7 +75,7 @@ def test_feed_forward_is_compiled_with_the_kernel_once_for_any_number_of_tokens(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     graphs: list[list[str]] = []
 
-    def seen(graph: Any, _: Any) -> Any:
+    def seen(graph: Any, _: Any, **__: Any) -> Any:
         graphs.append([str(node.target) for node in graph.graph.nodes])
         return make_boxed_func(graph.forward)
 
@@ -102,7 +102,7 @@ def test_blocks_that_are_compiled_with_it_make_the_same_and_give_it_up_with_thei
     transformer: Any = use_own_blocks(random_transformer(TINY.transformer, torch.float32, "cpu"))
     known: list[bool] = []
 
-    def seen(graph: Any, _: Any) -> Any:
+    def seen(graph: Any, _: Any, **__: Any) -> Any:
         known.append(any("zturbo.swiglu" in str(node.target) for node in graph.graph.nodes))
         return graph
 

@@ -170,7 +170,7 @@ def failing_backend(times: int) -> Callable[..., Any]:
     """A compiler whose code fails after so many calls."""
     calls = iter(range(1000))
 
-    def compile(graph: Any, _: Any) -> Any:
+    def compile(graph: Any, _: Any, **__: Any) -> Any:
         def run(*inputs: Any) -> Any:
             if next(calls) >= times:
                 raise RuntimeError("the code is broken\nand more")
@@ -231,7 +231,7 @@ def test_attention_that_makes_another_step_is_not_taken(
 
 def test_path_whose_step_is_another_is_not_taken(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.set_default_backend(
-        lambda graph, _: lambda *inputs: [1.1 * output for output in graph(*inputs)]
+        lambda graph, _, **__: lambda *inputs: [1.1 * output for output in graph(*inputs)]
     )
     telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
     find(engine)
