@@ -16,8 +16,9 @@ from models.errors import CheckpointError, ControlNetError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink
 from models.inference.denoise.rounding import EightBits
-from models.inference.loading.copies import Copies, eight_bit_copy
+from models.inference.loading.copies import Copies, own_copy
 from models.inference.loading.eight_bits import rounded
+from models.inference.loading.shrunk import shrunk
 from models.inference.loading.tensors import Copy, Weights, fill
 from models.weights.header import INPAINT_CHANNELS
 
@@ -62,15 +63,15 @@ def load_controlnet(
 ) -> tuple[ZImageControlNetModel, Layout]:
     """The control branch in `path` for a transformer of this configuration; `layout` overrides the detection.
 
-    With `mapped` its weights are views of the file. With `eight_bits` its matrices are rounded, and a copy is
-    kept in `copies`.
+    With `mapped` its weights are views of the file. With `eight_bits` its matrices are rounded; then, and in
+    float16, a copy is kept in `copies`.
 
     Raises `ControlNetError` when the file is of no known layout or was made for another transformer.
     """
     try:
-        weights = Weights([path], mapped=mapped and not eight_bits)
+        copy = own_copy([path], dtype, copies, eight_bits) if copies else None
+        weights = Weights([path], mapped=mapped and copy is None)
         layout = layout or detect(weights, transformer_config, path.name)
-        copy = eight_bit_copy([path], dtype, copies, eight_bits) if eight_bits and copies else None
         branch = fill_controlnet(
             weights, layout, transformer_config, dtype, device, path.name, eight_bits=eight_bits, copy=copy
         )
@@ -94,10 +95,12 @@ def fill_controlnet(
     model = use_own_blocks(empty_controlnet(layout, transformer_config))
     if eight_bits:
         round_blocks(model, eight_bits)
+    if dtype == torch.float16:
+        shrink(model)
     # The 2.0 file carries refiner blocks that were never trained nor run.
     unused = "control_noise_refiner." if layout.refiner == "control_layers" else ()
-    fill(model, rounded(weights, model), dtype, device, source=source, unused=unused, copy=copy)
-    return shrink(model) if dtype == torch.float16 else model
+    stored = shrunk(rounded(weights, model), model)
+    return fill(model, stored, dtype, device, source=source, unused=unused, copy=copy)
 
 
 def empty_controlnet(layout: Layout, transformer_config: Any) -> ZImageControlNetModel:

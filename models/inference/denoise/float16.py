@@ -4,11 +4,12 @@ The feed-forward's products and the attention's output pass 65,504, the largest 
 each stands an RMSNorm, which takes a constant factor of its input out again: with smaller weights before it,
 and its eps smaller by the square, the function is the same. In a Qwen3 it is the sum of all layers that
 grows too large, which nothing but norms ever reads.
+
+`shrink` and `shrink_stream` prepare a model for such weights; `models.inference.loading.shrunk` makes them.
 """
 
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from models.inference.denoise.blocks import Block, ControlBlock
@@ -28,14 +29,12 @@ STREAM = 2.0**-6
 A smaller one would make rows of its table of words, whose values are about 0.02, too small for float16."""
 
 
-@torch.no_grad()
 def shrink(model: Model) -> Model:
-    """Make the products of every block smaller; `factor_of` a layer is that of what is added to it."""
+    """Have every block take smaller products: `factor_of` a layer is what its weights are multiplied by."""
     for block in model.modules():
         if not isinstance(block, Block | ControlBlock):
             continue
         for layer in (block.feed_forward.w3, block.feed_forward.w2, block.attention.to_out[0]):
-            _scale(layer, FACTOR)
             layer.factor = FACTOR
         block.ffn_norm2.eps *= FACTOR**4
         block.attention_norm2.eps *= FACTOR**2
@@ -46,26 +45,19 @@ def shrink(model: Model) -> Model:
     return model
 
 
-@torch.no_grad()
 def shrink_stream(text_encoder: Any) -> Any:
-    """Make a Qwen3's hidden states smaller by STREAM, all of them; its logits stay as they are."""
+    """The same for a Qwen3 whose hidden states, all of them, are smaller by STREAM; its logits stay."""
     model = text_encoder.model
     # The table itself is the language model head as well.
     model.embed_tokens.register_forward_hook(lambda _, __, words: words * STREAM)
     for layer in model.layers:
-        _scale(layer.self_attn.o_proj, STREAM)
+        layer.self_attn.o_proj.factor = STREAM
         # The product of both is what becomes large.
-        _scale(layer.mlp.up_proj, STREAM**0.5)
-        _scale(layer.mlp.down_proj, STREAM**0.5)
+        layer.mlp.up_proj.factor = layer.mlp.down_proj.factor = STREAM**0.5
         layer.input_layernorm.variance_epsilon *= STREAM**2
         layer.post_attention_layernorm.variance_epsilon *= STREAM**2
     model.norm.variance_epsilon *= STREAM**2
     return text_encoder
-
-
-def _scale(layer: Any, factor: float) -> None:
-    numbers = layer.scale if hasattr(layer, "scale") else layer.weight
-    numbers.mul_(factor)
 
 
 def factor_of(layer: nn.Module) -> float:

@@ -1,12 +1,13 @@
 """The plan for a model on this machine or, where none fits, what to change; planning tries each change."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from models.errors import OutOfMemory
 from models.inference.device.devices import fast_type
-from models.inference.device.placement import Placement, decide, eight_bit_bytes
+from models.inference.device.placement import Placement, copy_bytes, decide
 from models.inference.loading.copies import Copies
 from models.inference.loading.footprint import Footprint
 
@@ -34,7 +35,6 @@ def decide_or_advise(
     host_bytes: int,
 ) -> Placement:
     """As `decide`; raises `OutOfMemory` with what is needed, what is there and what would fit."""
-    lacks = copies.lacks(eight_bit_bytes(footprint))
     asked: dict[str, Any] = {
         "device": device,
         "free_bytes": free_bytes,
@@ -42,16 +42,16 @@ def decide_or_advise(
         "dtype": dtype,
         "quantization": quantization,
         "rest": rest,
-        "has_copies": lacks is None,
+        "disk_bytes": copies.room(),
         "host_bytes": host_bytes,
     }
     try:
         return decide(**asked)
     except OutOfMemory as error:
-        raise OutOfMemory(f"{error}: {_advice(asked, lacks)}.") from None
+        raise OutOfMemory(f"{error}: {_advice(asked, copies)}.") from None
 
 
-def _advice(asked: dict[str, Any], lacks: str | None) -> str:
+def _advice(asked: dict[str, Any], copies: Copies) -> str:
     """The fewest changes with which the model fits its device, and those with which it fits the CPU."""
     settings = [name for name in ("dtype", "quantization") if asked[name] != "auto"]
     types = [NO_CHANGE]
@@ -60,7 +60,12 @@ def _advice(asked: dict[str, Any], lacks: str | None) -> str:
         types.append(Change(f"set {words}", dict.fromkeys(settings, "auto")))
     if asked["quantization"] != "int8":
         types.append(Change("set ZTURBO_QUANTIZATION=int8", {"quantization": "int8"}))
-    disks = [NO_CHANGE, *([Change(lacks, {"has_copies": True})] if lacks else [])]
+    own = asked["rest"] if asked["dtype"] == "auto" else asked["dtype"]
+    whole = Placement(asked["device"], own, "streamed")
+    kinds = whole, replace(whole, eight_bits="int8")
+    sizes = sorted({copy_bytes(asked["footprint"], kind) for kind in kinds})
+    disks = [NO_CHANGE]
+    disks += [Change(lacks, {"disk_bytes": size}) for size in sizes if (lacks := copies.lacks(size))]
     devices = [NO_CHANGE]
     if asked["device"] != "cpu":
         cpu = {"device": "cpu", "free_bytes": asked["host_bytes"], "rest": fast_type("cpu")}
@@ -70,8 +75,8 @@ def _advice(asked: dict[str, Any], lacks: str | None) -> str:
 
 
 def _first_that_fits(asked: dict[str, Any], *choices: list[Change]) -> str | None:
-    """One of each of the choices, in the order of the last one's; None where none fits."""
-    for changes in product(*choices):
+    """One of each of the choices, the fewest changes first; None where none fits."""
+    for changes in sorted(product(*choices), key=_count):
         changed = dict(asked)
         for change in changes:
             changed |= change.asked
@@ -83,3 +88,7 @@ def _first_that_fits(asked: dict[str, Any], *choices: list[Change]) -> str | Non
             continue
         return " and ".join(change.words for change in reversed(changes) if change.words)
     return None
+
+
+def _count(changes: tuple[Change, ...]) -> int:
+    return sum(bool(change.words) for change in changes)

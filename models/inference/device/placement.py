@@ -87,23 +87,23 @@ def decide(
     quantization: Quantization = "auto",
     *,
     rest: Dtype = "bfloat16",
-    has_copies: bool = False,
+    disk_bytes: int = 0,
     host_bytes: int = 2**62,
 ) -> Placement:
     """The fastest placement that fits in `free_bytes` of the device's memory.
 
-    `rest` is what a `dtype` of `auto` is on a GPU, and beside 8 bits; `has_copies`: weights in fewer bits can
-    be kept on the disk; `host_bytes`: memory beside a GPU's. On a CPU large weights stay mapped, and `auto`
-    of both is 8 bits where the files have no more or their pages have no room; on Apple's GPU, where they
-    have no more or 16 bits have no room. Raises `OutOfMemory` with what is needed and what is there.
+    `rest` is what a `dtype` of `auto` is on a GPU, and beside 8 bits; `disk_bytes`: disk that copies of the
+    weights may take; `host_bytes`: memory beside a GPU's. On a CPU large weights stay mapped, and `auto` of
+    both is 8 bits where the files have no more or their pages have no room; on Apple's GPU, where they have
+    no more or 16 bits have no room. Raises `OutOfMemory` with what is needed and what is there.
     """
     if quantization == "auto" and dtype != "auto":
         quantization = "off"
     own = rest if dtype == "auto" else dtype
     if device.startswith("cuda"):
-        return _on_gpu(device, free_bytes, footprint, own, quantization, has_copies, host_bytes)
+        return _on_gpu(device, free_bytes, footprint, own, quantization, disk_bytes, host_bytes)
     if device == "cpu" and footprint.transformer >= SMALL_PARAMETERS and dtype != "float16":
-        return _on_large_cpu(free_bytes, footprint, own, quantization, has_copies)
+        return _on_large_cpu(free_bytes, footprint, own, quantization, disk_bytes)
     exact: Dtype = "float32" if dtype == "auto" and device == "cpu" else own
     whole = Placement(device, exact, "resident")
     rounded = Placement(device, own, "resident", eight_bits=_numbers(quantization))
@@ -129,7 +129,7 @@ def _on_gpu(
     footprint: Footprint,
     dtype: Dtype,
     quantization: Quantization,
-    has_copies: bool,
+    disk_bytes: int,
     host_bytes: int,
 ) -> Placement:
     """Everything on the card, or what it takes; blocks that stream need room on the host, or mapped files."""
@@ -143,7 +143,7 @@ def _on_gpu(
         candidates = [chosen, replace(chosen, mode="streamed")]
     for candidate in candidates:
         placement = _filled(candidate, footprint, free_bytes)
-        on_host = host_need(footprint, candidate, has_copies)
+        on_host = host_need(footprint, candidate, disk_bytes)
         if placement and on_host <= host_bytes:
             return placement
     if placement:
@@ -178,7 +178,7 @@ def _filled(placement: Placement, footprint: Footprint, free_bytes: int) -> Plac
     )
 
 
-def host_need(footprint: Footprint, placement: Placement, has_copies: bool) -> int:
+def host_need(footprint: Footprint, placement: Placement, disk_bytes: int) -> int:
     """Memory of its own that a process with a GPU takes of the host.
 
     Weights that are mapped take none. Those of the text encoder have their home there in every placement.
@@ -186,7 +186,8 @@ def host_need(footprint: Footprint, placement: Placement, has_copies: bool) -> i
     need = HOST_BYTES
     if placement.mode == "streamed":
         need += SLOTS * _slot_bytes(footprint, placement)
-    if placement.eight_bits:
+    has_copies = copy_bytes(footprint, placement) <= disk_bytes
+    if placement.eight_bits or placement.dtype == "float16":
         mapped = text_mapped = has_copies
     else:
         # What has other bits than the model uses cannot be used where it lies; wide ones have a copy.
@@ -199,6 +200,16 @@ def host_need(footprint: Footprint, placement: Placement, has_copies: bool) -> i
     return need
 
 
+def copy_bytes(footprint: Footprint, placement: Placement) -> int:
+    """What copies of the weights take of the disk, where such a placement is loaded from them."""
+    if placement.eight_bits:
+        return eight_bit_bytes(footprint)
+    copied = footprint.transformer
+    if placement.dtype == "float16":
+        copied += footprint.controlnet + footprint.text_encoder
+    return copied * BYTES["bfloat16"]
+
+
 def _numbers(quantization: Quantization) -> EightBits:
     """What weights are rounded to, if they are."""
     return "fp8" if quantization == "fp8" else "int8"
@@ -209,15 +220,16 @@ def _on_large_cpu(
     footprint: Footprint,
     dtype: Dtype,
     quantization: Quantization,
-    has_copies: bool,
+    disk_bytes: int,
 ) -> Placement:
     """The first that has room for the pages that every step reads, else the first that fits without it."""
-    kept: Mode = "mapped" if has_copies else "resident"
+    whole = Placement("cpu", dtype, "mapped")
+    rounded = replace(whole, eight_bits=_numbers(quantization))
     # What has other bits than the model would use cannot be used where it lies; wide ones have a copy.
-    is_mapped = not footprint.is_narrow and (has_copies or not footprint.is_wide)
-    stored: Mode = "mapped" if is_mapped else "resident"
-    whole = Placement("cpu", dtype, stored)
-    rounded = Placement("cpu", dtype, kept, eight_bits=_numbers(quantization))
+    if footprint.is_narrow or (footprint.is_wide and copy_bytes(footprint, whole) > disk_bytes):
+        whole = replace(whole, mode="resident")
+    if copy_bytes(footprint, rounded) > disk_bytes:
+        rounded = replace(rounded, mode="resident")
     if quantization == "auto":
         # Nothing is read in 16 bits that is stored in fewer.
         candidates = [rounded] if footprint.is_narrow else [whole, rounded]

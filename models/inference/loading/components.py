@@ -14,10 +14,11 @@ from models.errors import CheckpointError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink, shrink_stream
 from models.inference.denoise.rounding import EightBits, round_matrices
-from models.inference.loading.copies import Copies, eight_bit_copy, half_copy
+from models.inference.loading.copies import Copies, half_copy, own_copy
 from models.inference.loading.eight_bits import rounded
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import qwen3_names
+from models.inference.loading.shrunk import shrunk
 from models.inference.loading.single_file import SingleFile, stored_in
 from models.inference.loading.tensors import Source, fill, folder_files
 
@@ -60,8 +61,8 @@ def load_components(
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
 
     With `eight_bits` the matrices of the transformer and of the text encoder are rounded as they are read.
-    They, and a transformer that is stored in more than 16 bits, leave a smaller copy for the next start. Then
-    that is what is mapped: files whose tensors are read once need not stay in the process's memory.
+    They, what is in float16, and a transformer that is stored in more than 16 bits leave a copy for the next
+    start. Then that is what is mapped: files whose tensors are read once need not stay in memory.
     """
     # It would stand among the log's lines.
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -117,17 +118,17 @@ def load_transformer(
     config = ZImageTransformer2DModel.load_config(folder, local_files_only=True)
     with torch.device("meta"):
         model = use_own_blocks(ZImageTransformer2DModel.from_config(config))
-    files, copy = [file] if file else folder_files(folder), None
+    files = [file] if file else folder_files(folder)
     if eight_bits:
         round_blocks(model, eight_bits)
-        copy = eight_bit_copy(files, dtype, copies, eight_bits)
-    elif files[0].suffix != GGUF:
-        files = half_copy(files, dtype, copies)
-    stored = rounded(SingleFile(stored_in(files, mapped=mapped and not eight_bits)), model)
-    model = fill(model, stored, dtype, device, source=str(file or folder), copy=copy)
     if dtype == torch.float16:
         shrink(model)
-    return model
+    copy = own_copy(files, dtype, copies, eight_bits)
+    if copy is None and files[0].suffix != GGUF:
+        files = half_copy(files, dtype, copies)
+    stored = SingleFile(stored_in(files, mapped=mapped and copy is None))
+    weights = shrunk(rounded(stored, model), model)
+    return fill(model, weights, dtype, device, source=str(file or folder), copy=copy)
 
 
 def load_text_encoder(
@@ -143,26 +144,26 @@ def load_text_encoder(
 
     In float16 its hidden states are smaller by a factor, which the transformer's norm takes out again.
     """
-    model: Any
-    if file is None and not (eight_bits or mapped):
-        model = Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        return shrink_stream(model) if dtype == torch.float16 else model
+    if file is None and not (eight_bits or mapped or dtype == torch.float16):
+        return Qwen3ForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     config = Qwen3Config.from_pretrained(folder, local_files_only=True)
     # The rotary frequencies are buffers that are in no file.
     with init_empty_weights(include_buffers=False):
-        model = Qwen3ForCausalLM(config)
-    files, copy = [file] if file else folder_files(folder), None
+        model: Any = Qwen3ForCausalLM(config)
+    files = [file] if file else folder_files(folder)
     if eight_bits:
         round_matrices(model.model, eight_bits)
-        copy = eight_bit_copy(files, dtype, copies, eight_bits)
-    stored = stored_in(files, mapped=mapped and not eight_bits)
+    if dtype == torch.float16:
+        shrink_stream(model)
+    copy = own_copy(files, dtype, copies, eight_bits)
+    stored = stored_in(files, mapped=mapped and copy is None)
     names = [name for name, _ in model.model.named_parameters()]
     theirs = qwen3_names(names, config.num_hidden_layers) if files[0].suffix == GGUF else None
-    weights = rounded(SingleFile(stored, ["model."], theirs), model.model)
+    weights = shrunk(rounded(SingleFile(stored, ["model."], theirs), model.model), model.model)
     unused = "lm_head.", "output."
     fill(model.model, weights, dtype, "cpu", source=str(file or folder), unused=unused, copy=copy)
     model.tie_weights()
-    return shrink_stream(model) if dtype == torch.float16 else model
+    return model
 
 
 def load_vae(folder: Path, file: Path | None, dtype: torch.dtype) -> Any:

@@ -56,8 +56,7 @@ class Copies:
 
         None where they have it.
         """
-        here = sum(path.stat().st_size for path in self._folder.glob("*.safetensors"))
-        missing = size + SPARE_BYTES - here - spare_bytes(self._folder)
+        missing = size - self._on_disk()
         to_do = []
         if size > self._max_bytes:
             to_do.append(f"set ZTURBO_MAX_CACHE_BYTES={size}")
@@ -66,6 +65,14 @@ class Copies:
             wanted = math.ceil(missing / 1e8) / 10
             to_do.append(f"free {wanted} GB on the disk of {self._folder} for copies of the weights")
         return " and ".join(to_do) or None
+
+    def room(self) -> int:
+        """Bytes that copies may take in all, with those that are there."""
+        return min(self._max_bytes, self._on_disk())
+
+    def _on_disk(self) -> int:
+        here = sum(path.stat().st_size for path in self._folder.glob("*.safetensors"))
+        return spare_bytes(self._folder) - SPARE_BYTES + here
 
     def kept(self, files: Sequence[Path], form: str, weights: Source, layout: Layout) -> Path | None:
         """The copy of `files`, made now if need be; None where they are small or there can be none.
@@ -137,24 +144,32 @@ class Copies:
 
 
 def half_copy(files: Sequence[Path], dtype: torch.dtype, copies: Copies) -> list[Path]:
-    """The files to load instead of float32 ones: a copy in `dtype`, or `files` where that has no 16 bits.
+    """The files to load instead of float32 ones: a copy in bfloat16, or `files` where `dtype` is another.
 
     The published transformer is stored as 24.6 GB of float32 and run as 12.3 GB of bfloat16.
     """
     weights = Weights(files)
     stored = {place.info.dtype for place in weights.places.values()}
-    if dtype not in (torch.bfloat16, torch.float16) or stored != {"F32"}:
+    if dtype != torch.bfloat16 or stored != {"F32"}:
         return list(files)
     layout = {name: (dtype, shape) for name, shape in weights.shapes().items()}
     copy = copies.kept(files, NAMES[dtype].lower(), weights, layout)
     return [copy] if copy else list(files)
 
 
-def eight_bit_copy(files: Sequence[Path], dtype: torch.dtype, copies: Copies, eight_bits: EightBits) -> Copy:
-    """What puts a copy of `files` in 8 bits, the rest in `dtype`, in their place, if there can be one."""
+def own_copy(
+    files: Sequence[Path], dtype: torch.dtype, copies: Copies, eight_bits: EightBits | None
+) -> Copy | None:
+    """What puts a copy in place of weights that a model changes as it takes them; None where it does not.
+
+    With `eight_bits` its matrices are rounded, and the rest has `dtype`; in float16 some are made smaller.
+    """
+    if not eight_bits and dtype != torch.float16:
+        return None
+    form = "shrunk-f16" if dtype == torch.float16 else NAMES[dtype].lower()
 
     def copy(weights: Source, layout: Layout) -> Source:
-        path = copies.kept(files, f"{eight_bits}-{NAMES[dtype].lower()}", weights, layout)
+        path = copies.kept(files, f"{eight_bits}-{form}" if eight_bits else form, weights, layout)
         return Weights([path], mapped=True) if path else weights
 
     return copy

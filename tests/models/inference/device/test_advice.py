@@ -70,6 +70,15 @@ DEMO = "use ZTURBO_MODEL=demo, which needs next to none"
             {"device": "cuda", "free_gib": 12, "host": 12, "disk": 2, "footprint": PUBLISHED},
             f"{DISK}, or {DISK} and {CPU}",
         ),
+        # An RTX 2070 in a machine of 16 GB, whose weights are copied in float16.
+        (
+            {"device": "cuda", "free_gib": 7.8, "host": 12, "disk": 20, "rest": "float16"},
+            f"set ZTURBO_QUANTIZATION=int8, or {CPU}",
+        ),
+        (
+            {"device": "cuda", "free_gib": 7.8, "host": 12, "disk": 10, "rest": "float16"},
+            rf"free 16\.8 GB on the disk of .* for copies of the weights, or {CPU}",
+        ),
         ({"device": "cuda", "free_gib": 12, "host": 1}, "stop what else takes memory"),
     ],
 )

@@ -31,6 +31,8 @@ PUBLISHED = Footprint(
 UNION_2_1 = replace(PUBLISHED, controlnet=3_350_000_000)
 DEMO = Footprint(850_000, 280_000, 145_000, 320_000, 210_000, 64, 8)
 GIB = 2**30
+DISK = 10**11
+"""Room for any copies of the weights."""
 
 
 def metal_bytes(mac_gib: int) -> int:
@@ -68,7 +70,7 @@ def test_what_fits_a_card_stays_there_and_a_16_gb_host_is_enough(
 def test_eight_bits_keep_more_on_a_small_card() -> None:
     for card_gib, mode in ((24, "resident"), (16, "resident"), (12, "streamed"), (8, "streamed")):
         free = int(card_gib * GIB * 0.97)
-        placement = decide("cuda", free, PUBLISHED, quantization="int8", has_copies=True)
+        placement = decide("cuda", free, PUBLISHED, quantization="int8", disk_bytes=DISK)
         assert placement.mode == mode
         plain = decide("cuda", free, PUBLISHED)
         assert plain.mode == "streamed" or card_gib > 24
@@ -78,7 +80,7 @@ def test_eight_bits_keep_more_on_a_small_card() -> None:
 
 
 def test_card_of_six_gigabytes_makes_small_pictures_and_a_larger_one_takes_from_what_is_held() -> None:
-    for options in ({}, {"quantization": "int8", "has_copies": True}):
+    for options in ({}, {"quantization": "int8", "disk_bytes": DISK}):
         assert decide("cuda", int(6 * GIB * 0.97), PUBLISHED, **options).mode == "streamed"  # type: ignore[arg-type]
     assert decide("cuda", int(8 * GIB * 0.97), PUBLISHED, rest="float16").mode == "streamed"
     placement = decide("cuda", 12 * GIB, PUBLISHED)
@@ -94,17 +96,27 @@ def test_card_of_six_gigabytes_makes_small_pictures_and_a_larger_one_takes_from_
 
 def test_host_is_never_asked_for_more_than_it_has() -> None:
     card = 12 * GIB
-    assert host_need(PUBLISHED, decide("cuda", card, PUBLISHED), False) < 3 * 10**9
+    assert host_need(PUBLISHED, decide("cuda", card, PUBLISHED), 0) < 3 * 10**9
     # Without room on the disk for a copy, float32 files cannot be mapped.
     wide = replace(PUBLISHED, is_wide=True)
-    assert decide("cuda", card, wide, host_bytes=12 * GIB, has_copies=True).mode == "streamed"
+    assert decide("cuda", card, wide, host_bytes=12 * GIB, disk_bytes=DISK).mode == "streamed"
     for footprint, host, options in (
         (wide, 12 * GIB, {}),
-        (PUBLISHED, 16 * GIB, {"dtype": "float16", "has_copies": True}),
+        (PUBLISHED, 12 * GIB, {"dtype": "float16", "disk_bytes": 23e9}),
         (PUBLISHED, GIB, {}),
     ):
         with pytest.raises(OutOfMemory, match=r"GB of the host's memory .* are free$"):
             decide("cuda", card, footprint, host_bytes=host, **options)  # type: ignore[arg-type]
+
+
+def test_float16_card_needs_no_host_memory_for_weights_that_have_a_copy() -> None:
+    for card_gib, mode in ((8, "streamed"), (12, "streamed"), (48, "resident")):
+        free = int(card_gib * GIB * 0.97)
+        placement = decide("cuda", free, PUBLISHED, rest="float16", host_bytes=12 * GIB, disk_bytes=int(24e9))
+        assert (placement.mode, placement.precision) == (mode, "float16")
+        assert host_need(PUBLISHED, placement, int(24e9)) < 3 * 10**9
+    # Without one the whole of them would be there in another type.
+    assert host_need(PUBLISHED, decide("cuda", 8 * GIB, PUBLISHED, rest="float16"), 0) > 25 * 10**9
 
 
 def test_narrow_files_are_not_widened_where_they_would_not_fit() -> None:
@@ -114,17 +126,17 @@ def test_narrow_files_are_not_widened_where_they_would_not_fit() -> None:
         (16, "int8", "resident"),
         (8, "int8", "streamed"),
     ):
-        placement = decide("cuda", int(free * GIB * 0.97), narrow, has_copies=True)
+        placement = decide("cuda", int(free * GIB * 0.97), narrow, disk_bytes=DISK)
         assert (placement.precision, placement.mode) == (precision, mode)
-    assert decide("cpu", 80 * GIB, narrow, has_copies=True).precision == "int8"
-    assert decide("cpu", 80 * GIB, narrow, "bfloat16", has_copies=True).mode == "resident"
+    assert decide("cpu", 80 * GIB, narrow, disk_bytes=DISK).precision == "int8"
+    assert decide("cpu", 80 * GIB, narrow, "bfloat16", disk_bytes=DISK).mode == "resident"
     for device in ("cpu", "cuda"):
-        assert not decide(device, 80 * GIB, narrow, quantization="off", has_copies=True).eight_bits
+        assert not decide(device, 80 * GIB, narrow, quantization="off", disk_bytes=DISK).eight_bits
 
 
 def test_float32_files_are_mapped_from_their_copy_alone() -> None:
     wide = replace(PUBLISHED, is_wide=True)
-    assert decide("cpu", 30 * GIB, wide, has_copies=True).mode == "mapped"
+    assert decide("cpu", 30 * GIB, wide, disk_bytes=DISK).mode == "mapped"
     assert decide("cpu", 64 * GIB, wide, "bfloat16").mode == "resident"
 
 
@@ -176,11 +188,11 @@ def test_cpu_takes_eight_bits_where_the_pages_of_the_files_have_no_room() -> Non
     for free, precision in ((80, "bfloat16"), (24, "bfloat16"), (21, "int8"), (8, "bfloat16")):
         assert decide("cpu", free * GIB, UNION_2_1).precision == precision
     for free, precision in ((24, "bfloat16"), (16, "int8"), (5, "int8")):
-        placement = decide("cpu", free * GIB, UNION_2_1, has_copies=True)
+        placement = decide("cpu", free * GIB, UNION_2_1, disk_bytes=DISK)
         assert (placement.precision, placement.mode) == (precision, "mapped")
     assert decide("cpu", 32 * GIB, PUBLISHED, rest="float32").dtype == "float32"
     for options in ({"quantization": "off"}, {"dtype": "bfloat16"}):
-        whole = decide("cpu", 16 * GIB, UNION_2_1, has_copies=True, **options)  # type: ignore[arg-type]
+        whole = decide("cpu", 16 * GIB, UNION_2_1, disk_bytes=DISK, **options)  # type: ignore[arg-type]
         assert whole.precision == "bfloat16"
 
 

@@ -5,15 +5,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.int8 import round_rows
+from models.inference.device.pages import unwritten_files
 from models.inference.loading.components import load_text_encoder, load_transformer
 from models.inference.loading.copies import Copies
+from tests.models.inference.untrained import CONTROLNET
 
 CPU = torch.device("cpu")
 FILE = "diffusion_pytorch_model.safetensors"
@@ -143,6 +147,34 @@ load_transformer(Path({str(folder)!r}), None, torch.bfloat16, torch.device("cpu"
     (cache / ".draft-left").write_bytes(b"where a file needs a name to be written")
     load(folder, Copies(cache))
     assert only(cache).suffix == ".safetensors"
+
+
+def test_float16_is_mapped_from_a_copy_that_no_page_is_written_of(
+    folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    encoder, branch = tiny_model / "text_encoder", tiny_model / CONTROLNET
+    cache = tmp_path / "cache"
+
+    def load_all(most: int = 2**40) -> list[Any]:
+        copies = Copies(cache, most)
+        transformer = load_transformer(folder, None, torch.float16, CPU, copies, mapped=True)
+        config = transformer.config
+        return [
+            transformer,
+            load_text_encoder(encoder, None, torch.float16, copies, mapped=True),
+            load_controlnet(branch, config, torch.float16, CPU, copies=copies, mapped=True)[0],
+        ]
+
+    plain, first, again = load_all(0), load_all(), load_all()
+    kept = list(cache.iterdir())
+    assert len(kept) == 3
+    for expected, *loaded in zip(plain, first, again, strict=True):
+        for name, tensor in expected.named_parameters():
+            for model in loaded:
+                assert torch.equal(model.get_parameter(name), tensor)
+    unwritten = list(unwritten_files())
+    for model in again:
+        assert all(any(each.data_ptr() in span for span in unwritten) for each in model.parameters())
 
 
 def test_text_encoder_has_a_copy_of_its_own_and_all_that_are_used_are_touched(
