@@ -31,6 +31,7 @@ from torch._inductor.ir import UserDefinedTritonKernel
 from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 from torch._inductor.utils import sympy_product
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.nn import functional as F
@@ -237,7 +238,9 @@ def _traced(kind: str, precision: str) -> tuple[FakeTensorMode, Any, list[Tensor
     ):
         # As torch.compile takes an operation that consists of Triton's kernels: apart.
         apart = {torch.ops.zturbo.swiglu.default: swiglu.as_written}
-        graph = make_fx(run, decomposition_table=select_decomp_table() | apart)(*inputs)
+        # What is in place makes a tensor of its own, as torch.compile has it: else nothing is fused with it.
+        functional = functionalize(run, remove="mutations")
+        graph = make_fx(functional, decomposition_table=select_decomp_table() | apart)(*inputs)
     return fakes, graph, inputs
 
 

@@ -9,7 +9,9 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks.gpu.models import TINY, build_components, write_controlnets
+from models.inference.denoise.blocks import round_blocks
 from models.inference.denoise.paths import COMPILED
+from models.inference.denoise.rounding import EightBits
 from models.inference.denoise.transformer import Control, condition, control_tokens, predict
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.placement import Placement
@@ -23,8 +25,8 @@ HELD_BYTES = 200_000
 
 
 @torch.no_grad()
-def count_graphs(mode: Literal["resident", "streamed"]) -> int:
-    """For a model as the server loads it; where weights stream, those with LoRAs beside them too.
+def count_graphs(mode: Literal["resident", "streamed"], eight_bits: EightBits | None = None) -> int:
+    """For a model as the server loads it; where weights stream or are in 8 bits, with LoRAs beside them too.
 
     Code is traced and not generated: how often is what counts.
     """
@@ -34,8 +36,10 @@ def count_graphs(mode: Literal["resident", "streamed"]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             components = build_components(TINY, torch.float32, "cpu")
             unions = write_controlnets(TINY, components, Path(folder))
+            if eight_bits:
+                round_blocks(components.transformer, eight_bits)
             held_bytes = HELD_BYTES if mode == "streamed" else None
-            placement = Placement("cpu", "float32", mode, held_bytes=held_bytes)
+            placement = Placement("cpu", "float32", mode, eight_bits=eight_bits, held_bytes=held_bytes)
             model = LoadedModel(components, placement, unions["1.0"])
             model.use(COMPILED)
             torch.compiler.set_stance("default")
