@@ -19,7 +19,9 @@ PATIENCE_SECONDS = 30.0
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 TERMINAL = ("completed", "cancelled")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+"""The format of a picture's file, by its suffix."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """What a request may be called: a caller may name files after it, so no server is trusted with more."""
 MAGIC = {
@@ -201,7 +203,7 @@ def _suffix(url: str) -> str:
         suffix = Path(urlsplit(url).path).suffix
     except ValueError:
         suffix = ""
-    if suffix not in PICTURE_SUFFIXES:
+    if suffix not in FORMATS:
         raise ClientError(f"{url!r} does not end as a picture does, so it is not saved.", HTTPStatus.OK)
     return suffix
 

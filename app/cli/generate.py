@@ -3,6 +3,7 @@
 import logging
 import re
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import typer
 from app.cli import options
 from app.cli.exits import Exit, fail
 from app.cli.options import addressed, flags_named
-from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
+from app.cli.output import AsJson, Open, Out, bodies_for, print_answer, save, show, unused
 from app.cli.progress import RequestProgress
 from app.cli.settings import ControlNet, DataDir, Device, LoraDir, Model, read_settings
 from app.terminal import tell
@@ -61,7 +62,7 @@ def generate(
     """
     with RequestProgress() as progress:
         progress.show({"status": "checking"})
-        check_out(out, pictures_asked(bodies))
+        bodies = bodies_for(out, bodies)
         settings = read_settings(
             model=model, controlnet=controlnet, lora_dir=lora_dir, device=device, data_dir=data_dir
         )
@@ -221,7 +222,7 @@ def _make(
 
 
 def _save(request: Request, job: "Job", made: "Generated", settings: "Settings", out: Path) -> list[Path]:
-    """Writes the pictures at `out`. Raises OSError."""
+    """Writes the pictures at `out`, in the place of no other where the names are ours."""
     from worker.atomic import write_whole
     from worker.encoding.encode import encode
     from worker.encoding.metadata import describe
@@ -231,8 +232,8 @@ def _save(request: Request, job: "Job", made: "Generated", settings: "Settings",
         said = request.model_id, request.body, job, made.facts, seed
         metadata = describe(*said) if settings.embed_metadata else None
         encoded = encode(image, request.input.output_format, metadata)
-        saved.append(destination(out, f"zturbo-{seed}.{encoded.extension}"))
-        write_whole(saved[-1], encoded.data)
+        name = unused(out, f"zturbo-{seed}.{encoded.extension}")
+        saved.append(save(out, name, partial(write_whole, data=encoded.data)))
     return saved
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="DIR|FILE",
-        help="Where pictures are saved, a folder unless it ends as a picture's file does, else here: "
+        help="Where pictures are saved, a folder, or a file, whose suffix says the format, else here: "
         "--out pictures",
     ),
 ]
@@ -28,7 +30,7 @@ Open = Annotated[
 ]
 
 
-def pictures_asked(bodies: list[dict[str, Any]]) -> int:
+def _pictures_asked(bodies: list[dict[str, Any]]) -> int:
     """How many pictures these request bodies ask for."""
     counts = (body.get("num_images", 1) for body in bodies)
     # Another type is refused by whoever checks the body.
@@ -48,18 +50,60 @@ def check_out(out: Path | None, pictures: int) -> None:
         fail(f"--out: {folder} cannot be written by this user.", Exit.CANNOT_CREATE)
 
 
-def destination(out: Path, name: str) -> Path:
-    """`out` itself if it names a picture's file, else `name` in it, a folder that is made. Raises OSError."""
-    if _is_file(out):
-        return out
-    out.mkdir(parents=True, exist_ok=True)
-    return out / name
+def bodies_for(out: Path | None, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The request bodies, with the format of `out`'s suffix where it names a picture's file.
+
+    Ends the command where `out` cannot be, or a body asks for another format.
+    """
+    check_out(out, _pictures_asked(bodies))
+    if out is None or not _is_file(out):
+        return bodies
+    named = _format(out)
+    for body in bodies:
+        if (asked := body.get("output_format", named)) != named:
+            said = f"--out: {out} is the name of a {named} file, but --output-format says {asked}"
+            fail(f"{said}; leave one of them out.", Exit.USAGE)
+    return [body | {"output_format": named} for body in bodies]
+
+
+def check_format(out: Path, name: str) -> None:
+    """Ends the command where `out` names a file of another format than the picture called `name` has."""
+    if _is_file(out) and _format(out) != _format(Path(name)):
+        fail(f"--out: {out} is the name of a {_format(out)} file, but the picture is {name}.", Exit.USAGE)
+
+
+def save(out: Path, name: str, write: Callable[[Path], object]) -> Path:
+    """Has `write` make the file `out` if that names a picture's, else `name` in this folder, which is made.
+
+    What cannot be written ends the command.
+    """
+    path = out
+    try:
+        if not _is_file(out):
+            out.mkdir(parents=True, exist_ok=True)
+            path = out / name
+        write(path)
+    except OSError as error:
+        # The error may name a file that would have been given this name in the end.
+        fail(f"{path} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
+    return path
+
+
+def unused(out: Path, name: str) -> str:
+    """`name`, with a number behind its stem where the folder `out` has a file of that name."""
+    path = Path(name)
+    numbered = (f"{path.stem}-{number}{path.suffix}" for number in count(2))
+    return next(each for each in chain([name], numbered) if not (out / each).exists())
 
 
 def _is_file(out: Path) -> bool:
-    from app.client import PICTURE_SUFFIXES
+    return _format(out) is not None and not out.is_dir()
 
-    return out.suffix.lower() in PICTURE_SUFFIXES and not out.is_dir()
+
+def _format(file: Path) -> str | None:
+    from app.client import FORMATS
+
+    return FORMATS.get(file.suffix.lower())
 
 
 def show(saved: list[Path]) -> None:

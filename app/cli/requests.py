@@ -1,8 +1,9 @@
 """`zturbo submit`, `status`, `result` and `cancel`: requests on a running server, whoever's it is."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,17 @@ import typer
 from app.cli import options
 from app.cli.exits import Exit, fail
 from app.cli.options import addressed, flags_named
-from app.cli.output import AsJson, Open, Out, check_out, destination, pictures_asked, print_answer, show
+from app.cli.output import (
+    AsJson,
+    Open,
+    Out,
+    bodies_for,
+    check_format,
+    check_out,
+    print_answer,
+    save,
+    show,
+)
 from app.cli.progress import RequestProgress
 from app.status_words import describe
 from app.terminal import tell
@@ -103,16 +114,16 @@ def submit(
     One for each seed, guided by an image if there is one. Follows the requests and saves the pictures.
     Ctrl-C asks the server to cancel.
     """
-    check_out(out, pictures_asked(bodies))
+    bodies = bodies_for(out, bodies)
     unfinished: list[str] = []
+    warned: dict[str, list[str]] = {}
     with server(base_url, token, flags_named) as client:
         try:
             for body in bodies:
                 with _answered_first():
                     submitted = client.submit(*addressed(body, model_id))
                     unfinished.append(submitted["request_id"])
-                for warning in submitted.get("warnings") or []:
-                    tell(warning, err=True, fg="yellow")
+                warned[submitted["request_id"]] = _warn(submitted)
                 if detach:
                     print_answer(submitted, as_json, submitted["request_id"])
             if detach:
@@ -122,7 +133,7 @@ def submit(
                 label = f"{place} of {len(bodies)}, " if len(bodies) > 1 else ""
                 answer = follow(client, request_id, timeout, label)
                 unfinished.remove(request_id)
-                succeeded.append(_report(client, answer, as_json, out or Path(), open_it))
+                succeeded.append(_report(client, answer, as_json, out or Path(), open_it, warned[request_id]))
         except KeyboardInterrupt:
             for request_id in unfinished:
                 tell(f"Asking the server to cancel {request_id} …", err=True)
@@ -255,16 +266,40 @@ def follow(client: "Client", request_id: str, timeout: float | None, label: str 
         fail(str(error), Exit.TRY_LATER)
 
 
-def _report(client: "Client", body: dict[str, Any], as_json: bool, out: Path | None, open_it: bool) -> bool:
-    """Print a result body, save its pictures at `out` and show them; whether it succeeded."""
+def _warn(body: dict[str, Any], told: Sequence[str] = ()) -> list[str]:
+    """Tell what was ignored or changed, but what is `told` already; all of it."""
+    warnings: list[str] = body.get("warnings") or []
+    for warning in warnings:
+        if warning not in told:
+            tell(warning, err=True, fg="yellow")
+    return warnings
+
+
+def _report(
+    client: "Client",
+    body: dict[str, Any],
+    as_json: bool,
+    out: Path | None,
+    open_it: bool,
+    told: Sequence[str] = (),
+) -> bool:
+    """Print a result body, save its pictures at `out` and show them; whether it succeeded.
+
+    Its warnings but those that are `told` go to standard error.
+    """
     from app.client import picture_names, picture_urls
 
     words, saved = describe(body), []
+    _warn(body, told)
     if body["status"] == "succeeded":
         urls = picture_urls(body)
         if out is not None:
             check_out(out, len(urls))
-            saved = _download(client, urls, picture_names(body["request_id"], urls), out)
+            names = picture_names(body["request_id"], urls)
+            check_format(out, names[0])
+            saved = [
+                save(out, name, partial(client.download, url)) for name, url in zip(names, urls, strict=True)
+            ]
         words = "\n".join(map(str, saved or urls))
     elif body["status"] == "failed":
         words = f"failed: {body['error']['message']}"
@@ -272,13 +307,3 @@ def _report(client: "Client", body: dict[str, Any], as_json: bool, out: Path | N
     if open_it:
         show(saved)
     return bool(body["status"] == "succeeded")
-
-
-def _download(client: "Client", urls: list[str], names: list[str], out: Path) -> list[Path]:
-    saved = []
-    for name, url in zip(names, urls, strict=True):
-        try:
-            saved.append(client.download(url, destination(out, name)))
-        except OSError as error:
-            fail(f"{error.filename} cannot be written: {error.strerror}.", Exit.CANNOT_CREATE)
-    return saved

@@ -51,6 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="this installation makes no pictures")
+    (tmp_path / "zturbo-3.webp").write_bytes(b"an older picture")
     ran = run(
         *("--prompt", "A lighthouse", "--image", str(photo), "--preprocess", "canny", "--control-end", "1"),
         *("--lora", "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union:0.5", "--num-inference-steps", "2"),
@@ -60,7 +61,7 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
 
     assert ran.exit_code == 0, ran.output
     told = json.loads(ran.stdout)
-    assert told["saved"] == ["zturbo-3.webp", "zturbo-4.webp"]
+    assert told["saved"] == ["zturbo-3-2.webp", "zturbo-4.webp"]
     assert (told["seed"], told["seeds"]) == (3, [3, 4])
     assert told["model"] == "demo"
     side = demo.native_size(512, 512)[0]
@@ -86,7 +87,7 @@ def test_prompt_alone_is_drawn_by_the_text_model_without_a_line_of_other_librari
         [
             *(sys.executable, "-c", script, "--prompt", "A red ball on grass", "--num-inference-steps", "1"),
             *("--model", "demo", "--device", "cpu", "--data-dir", str(tmp_path / "data")),
-            *("--out", str(tmp_path / "ball.png")),
+            *("--out", str(tmp_path / "ball.jpg")),
         ],
         capture_output=True,
         text=True,
@@ -94,7 +95,9 @@ def test_prompt_alone_is_drawn_by_the_text_model_without_a_line_of_other_librari
     )
     size = "{}x{}".format(*demo.native_size(1024, 1024))
     assert ran.stderr == f"The demo model draws at a small size of its own: {size} this time.\n"
-    made = read_metadata((tmp_path / "ball.png").read_bytes())["zturbo"]
+    picture = (tmp_path / "ball.jpg").read_bytes()
+    assert picture.startswith(b"\xff\xd8"), "JPEG"
+    made = read_metadata(picture)["zturbo"]
     assert "image_url" not in made["request"]
     assert made["model_id"] == "tongyi-mai/z-image/turbo/lora"
 

@@ -94,9 +94,16 @@ def write_picture(folder: Path, output_format: str, body: dict[str, Any]) -> Pat
 
 
 @pytest.mark.usefixtures("worked_on")
-def test_submit_waits_and_saves_the_picture(zturbo: Run, tmp_path: Path) -> None:
-    ran = zturbo("submit", *MINIMAL, "--out", str(tmp_path / "out.png"))
+def test_submit_waits_tells_each_warning_once_and_saves_the_picture(
+    zturbo: Run, picture: dict[str, Any], tmp_path: Path
+) -> None:
+    picture["warnings"] = ["The model draws at a size of its own."]
+    body = json.dumps(DOCUMENTED_INPUT | {"stray": 1})
+    ran = zturbo("submit", "--input", "-", "--out", str(tmp_path / "out.png"), stdin=body)
     assert ran.exit_code == 0, ran.output
+    ignored, drawn = ran.stderr.splitlines()
+    assert "'stray'" in ignored
+    assert drawn == picture["warnings"][0]
     assert ran.stdout.strip() == str(tmp_path / "out.png")
     assert (tmp_path / "out.png").read_bytes() == PNG
 
@@ -254,10 +261,23 @@ def test_each_seed_makes_a_picture_in_a_folder_that_is_made(
     assert [recorded(hands, file.stem)["seed"] for file in saved] == [1, 2, -1]
 
 
-def test_several_pictures_do_not_go_into_one_file(zturbo: Run, hands: WorkerHands) -> None:
+def test_several_pictures_do_not_go_into_one_file_nor_one_into_a_file_of_another_format(
+    zturbo: Run, hands: WorkerHands
+) -> None:
     assert zturbo("submit", *MINIMAL, "--seed", "1,2", "--out", "one.png").exit_code == Exit.USAGE
     assert zturbo("submit", *MINIMAL, "--seed", "1;2").exit_code == Exit.USAGE
+    contradiction = zturbo("submit", *MINIMAL, "--out", "a.webp", "--output-format", "jpeg")
+    assert contradiction.exit_code == Exit.USAGE
+    assert "a.webp is the name of a webp file, but --output-format says jpeg" in contradiction.stderr
     assert hands.client.zcard("zturbo:line") == 0
+
+
+@pytest.mark.parametrize(("suffix", "output_format"), [("JPG", "jpeg"), ("webp", "webp")])
+def test_suffix_of_out_is_the_format_that_is_asked_for(
+    zturbo: Run, hands: WorkerHands, suffix: str, output_format: str
+) -> None:
+    ran = zturbo("submit", "--detach", *MINIMAL, "--out", f"picture.{suffix}")
+    assert recorded(hands, ran.stdout)["output_format"] == output_format
 
 
 @pytest.mark.usefixtures("worked_on")
@@ -344,6 +364,18 @@ def test_picture_that_cannot_be_saved_is_told(
     hands.succeed(picture)
     ran = zturbo("result", request_id, "--out", str(tmp_path / "no" / "such" / "folder.png"))
     assert ran.exit_code == Exit.CANNOT_CREATE
+    # The file that is written first has a longer name, which is nobody's.
+    longest = tmp_path / f"{'x' * 251}.png"
+    ran = zturbo("result", request_id, "--out", str(longest))
+    assert (ran.exit_code, ran.stderr) == (
+        Exit.CANNOT_CREATE,
+        f"{longest} cannot be written: File name too long.\n",
+    )
+    ran = zturbo("result", request_id, "--out", str(tmp_path / "a.jpg"))
+    assert (ran.exit_code, ran.stderr) == (
+        Exit.USAGE,
+        f"--out: {tmp_path}/a.jpg is the name of a jpeg file, but the picture is {request_id}.png.\n",
+    )
 
 
 def test_wrong_key_is_a_permission_fault(settings: Settings) -> None:
