@@ -89,7 +89,7 @@ class Engine:
         self.path = Choice(model, settings.data_dir / "cache", settings.fast_path)
         """How the blocks run."""
         self._cache = LruCache(settings.reuse_bytes)
-        self._loras = LoraStack(model.transformer, model.originals)
+        self._loras = LoraStack(model.transformer, model.originals, model.bring_home)
         self._detectors = Detectors(settings, self.device)
         model.givers += [self._loras.make_room, self._detectors.drop, partial(setattr, self, "_graphs", None)]
         self.forecast: Forecast | None = None
@@ -178,7 +178,7 @@ class Engine:
 
     def _generate(self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None) -> Generated:
         timings, warnings = dict[str, float](), list(job.warnings)
-        self._fit(job, self._model.make_room, job.width * job.height, job.num_images)
+        self._fit(job, self._model.go_back)
         placement = self._model.placement
         with self._timed("loras", timings):
             loras = self._fit(job, self._loras.apply, job.loras)
@@ -186,6 +186,7 @@ class Engine:
         with self._timed("encode", timings):
             embeds, expanded, warning = self._fit(job, self._encode, job)
             warnings += [warning] if warning else []
+        self._fit(job, self._model.make_room, job.width * job.height, job.num_images)
 
         control_image = control_latents = None
         if control is not None and job.is_controlled:

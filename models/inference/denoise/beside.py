@@ -47,7 +47,7 @@ class MappedLinear(LoraLayer, nn.Linear):
     def replace(self, weight: Tensor) -> None:
         """Use another weight, in memory of its own, and keep the file's for `restore`."""
         self._plain = self.weight.data if self._plain is None else self._plain
-        self.weight.data = weight.to(self._plain.dtype)
+        self.weight.data = weight.to(self._plain.dtype).to(self._plain.device)
 
     @property
     def changed(self) -> list[Tensor]:
@@ -59,8 +59,7 @@ class MappedLinear(LoraLayer, nn.Linear):
         """Take out what `replace` and `put_beside` have put here."""
         self.down = self.up = None
         if self._plain is not None:
-            # Where the other one was: a block may have left a device since.
-            self.weight.data, self._plain = self._plain.to(self.weight.device), None
+            self.weight.data, self._plain = self._plain, None
 
 
 def leave_weights_mapped(model: Model) -> Model:

@@ -89,9 +89,7 @@ class RoundedLinear(LoraLayer, ABC):
         """Take out what `replace` and LoRAs have changed, bit for bit."""
         self.down = self.up = None
         if self._plain is not None:
-            device = self.weight.device
-            self.weight.data, self.scale.data = (part.to(device) for part in self._plain)
-            self._plain = None
+            (self.weight.data, self.scale.data), self._plain = self._plain, None
 
     def beside(self, x: Tensor) -> Tensor | None:
         """What the LoRAs make of tokens (…, in), if there are any."""

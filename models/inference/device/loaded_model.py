@@ -6,10 +6,10 @@ Each part is handed out in a `with` block, within which its weights are on the d
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
@@ -26,6 +26,7 @@ from models.inference.denoise.paths import EAGER, FastPath
 from models.inference.denoise.transformer import predict
 from models.inference.device.advice import decide_or_advise
 from models.inference.device.attention import preferring
+from models.inference.device.branch import Branch, version_of
 from models.inference.device.devices import fast_type, find_device, free_bytes, free_cache, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, leaving_behind
@@ -47,15 +48,6 @@ QUIET_SECONDS = 600.0
 """After so long without want of memory the model goes back to what was planned for it."""
 
 log = logging.getLogger(__name__)
-
-
-class Branch(NamedTuple):
-    """A control checkpoint as it was when it was loaded."""
-
-    path: Path
-    mtime_ns: int
-    size: int
-    controlnet: ZImageControlNetModel
 
 
 class LoadedModel:
@@ -161,7 +153,7 @@ class LoadedModel:
     ) -> Iterator[tuple[ZImageTransformer2DModel, ZImageControlNetModel | None]]:
         """The transformer and, if asked for, the branch of a control checkpoint; raises `ControlNetError`."""
         branch = self._branch(controlnet) if controlnet else None
-        # LoRAs may have changed what a slot still has.
+        # A request that was stopped may have left a block with a slot.
         self._ring.forget()
         with preferring(self.path.attention):
             yield self.transformer, branch
@@ -209,7 +201,7 @@ class LoadedModel:
                 self._graphs = StepGraphs(self._device)
 
     def _trial_step(self, seed: int = 7) -> list[Tensor]:
-        branch = self._default.path if self._default else None
+        branch = self._default.version.path if self._default else None
         with self.denoiser(branch) as (transformer, controlnet):
             vae = self._vae if self._decodes_compiled else None
             return warm_up(transformer, controlnet, self._device, vae, self.predict, seed)
@@ -251,20 +243,27 @@ class LoadedModel:
             give()
         free_cache()
 
-    def make_room(self, pixels: int, pictures: int = 1) -> None:
-        """Have as many blocks on the device as pictures of so many pixels, denoised together, leave room for.
-
-        After a while without want of memory the placement is the planned one again.
-        """
+    def go_back(self) -> None:
+        """Have the planned placement again after a while without want of memory."""
         if self.placement != self._planned and time.monotonic() - self._shrunk_at >= QUIET_SECONDS:
             log.info("memory sufficed for a while; going back to %s", self._planned)
             self._place(self._planned)
+
+    def bring_home(self, weights: Iterable[Tensor]) -> None:
+        """Have weights of the transformer that stream where they can be changed, until `make_room`."""
+        self._ring.bring_home(weights)
+
+    def make_room(self, pixels: int, pictures: int = 1) -> None:
+        """Have as many blocks on the device as pictures of so many pixels, denoised together, leave room for.
+
+        It copies what LoRAs have changed since, so it comes after them.
+        """
         if not self._streams_transformer:
             return
         widths = self.transformer.config.dim, self._vae.config.block_out_channels[0]
         left = self._ring.hold(_blocks(self.transformer), held_for(self.placement, *widths, pixels, pictures))
         if self._default:
-            self._ring.hold(_control_blocks(self._default.controlnet), left)
+            self._ring.hold(self._default.blocks, left)
 
     def shrink(self, pixels: int, pictures: int = 1) -> bool:
         """Go one placement down for a picture of so many pixels; False when this is the last."""
@@ -325,7 +324,7 @@ class LoadedModel:
 
     def _branch(self, path: Path) -> ZImageControlNetModel:
         for known in (self._default, self._other):
-            if known and known[:3] == (path, *_stamp(path)):
+            if known and known.version == version_of(path):
                 return known.controlnet
         # Dropped first: two of the large ones may not fit.
         self._other = None
@@ -334,7 +333,7 @@ class LoadedModel:
 
     def _load_branch(self, path: Path) -> Branch:
         home = torch.device("cpu") if self._streams_transformer else self._device
-        stamp = _stamp(path)
+        version = version_of(path)
         controlnet, _ = load_controlnet(
             *(path, self.transformer.config, stored_type(self.placement), home),
             copies=self._copies,
@@ -345,11 +344,12 @@ class LoadedModel:
             # No LoRA is for it; but of other layers than the transformer's compiled code would be another.
             leave_weights_mapped(controlnet)
         compile_blocks(controlnet, compiled=self.path.compiled, swiglu=self.path.swiglu)
+        branch = Branch(version, controlnet)
         if self._streams_transformer:
-            self._ring.stream(controlnet, _control_blocks(controlnet))
+            self._ring.stream(controlnet, branch.blocks)
         if _is_widened(self.placement):
-            self._widening.widen(controlnet, _control_blocks(controlnet))
-        return Branch(path, *stamp, controlnet)
+            self._widening.widen(controlnet, branch.blocks)
+        return branch
 
 
 def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies) -> Placement:
@@ -383,13 +383,3 @@ def _is_widened(placement: Placement) -> bool:
 
 def _blocks(transformer: Any) -> list[nn.Module]:
     return [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
-
-
-def _control_blocks(controlnet: Any) -> list[nn.Module]:
-    return [*controlnet.control_layers, *(controlnet.control_noise_refiner or ())]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """A value that changes when the file does."""
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size

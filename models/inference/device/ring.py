@@ -3,7 +3,8 @@
 A block's weights stay where they are on the host, mapped files as a rule, and are never copied back; those of
 its modulation alone, which are used when it does not run, stay on the device. While a block runs its weights
 are a slot's; meanwhile the block that ran after it the last time is copied into another slot. Blocks that are
-held have weights on the device for good, and take no part.
+held have a copy on the device until they are let go, and take no part. Who changes weights brings them home
+first, so that what a block has on the device is always what it has on the host.
 """
 
 import logging
@@ -150,6 +151,7 @@ class Ring:
 
         They are spread evenly, so that copies find others to run beside. Returns what is left of the budget.
         """
+        self.forget()
         held = []
         for place in sorted(range(len(blocks)), key=lambda place: place * GOLDEN % 1):
             size = sum(weight.nbytes for weight in passing_weights(blocks[place]))
@@ -170,8 +172,19 @@ class Ring:
                 self._held[block] = homes
         return budget
 
+    def bring_home(self, weights: Iterable[Tensor]) -> None:
+        """Have some weights on the host, where they may be changed: what a device has of them is forgotten.
+
+        Blocks that had one of them are held no longer; `hold` copies what they have become.
+        """
+        self.forget()
+        changing = {id(weight) for weight in weights}
+        for block, homes in list(self._held.items()):
+            if any(id(weight) in changing for weight, _ in homes):
+                self._let_go(block)
+
     def forget(self) -> None:
-        """Read every block's weights anew, as they may have changed on the host.
+        """Read the weights of every block that streams anew.
 
         A block that a signal stopped, of which hooks are not told, gives its slot up here.
         """
@@ -182,9 +195,6 @@ class Ring:
 
     def _let_go(self, block: nn.Module) -> None:
         for weight, home in self._held.pop(block):
-            if weight.dim() == 1:
-                # A LoRA may have changed it, in place and here alone; it is small.
-                home.copy_(weight.data)
             _point(weight, home)
 
     def _bring(self, block: nn.Module) -> None:

@@ -9,10 +9,11 @@ Most of a LoRA's changes are smaller than a step of 8 bits. Beside a weight in 8
 multiplied on their own, so that no rounding takes anything from them and a set is changed in no time; a
 change without such factors (LoKr, LoHa, whole differences) is added to the weight as its file has it, and
 rounded with it. So it is with weights that are mapped, which take memory of their own then, if there is room.
+Of weights that stream those on the host are changed: a device has no more than copies of them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -56,12 +57,19 @@ def inspect(path: Path, transformer: nn.Module, name: str | None = None) -> Lora
 class LoraStack:
     """The LoRAs of one transformer. Not for two threads at once.
 
-    `originals` has the weights before they were rounded, where the transformer is in 8 bits.
+    `originals` has the weights before they were rounded, where the transformer is in 8 bits. `bring_home` is
+    called with weights before they are changed; what streams is wanted in host memory then.
     """
 
-    def __init__(self, transformer: nn.Module, originals: Source | None = None) -> None:
+    def __init__(
+        self,
+        transformer: nn.Module,
+        originals: Source | None = None,
+        bring_home: Callable[[Iterable[Tensor]], None] = lambda weights: None,
+    ) -> None:
         self._transformer = transformer
         self._originals = originals
+        self._bring_home = bring_home
         self._rounded = {
             f"{name}.weight": layer
             for name, layer in transformer.named_modules()
@@ -79,6 +87,8 @@ class LoraStack:
         self._pad = transformer.get_parameter("x_pad_token")
         self._factors = Factors(self._pad)
         self._changed: set[str] = set()
+        self._replaced: set[str] = set()
+        """Those of the changed ones that have another weight, not only factors beside it."""
         self._plans: dict[str, LoraPlan] = {}
         self._pristine: dict[str, Tensor] = {}
         self._merged: MergeSet | None = ()
@@ -129,11 +139,15 @@ class LoraStack:
                 changes[delta.parameter].append((sha256, scale, delta))
         rounded = {name: changes.pop(name) for name in self._rounded.keys() & changes.keys()}
         self._check_mergeable({name: weights[name] for name in changes})
-        self._check_room(weights[name] for name, deltas in rounded.items() if not _is_low_rank(deltas))
+        replaced = {name for name, deltas in rounded.items() if not _is_low_rank(deltas)}
+        changing = changes.keys() | self._pristine.keys() | replaced | self._replaced
 
         self._merged = None  # until the end the weights are a mixture; an exception may come at any line
         try:
+            if changing:
+                self._bring_home(weights[name] for name in changing)
             self._restore_rounded()
+            self._check_room(weights[name] for name in replaced)
             self._restore(self._pristine.keys() - changes.keys())
             self._keep({name: weights[name] for name in changes.keys() - self._pristine.keys()})
             with ExitStack() as files:
@@ -212,14 +226,17 @@ class LoraStack:
         if _is_low_rank(deltas):
             layer.put_beside(*_together(name, deltas, factors))
             return
+        # Where it is added up soonest; a layer puts it where its weight is.
+        device = self._pad.device
         if isinstance(layer, MappedLinear):
-            total = layer.weight.to(torch.float32, copy=True)
+            total = layer.weight.to(device, torch.float32, copy=True)
         elif self._originals is None:
             raise LoraError(f"LoRAs cannot be merged into {name}, whose file is not at hand.")
         else:
-            total = self._originals.read(name).to(torch.float32, copy=True).mul_(own)
+            total = self._originals.read(name).to(device, torch.float32, copy=True).mul_(own)
         for sha256, scale, delta in deltas:
             add_delta(total, delta, files[sha256], scale * own)
+        self._replaced.add(name)
         layer.replace(total)
 
     def _fill_up(self) -> None:
@@ -235,6 +252,7 @@ class LoraStack:
         for name in self._changed:
             self._rounded[name].restore()
         self._changed.clear()
+        self._replaced.clear()
 
     def _check_room(self, replaced: Iterable[Tensor]) -> None:
         """Raise LoraError where weights in host memory cannot be had a second time."""

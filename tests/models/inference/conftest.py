@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from models.inference.engine import Engine
+from models.inference.loading.tensors import Weights
 from models.job import Job, Pixels
 from tests.models.inference.test_engine import SIZE, settings_for
 
@@ -35,3 +37,20 @@ def job(tiny_model: Path) -> Job:
         controlnet=tiny_model / "controlnet.safetensors",
         controlnet_name="its own",
     )
+
+
+@pytest.fixture(scope="module")
+def half_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model stored in bfloat16."""
+    folder = tmp_path_factory.mktemp("half") / "model"
+    for path in tiny_model.rglob("*"):
+        target = folder / path.relative_to(tiny_model)
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".safetensors":
+                weights = Weights([path])
+                tensors = {name: weights.read(name).bfloat16() for name in weights.shapes()}
+                save_file(tensors, target, {"format": "pt"})
+            else:
+                target.write_bytes(path.read_bytes())
+    return folder

@@ -35,23 +35,6 @@ from tests.models.inference.untrained import CONTROLNET
 SIZE = 128
 
 
-@pytest.fixture(scope="module")
-def half_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model stored in bfloat16."""
-    folder = tmp_path_factory.mktemp("half") / "model"
-    for path in tiny_model.rglob("*"):
-        target = folder / path.relative_to(tiny_model)
-        if path.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".safetensors":
-                weights = Weights([path])
-                tensors = {name: weights.read(name).bfloat16() for name in weights.shapes()}
-                save_file(tensors, target, {"format": "pt"})
-            else:
-                target.write_bytes(path.read_bytes())
-    return folder
-
-
 def load(model: Path, folder: Path, **options: str) -> Engine:
     controlnet = str(model / CONTROLNET)
     settings = ModelSettings(
@@ -192,13 +175,26 @@ def test_lora_of_the_usual_kind_takes_no_copy_of_a_mapped_weight(tmp_path: Path)
     assert any(isinstance(layer, MappedLinear) and layer.up is not None for layer in model.modules())
 
 
-def test_lora_that_needs_more_memory_than_is_free_is_refused(
+def test_lora_that_needs_more_memory_than_is_free_is_refused_and_has_the_room_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lokr = write(tmp_path / "lokr.safetensors", FORMATS["lokr-split-second"]().tensors)
-    model, loras, _ = mapped_transformer()
+    other = lokr.model_copy(update={"scale": 0.5})
+    model, loras, files = mapped_transformer()
     plain = run(model)
-    monkeypatch.setattr(stack, "host_free_bytes", lambda: 0)
+
+    def free() -> int:
+        own = [
+            weight for name, weight in model.named_parameters() if weight.data_ptr() != files[name].data_ptr()
+        ]
+        return room - sum(weight.nbytes for weight in own)
+
+    monkeypatch.setattr(stack, "host_free_bytes", free)
+    room = sum(weight.nbytes for weight in files.values())
+    for chosen in (lokr, other):
+        loras.apply([chosen])
+        assert free() < room / 2
+    room = 0
     with pytest.raises(LoraError, match="GB of memory are free"):
         loras.apply([lokr])
     assert torch.equal(run(model), plain)

@@ -231,7 +231,7 @@ def test_way_back_up_that_has_no_room_leaves_the_model_as_it_was(
     monkeypatch.setattr("models.inference.device.loaded_model.QUIET_SECONDS", 0)
     monkeypatch.setattr(torch.nn.Module, "to", failing(1, out_of_memory(), torch.nn.Module.to))
     with pytest.raises(torch.OutOfMemoryError):
-        engine._model.make_room(0)
+        engine._model.go_back()
     assert engine._model.placement.mode == "streamed"
     np.testing.assert_array_equal(picture(engine), expected)
 

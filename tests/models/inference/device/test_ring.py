@@ -94,7 +94,8 @@ def test_block_that_fails_or_is_stopped_half_way_leaves_the_next_pass_right(erro
         with pytest.raises(type(error)):
             model(x)
         hook.remove()
-        ring.forget()
+        ring.hold(list(model.blocks), 10**6)
+        ring.hold(list(model.blocks), 0)
         assert homes(model) == at_home
         assert torch.equal(model(x), expected)
 
@@ -112,15 +113,22 @@ def test_weights_that_change_on_the_host_are_read_anew() -> None:
     assert torch.equal(model(x), plain(x))
 
 
-def test_norm_that_was_changed_on_the_device_keeps_its_change_on_the_host() -> None:
+def test_weight_that_is_changed_at_home_is_changed_for_good_though_its_block_was_held() -> None:
     model, x = Chain(2), torch.ones(2, 4)
-    ring = streamed(model)
-    ring.hold(list(model.blocks), 10**6)
-    with torch.no_grad():
-        model.blocks[1][1].weight.mul_(2)  # type: ignore[index, union-attr, operator]
-    changed = model(x)
-    ring.hold(list(model.blocks), 0)
-    assert torch.equal(model(x), changed)
+    ring, blocks = streamed(model), list(model.blocks)
+    weight = model.get_parameter("blocks.1.1.weight")
+    for budget in (10**6, 0):
+        ring.hold(blocks, 10**6)
+        held = homes(blocks[0])
+        ring.bring_home([weight])
+        assert homes(blocks[0]) == held, "the others stay"
+        with torch.no_grad():
+            weight.mul_(2)
+        ring.hold(blocks, budget)
+        changed = model(x)
+        ring.hold(blocks, 0)
+        assert torch.equal(model(x), changed)
+    assert weight[0] == 4
 
 
 class Simulated:
@@ -182,9 +190,9 @@ class Told(nn.Module):
         self.number, self._device, self._told = number, device, told
 
     def forward(self, *, fails: bool) -> None:
-        numbers = self.weight.data
+        numbers, expected = self.weight.data, self.number
         for _ in range(2):
-            self._device.compute(lambda: self._told.append((self.number, numbers.sum().item() / 8)))
+            self._device.compute(lambda: self._told.append((expected, numbers.sum().item() / 8)))
         if fails:
             raise ValueError
 
@@ -203,7 +211,10 @@ def wrong_numbers(seed: int, careless: str = "") -> int:
         except ValueError:
             pass
         if chance.random() < 0.5:
-            ring.forget()
+            changing = chance.choice(blocks)
+            ring.bring_home([changing.weight])
+            changing.number += 10
+            changing.weight.data = torch.full((8,), float(changing.number))
         ring.hold(blocks, chance.choice((0, 64)))
     device.finish()
     assert told
