@@ -112,7 +112,7 @@ class Bench:
 
     def check(self) -> Iterator[Row]:
         errors = step_error(self.model, list(self.controlnets.values()), min(self.scale.sizes))
-        yield {"dtype": str(self.dtype), **errors}
+        yield {"path": self.model.path.name, "dtype": str(self.dtype), **errors}
         worst = max(errors.values())
         if not worst <= ERRORS[self.dtype]:
             raise SystemExit(f"One step differs from float32 by {worst:.1e}: more than {ERRORS[self.dtype]}.")
@@ -145,10 +145,15 @@ class Bench:
             sets.reverse()
             stack.apply(sets[0])
 
-        changed = timed(change, 2 * self.options.runs)
-        unchanged = timed(lambda: stack.apply(sets[0]), self.options.runs)
+        changed = timed(change, 2 * self.options.runs, self.device)
+        unchanged = timed(lambda: stack.apply(sets[0]), self.options.runs, self.device)
         stack.apply([])
-        yield {"loras": len(self.loras), "change": spread(changed), "unchanged": spread(unchanged)}
+        yield {
+            "path": self.model.path.name,
+            "loras": len(self.loras),
+            "change": spread(changed),
+            "unchanged": spread(unchanged),
+        }
 
     def diffusers(self) -> Iterator[Row]:
         torch.compiler.set_stance("default")
@@ -158,8 +163,8 @@ class Bench:
                     with self.model.denoiser(self.controlnets[control] if control else None) as (_, branch):
                         draw = peers.build(self.components, branch, variant, side)
                     figures: Row = {}
-                    with peak_memory(figures):
-                        figures |= spread(timed(draw, self.options.runs))
+                    with peak_memory(figures, self.device):
+                        figures |= spread(timed(draw, self.options.runs, self.device))
                     said = f"Union {control} on all steps" if control else "none"
                     yield {"variant": variant, "size": side, "control": said, **figures}
                     torch.compiler.reset()
@@ -206,7 +211,6 @@ def write(options: argparse.Namespace, part: str, row: Row) -> None:
         {
             "part": part,
             "device": device,
-            "path": options.path,
             "weights": options.quantization,
             **row,
         },

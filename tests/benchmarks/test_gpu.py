@@ -9,13 +9,16 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks import run
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.arithmetic import step_flops
+from benchmarks.gpu.measure import peak_memory, timed
 from models.inference.control.controlnet import KNOWN, Layout
+from models.inference.device.loaded_model import LoadedModel
 from tests.test_architecture import imported_in
 
 CONFIG = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2}
@@ -94,7 +97,9 @@ def test_packages_for_a_gpu_machine_are_all_that_is_imported_and_may_not_be_ther
 def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "RESULTS", tmp_path)
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
-    small = ["--tiny", "--device", "cpu", "--runs", "1"]
+    # Asked for, and left again, as where a captured step fails.
+    monkeypatch.setattr(LoadedModel, "use", lambda *_: None)
+    small = ["--tiny", "--device", "cpu", "--runs", "1", "--path", "compiled with graphs"]
     chosen = ["--sizes", "64", "--captions", "40", "120", "--variants", "plain"]
     assert main([*small, *chosen, "--parts", "check", "ours", "batch", "loras", "diffusers"]) == 0
     assert main([*small, "--tier", "16"]) == 0
@@ -111,3 +116,17 @@ def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pyte
     assert {row["forwards"] for row in ours} == {8}
     assert {row["controlled"] for row in ours} == {0, 3, 8}
     assert {row["device"] for row in written} == {"cpu"}
+    # diffusers' rows have its variants instead.
+    assert {(row["part"] == "diffusers", row.get("path")) for row in written} == {
+        (False, "eager"),
+        (True, None),
+    }
+
+
+def test_device_that_is_measured_is_the_one_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated", "max_memory_reserved"):
+        monkeypatch.setattr(torch.cuda, name, lambda device=None: asked.append(device) or 0)
+    with peak_memory({}, "cuda:1"):
+        timed(lambda: None, 1, "cuda:1")
+    assert asked == ["cuda:1"] * 5
