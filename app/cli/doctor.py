@@ -6,13 +6,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from app.cli.exits import Exit, fail
+from app.cli.machine import missing_packages
 from app.cli.settings import Model, read_settings
 from app.terminal import tell
 from models.command import install, zturbo
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from app.config import Settings
 
-GPU_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "controlnet_aux")
 WEIGHTS_GB = 40
 """Room that the real model, a ControlNet and the detectors take on disk, with some to spare."""
 SECRETS = ("api_keys", "redis_url", "prompt_llm_key")
@@ -128,13 +127,8 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
             "note",
             "It has no GPU: the real model takes a few gigabytes of memory, and many minutes for a picture.",
         )
-    missing = [name for name in GPU_PACKAGES if find_spec(name) is None]
-    if missing:
-        yield Finding(
-            "note",
-            f"It lacks {', '.join(missing)}, so it can serve, but make no pictures.",
-            install("gpu"),
-        )
+    if missing := missing_packages():
+        yield Finding("missing", f"It lacks {', '.join(missing)}, so it makes no pictures.", install("gpu"))
     else:
         yield Finding(
             "ok", f"Pictures are made by torch {version('torch')} and diffusers {version('diffusers')}."
@@ -217,7 +211,7 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
 
 def _forecast(settings: "Settings", is_here: bool) -> Iterator[Finding]:
     """What this machine would do with the chosen model, or the published one. Raises WeightsMissing."""
-    if any(find_spec(name) is None for name in GPU_PACKAGES):
+    if missing_packages():
         return
     from models.errors import OutOfMemory
     from models.inference.forecast import PUBLISHED, chosen_footprint, forecast, is_large

@@ -1,7 +1,6 @@
 """`zturbo generate`: pictures made here; no server, no Redis and, given local files, no network."""
 
 import logging
-import re
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 
 from app.cli import options
 from app.cli.exits import Exit, fail
+from app.cli.machine import check_device, check_packages
 from app.cli.options import addressed, flags_named
 from app.cli.output import AsJson, Open, Out, bodies_for, print_answer, save, show, unused
 from app.cli.progress import RequestProgress
@@ -35,9 +35,6 @@ EXIT_BY_CODE = {
     "weights_missing": Exit.CONFIG,
     "hub_error": Exit.UNAVAILABLE,
 }
-
-
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 
 
 def register(cli: typer.Typer) -> None:
@@ -124,18 +121,11 @@ def _check(body: dict[str, Any]) -> Request:
 def _check_machine(settings: "Settings", requests: list[Request]) -> None:
     """Ends the command, before torch is imported, for what this machine lacks, naming the flag."""
     from models.errors import ControlNetError, WeightsMissing
-    from models.gpus import gpu_present
     from models.weights.availability import missing_detectors, pull_command
     from models.weights.published import GB
     from models.weights.resolve import resolve_controlnet, resolve_model
 
-    if not _DEVICE.fullmatch(settings.device):
-        fail(f"--device: {settings.device!r} is not auto, cpu, cuda, cuda:1 or mps.", Exit.USAGE)
-    if settings.device not in ("auto", "cpu") and not gpu_present():
-        fail(
-            f"--device: this machine has no GPU for {settings.device}; try --device cpu.",
-            Exit.CONFIG,
-        )
+    check_device(settings.device)
     try:
         resolve_model(settings)
     except WeightsMissing as error:
@@ -192,6 +182,7 @@ def _make(
 
     job, control, start = prepare(request.input, settings, Storage(open_objects(settings)))
     if engine is None:
+        check_packages()
         progress.show({"status": f"loading {settings.model}"})
         with _libraries_quiet(), importing():
             from models.inference.engine import Engine

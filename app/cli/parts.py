@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.exits import Exit, fail
+from app.cli.machine import check_device, check_packages
 from app.cli.settings import Host, Model, Port, RedisUrl, TlsCert, TlsKey, read_settings
 from worker.logs import start_logging
 
@@ -88,7 +89,10 @@ def worker(
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     settings = read_settings(redis_url=redis_url, model=model)
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
+    if kind != Kind.io:
+        check_packages()
     if kind == Kind.all:
+        check_device(settings.device)
         _run_all(settings, redis_url)
         return
     start_logging(settings.log_format)

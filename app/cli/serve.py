@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from app.cli.exits import Exit, fail
+from app.cli.machine import check_device, check_packages
 from app.cli.programs import choose_model, declare_dead, print_line, programs, say
 from app.cli.settings import (
     ControlNet,
@@ -116,6 +117,8 @@ def _serve(settings: "Settings") -> None:
         try:
             keys = check_exposure(settings)
             check_tls(settings)
+            check_device(settings.device)
+            check_packages()
             make_folder(settings.data_dir)
             listener = opened.enter_context(listen(settings))
             store = opened.enter_context(find_store(settings))

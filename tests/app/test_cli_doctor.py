@@ -70,6 +70,7 @@ def test_disk_below_the_floor_is_missing(runner: CliRunner, monkeypatch: pytest.
 
 
 def test_machine_with_all_it_needs_is_well(runner: CliRunner) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
     done = runner.invoke(cli, ["doctor"])
     assert done.exit_code == 0, done.output
     assert "The model is the small demo model" in done.output

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from app.cli import programs, serve
+from app.cli import cli, programs, serve
+from app.cli.exits import Exit
 from app.config import Settings
 from app.health import own_url
+from models.command import install
 from models.errors import WeightsMissing
 from worker.host.supervisor import Program
 
@@ -126,6 +129,35 @@ def test_weights_that_are_missing_are_fetched_for_a_gpu(
     assert programs.choose_model(settings) == "z-image-turbo"
     assert brought == ["z-image-turbo"]
     assert "fetched now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("serve",), ("worker", "all"), ("worker", "gpu"), ("generate", "--prompt", "x"), ("doctor",)],
+)
+def test_installation_without_torch_is_told_what_adds_it(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    where = {"ZTURBO_DATA_DIR": str(tmp_path / "data"), "ZTURBO_MODEL": "demo"}
+    ran = CliRunner(env=where).invoke(cli, arguments)
+    assert (ran.exit_code, (tmp_path / "data" / "redis").exists()) == (Exit.CONFIG, False)
+    assert "lacks torch" in ran.output
+    assert "so it makes no pictures" in ran.output
+    assert install("gpu") in ran.output
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+@pytest.mark.parametrize("arguments", [("serve",), ("worker", "all")])
+def test_gpu_that_is_not_here_is_refused_at_once(
+    arguments: tuple[str, ...], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: device == "cuda:1")
+    monkeypatch.setattr("models.gpus.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr("app.cli.machine.GPU_PACKAGES", ())
+    ran = CliRunner(env={"ZTURBO_DATA_DIR": str(tmp_path), "ZTURBO_DEVICE": device}).invoke(cli, arguments)
+    assert ran.exit_code == Exit.CONFIG
+    assert ran.stderr == f"--device: this machine has no GPU for {device}; try --device cpu.\n"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::1", "localhost"])  # noqa: S104
