@@ -65,6 +65,10 @@ class Client:
     def __init__(self, base_url: str, token: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
+            if httpx.URL(base_url).scheme not in ("http", "https"):
+                raise ClientError(
+                    f"{base_url!r} is not a server's URL: it must begin with http:// or https://."
+                )
             self.http = httpx.Client(base_url=base_url, headers=headers, timeout=TIMEOUT)
         except httpx.InvalidURL as error:
             raise ClientError(f"{base_url!r} is not a URL: {error}") from error

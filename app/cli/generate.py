@@ -10,7 +10,7 @@ import typer
 
 from app.cli import options
 from app.cli.exits import Exit, fail
-from app.cli.machine import check_device, check_packages
+from app.cli.machine import check_device, check_lora, check_packages
 from app.cli.options import addressed, flags_named
 from app.cli.output import AsJson, Open, Out, bodies_for, print_answer, save, show, unused
 from app.cli.progress import RequestProgress
@@ -137,6 +137,8 @@ def _check_machine(settings: "Settings", requests: list[Request]) -> None:
             fail(f"--controlnet: {error}", Exit.DATA)
     missing = missing_detectors(settings)
     for request in requests:
+        for lora in request.input.loras:
+            check_lora(lora.path, settings)
         if size := missing.get(request.input.preprocess):
             fail(
                 f"--preprocess: {request.input.preprocess} maps need weights that are not on this machine; "

@@ -1,12 +1,18 @@
-"""What it takes of this machine to make pictures, packages and a GPU, found without importing torch."""
+"""What making pictures takes of this machine: packages, a GPU and LoRAs, found without importing torch."""
 
 import re
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from app.cli.exits import Exit, fail
 from models.command import install
 
+if TYPE_CHECKING:
+    from app.config import Settings
+
 GPU_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "controlnet_aux")
+MOST_NAMES = 20
+"""Of the LoRAs that there are, so many are named."""
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 
@@ -37,3 +43,29 @@ def check_device(device: str) -> None:
     kind, _, number = device.partition(":")
     if not gpu_present() or (kind == "cuda" and int(number or 0) >= len(visible_gpus())):
         fail(f"--device: this machine has no GPU for {device}; try --device cpu.", Exit.CONFIG)
+
+
+def check_lora(name: str, settings: "Settings") -> None:
+    """Ends the command for the name of a file that is not in the LoRA folder, and names those that are."""
+    from models.errors import LoraError
+    from models.weights.installed_loras import find_loras
+    from models.weights.reference import LocalReference, ReferenceFault, read_reference
+    from models.weights.resolve import find_local_lora
+
+    try:
+        reference = read_reference(name)
+    except ReferenceFault:
+        # Whoever looks for the file says what is wrong with its name.
+        return
+    if not isinstance(reference, LocalReference):
+        return
+    try:
+        find_local_lora(reference.name, settings)
+    except LoraError:
+        there = [lora.path for lora in find_loras(settings) if lora.source != "hub"]
+        more = f" and {len(there) - MOST_NAMES} more" if len(there) > MOST_NAMES else ""
+        fail(
+            f"--lora: There is no {reference.name!a} in the LoRA folder {settings.loras_path}; those that "
+            f"there are: {', '.join(there[:MOST_NAMES]) or 'none'}{more}.",
+            Exit.DATA,
+        )

@@ -229,6 +229,8 @@ def image_url(image: str, flag: str = "--image") -> str:
 
     if image.startswith(("http://", "https://", "data:", "/v1/files/")):
         return image
+    if "://" in image:
+        fail(f"{flag}: a URL must begin with https:// or http://, and {image} does not.", Exit.DATA)
     if image == STDIN:
         data = sys.stdin.buffer.read()
     else:
@@ -249,11 +251,14 @@ def _seeds(text: str) -> list[int]:
 def _lora(text: str) -> dict[str, Any]:
     """`PATH:SCALE`; what follows the last colon is a scale if it is a number, for a path may hold colons."""
     path, colon, scale = text.rpartition(":")
-    if colon:
-        try:
-            return {"path": path, "scale": float(scale)}
-        except ValueError:
-            pass
+    if not colon:
+        return {"path": text}
+    try:
+        return {"path": path, "scale": float(scale)}
+    except ValueError:
+        # In OWNER/REPO:FILE it is a file's name.
+        if "/" not in text or path.endswith(".safetensors"):
+            fail(f"--lora: {text}: {scale!r} is not a scale, which is a number.", Exit.USAGE)
     return {"path": text}
 
 

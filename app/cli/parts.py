@@ -82,17 +82,18 @@ def worker(
     from worker.queue.connection import DEFAULT_REDIS_URL
     from worker.runtime.process import run_worker
 
+    settings = read_settings(redis_url=redis_url, model=model)
+    if kind == Kind.all:
+        check_device(settings.device)
+    if kind != Kind.io:
+        check_packages()
     # Threads of torch that wait by spinning take the cores from those that work, and from the rest of this
     # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Segments that grow: without them, memory that one part leaves is in pieces that the next cannot use.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    settings = read_settings(redis_url=redis_url, model=model)
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
-    if kind != Kind.io:
-        check_packages()
     if kind == Kind.all:
-        check_device(settings.device)
         _run_all(settings, redis_url)
         return
     start_logging(settings.log_format)

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -252,6 +253,8 @@ def server(base_url: str, token: str | None, word: Callable[[str], str] = str) -
         sentence = word(str(error))
         if isinstance(error.__cause__, httpx.ConnectError):
             sentence += f". `{zturbo()} serve` starts a server here; --base-url names another."
+        if error.status == HTTPStatus.UNAUTHORIZED and not token:
+            sentence += " Give the key by --token or ZTURBO_TOKEN."
         fail(sentence, EXIT_BY_STATUS.get(error.status, Exit.SOFTWARE))
 
 

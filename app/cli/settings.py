@@ -105,9 +105,15 @@ def read_settings(**flags: Any) -> "Settings":
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         faults = "; ".join(
-            f"ZTURBO_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
+            f"{_asked('_'.join(map(str, fault['loc'])), flags)}: {fault['msg']}" for fault in error.errors()
         )
         fail(f"These settings cannot be used: {faults}.", Exit.CONFIG)
+
+
+def _asked(name: str, flags: dict[str, Any]) -> str:
+    """What a person wrote to set it: the flag, else the variable."""
+    given = flags.get(name) is not None
+    return f"--{name.replace('_', '-')}" if given else f"ZTURBO_{name.upper()}"
 
 
 def _read_secret_files() -> None:

@@ -83,8 +83,8 @@ def resolve_model(settings: ModelSettings) -> Path:
     if folder_of_commit := _complete_snapshot(repo_id, replaced):
         return folder_of_commit
     raise WeightsMissing(
-        f"The weights of {repo_id} are not, or not all, on this machine; run `{zturbo()} pull model`"
-        + ("." if choice == REAL else f" with ZTURBO_MODEL={repo_id}.")
+        f"The weights of {repo_id} are not, or not all, on this machine; run `{zturbo()} pull model"
+        + ("`." if choice == REAL else f" --model {repo_id}`.")
     )
 
 

@@ -147,8 +147,10 @@ def test_each_seed_makes_a_picture_by_the_same_engine(
         (
             ("--prompt", "x", "--image", "photo.png", "--lora", "none.safetensors"),
             Exit.DATA,
-            "none.safetensors",
+            "data/loras; those that there are: blueprint.safetensors, night.safetensors.",
         ),
+        (("--prompt", "x", "--lora", "night:x"), Exit.USAGE, "--lora: night:x: 'x' is not a scale"),
+        (("--prompt", "x", "--image", "ftp://x/y.png"), Exit.DATA, "--image: a URL must begin with https://"),
     ],
 )
 @pytest.mark.usefixtures("photo", "hub", "no_gpu")

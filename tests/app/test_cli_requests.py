@@ -381,5 +381,8 @@ def test_picture_that_cannot_be_saved_is_told(
 def test_wrong_key_is_a_permission_fault(settings: Settings) -> None:
     settings = settings.model_copy(update={"api_keys": "ann:secret"})
     with served(create_app(settings), settings) as base_url:
-        arguments = ["status", "x", "--base-url", base_url, "--token", "wrong"]
-        assert CliRunner().invoke(_cli(), arguments).exit_code == Exit.NO_PERMISSION
+        arguments = ["status", "x", "--base-url", base_url]
+        assert CliRunner().invoke(_cli(), [*arguments, "--token", "wrong"]).exit_code == Exit.NO_PERMISSION
+        keyless = CliRunner().invoke(_cli(), arguments)
+        assert keyless.exit_code == Exit.NO_PERMISSION
+        assert keyless.stderr.endswith(" Give the key by --token or ZTURBO_TOKEN.\n")

@@ -51,10 +51,12 @@ def test_file_that_is_not_there_ends_the_command(
     assert "ZTURBO_REDIS_URL_FILE names /run/secrets/none" in capsys.readouterr().err
 
 
-def test_int8_as_a_type_is_answered_with_the_setting_that_has_it_now(
+def test_value_that_cannot_be_used_is_told_by_the_flag_or_the_setting_that_has_it_now(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ZTURBO_DTYPE", "int8")
     with pytest.raises(typer.Exit):
-        read_settings()
-    assert "ZTURBO_DTYPE: int8 is no type any more; set ZTURBO_QUANTIZATION=int8" in capsys.readouterr().err
+        read_settings(port=80000)
+    told = capsys.readouterr().err
+    assert "--port: Input should be less than" in told
+    assert "ZTURBO_DTYPE: int8 is no type any more; set ZTURBO_QUANTIZATION=int8" in told

@@ -112,9 +112,17 @@ def test_server_that_is_not_there_is_told() -> None:
         client.status("x")
 
 
-@pytest.mark.parametrize("base_url", ["nowhere", "http://[", "ftp://example.com"])
-def test_base_url_that_is_none_is_told(base_url: str) -> None:
-    with pytest.raises(ClientError), Client(base_url) as client:
+@pytest.mark.parametrize(
+    ("base_url", "sentence"),
+    [
+        ("http://[", "No answer from"),
+        ("http://box:port", "is not a URL"),
+        ("nowhere", "begin with http:// or https://"),
+        ("box:8000", "begin with http:// or https://"),
+    ],
+)
+def test_base_url_that_is_none_is_told(base_url: str, sentence: str) -> None:
+    with pytest.raises(ClientError, match=sentence), Client(base_url) as client:
         client.status("x")
 
 

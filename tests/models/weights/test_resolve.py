@@ -105,7 +105,7 @@ def test_missing_weights_are_an_error_with_the_line_that_brings_them(
 ) -> None:
     with pytest.raises(WeightsMissing, match=f"{DEFAULT_MODEL} .* run `{zturbo()} pull model`"):
         resolve_model(settings)
-    with pytest.raises(WeightsMissing, match="ZTURBO_MODEL=owner/model"):
+    with pytest.raises(WeightsMissing, match="pull model --model owner/model`"):
         resolve_model(with_model(settings, "owner/model"))
     assert hub.requests == []
 
