@@ -18,6 +18,8 @@ DEFAULT_STEPS = 8
 
 Preprocess = Literal["none", "canny", "depth", "pose"]
 OutputFormat = Literal["jpeg", "png", "webp"]
+Stage = Literal["loras", "encode", "image", "preprocess", "control", "denoise", "decode"]
+"""Of a picture, in the engine."""
 Pixels = NDArray[np.uint8]
 """An RGB picture, shape (height, width, 3), values 0 to 255."""
 Mask = NDArray[np.bool_]
@@ -131,6 +133,8 @@ class Step(NamedTuple):
 
 OnStep = Callable[[Step], None]
 """Called after each step on the generating thread; raise `models.errors.Cancelled` in it to stop."""
+OnStage = Callable[[Stage], None]
+"""Called as each stage begins, on the generating thread; what it raises stops that."""
 KeepGoing = Callable[[], None]
 """Called now and then while something takes long; what it raises stops that."""
 
@@ -170,7 +174,7 @@ class Facts(BaseModel):
     """Name of the control branch; None when none ran."""
     loras: tuple[AppliedLora, ...] = ()
     timings: dict[str, float] = {}
-    """Seconds by stage: loras, encode, image, preprocess, control, denoise, decode."""
+    """Seconds by `Stage`."""
     warnings: tuple[str, ...] = ()
 
     @model_validator(mode="before")

@@ -11,6 +11,7 @@ import typer
 from app.cli import options
 from app.cli.exits import Exit, fail
 from app.cli.machine import check_device, check_lora, check_packages
+from app.cli.making import Making
 from app.cli.options import addressed, flags_named
 from app.cli.output import AsJson, Open, Out, bodies_for, print_answer, save, show, unused
 from app.cli.progress import RequestProgress
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from app.config import Settings
     from models.inference.engine import Engine
-    from models.job import Generated, Job, Step
+    from models.job import Generated, Job
     from models.schema.inputs import AnyInput
 
 EXIT_BY_CODE = {
@@ -72,10 +73,10 @@ def generate(
     try:
         # Chosen once, so that the stages agree.
         settings = settings.model_copy(update={"model": model_choice(settings)})
-        engine = None
+        engine, making = None, Making()
         for place, request in enumerate(requests, 1):
             with RequestProgress(f"{place} of {len(requests)}, " if len(requests) > 1 else "") as progress:
-                engine, job, made = _make(request, settings, engine, progress)
+                engine, job, made = _make(request, settings, engine, making, progress)
             saved = _save(request, job, made, settings, out or Path())
             for warning in made.facts.warnings:
                 tell(warning, err=True, fg="yellow")
@@ -169,49 +170,33 @@ def _libraries_quiet() -> "Iterator[None]":
 
 
 def _make(
-    request: Request, settings: "Settings", engine: "Engine | None", progress: RequestProgress
+    request: Request,
+    settings: "Settings",
+    engine: "Engine | None",
+    making: Making,
+    progress: RequestProgress,
 ) -> "tuple[Engine, Job, Generated]":
     """The pictures of a request by `engine`, which is loaded once the request is known to be good.
 
     Raises WorkerError and ModelError.
     """
     progress.show({"status": "preparing"})
-    from models.duration import duration
     from models.imports import importing
     from worker.stages.picture import prepare
     from worker.storage.backend import open_objects
     from worker.storage.pictures import Storage
 
     job, control, start = prepare(request.input, settings, Storage(open_objects(settings)))
+    making.begin(progress, job)
     if engine is None:
         check_packages()
         progress.show({"status": f"loading {settings.model}"})
         with _libraries_quiet(), importing():
             from models.inference.engine import Engine
 
-        def on_copy(done: int, total: int) -> None:
-            words = "writing smaller weights for the next start"
-            progress.show({"status": words, "progress": done / total})
-
-        engine = Engine.load(settings, on_copy)
-        if engine.forecast:
-            seconds = engine.forecast.seconds(job.width, job.height, job.num_inference_steps) * job.num_images
-            tell(f"{engine.name} runs {engine.forecast}.", err=True)
-            tell(f"This request takes about {duration(seconds)}.", err=True)
-    loaded = engine
-
-    def on_step(done: "Step") -> None:
-        progress.show(
-            {
-                "status": f"{loaded.name} on {loaded.device}",
-                "progress": done.step / done.total,
-                "step": done.step,
-                "total_steps": done.total,
-                "eta_seconds": done.seconds_left,
-            }
-        )
-
-    return engine, job, engine.generate(job, control, on_step, start)
+        engine = Engine.load(settings, making.on_copy, making.on_forecast)
+    made = engine.generate(job, control, making.on_step, start, on_stage=making.on_stage)
+    return engine, job, made
 
 
 def _save(request: Request, job: "Job", made: "Generated", settings: "Settings", out: Path) -> list[Path]:

@@ -5,7 +5,6 @@ protocol `worker.stages.task.Engine`.
 """
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,10 +38,11 @@ from models.inference.denoise.upload import upload
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.out_of_memory import device_errors, fit, fit_batch, loading
 from models.inference.fast_path.choice import Choice
-from models.inference.forecast import Forecast, chosen_footprint, forecast_of, is_large
+from models.inference.forecast import OnForecast, telling
 from models.inference.loading.copies import OnBytes
 from models.inference.lora.stack import LoraStack
 from models.inference.lru import LruCache
+from models.inference.stages import Stages
 from models.inference.text_encoder import Graphs, encode_prompt, expand_prompt
 from models.job import (
     Facts,
@@ -50,6 +50,7 @@ from models.job import (
     Job,
     KeepGoing,
     Mask,
+    OnStage,
     OnStep,
     Pixels,
     Preprocess,
@@ -62,8 +63,6 @@ from models.weights.resolve import REAL, default_controlnet, model_choice, resol
 
 WARM_UP_SIDE = 1024
 """Pixels."""
-
-log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,35 +91,37 @@ class Engine:
         self._loras = LoraStack(model.transformer, model.originals, model.bring_home)
         self._detectors = Detectors(settings, self.device)
         model.givers += [self._loras.make_room, self._detectors.drop, partial(setattr, self, "_graphs", None)]
-        self.forecast: Forecast | None = None
-        """What to expect of it; None for a small model."""
         self._graphs: Graphs | None = None
         self._step_seconds = 0.0
         self._decode_seconds = 0.0
         """What the last picture took for each of its pixels."""
 
     @classmethod
-    def load(cls, settings: ModelSettings, on_copy: OnBytes | None = None) -> Self:
+    def load(
+        cls,
+        settings: ModelSettings,
+        on_copy: OnBytes | None = None,
+        on_forecast: OnForecast | None = None,
+    ) -> Self:
         """Load the model that the settings choose.
 
-        `on_copy` is told how far a copy of the weights is that is written for the next start.
+        `on_forecast` is told before its weights are read what to expect of a large one, and `on_copy` how far
+        a copy of the weights is that is written for the next start.
         Raises `WeightsMissing`, `CheckpointError`, `OutOfMemory`, each with what to do.
         """
-        return loading(lambda: cls._load(settings, on_copy))
+        return loading(lambda: cls._load(settings, on_copy, on_forecast))
 
     @classmethod
-    def _load(cls, settings: ModelSettings, on_copy: OnBytes | None) -> Self:
+    def _load(cls, settings: ModelSettings, on_copy: OnBytes | None, on_forecast: OnForecast | None) -> Self:
         choice = model_choice(settings)
         folder = resolve_model(settings)
         name = DEFAULT_MODEL if choice == REAL else choice
         if Path(choice).is_dir():
             name = Path(choice).resolve().name
         with device_errors():
-            model = LoadedModel.load(folder, default_controlnet(settings), settings, on_copy)
+            on_plan = telling(name, on_forecast)
+            model = LoadedModel.load(folder, default_controlnet(settings), settings, on_copy, on_plan)
         engine = cls(name, model, settings)
-        if is_large(weight := chosen_footprint(settings)):
-            engine.forecast = forecast_of(model.placement, weight)
-            log.info("%s runs %s.", name, engine.forecast)
         if engine.device.startswith("cuda"):
             # Else the first request would wait for the libraries' modules, plans and memory: seconds.
             engine.warm_up()
@@ -144,15 +145,16 @@ class Engine:
         on_step: OnStep,
         start: Start | None = None,
         keep_going: KeepGoing = go_on,
+        on_stage: OnStage = lambda stage: None,
     ) -> Generated:
         """A picture for each of `job.seeds`; `control` is (height, width, 3) of their size.
 
         `start` goes with `job.strength`: what the pictures start from. Outside its mask they stay as it is.
-        Raises `ModelError`. What `on_step` and `keep_going` raise passes through, and leaves the engine ready
-        for the next.
+        Raises `ModelError`. What callbacks raise passes through, and leaves the engine ready for the next.
         """
+        stages = Stages(on_stage, self._model.synchronize)
         with torch.no_grad(), device_errors(), self._saying(keep_going):
-            return self._generate(job, control, on_step, start)
+            return self._generate(job, control, on_step, start, stages)
 
     def expand(self, prompt: str, seed: int, keep_going: KeepGoing = go_on) -> Expansion:
         """The prompt as the text encoder rewrites it. Raises `ModelError`, and as `keep_going`."""
@@ -176,40 +178,42 @@ class Engine:
         with torch.no_grad(), device_errors(), self._saying(keep_going):
             return self._fit(job, self._control_map, job, source)
 
-    def _generate(self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None) -> Generated:
-        timings, warnings = dict[str, float](), list(job.warnings)
+    def _generate(
+        self, job: Job, control: Pixels | None, on_step: OnStep, start: Start | None, stages: Stages
+    ) -> Generated:
+        warnings = list(job.warnings)
         self._fit(job, self._model.go_back)
         placement = self._model.placement
-        with self._timed("loras", timings):
+        with stages.stage("loras"):
             loras = self._fit(job, self._loras.apply, job.loras)
 
-        with self._timed("encode", timings):
+        with stages.stage("encode"):
             embeds, expanded, warning = self._fit(job, self._encode, job)
             warnings += [warning] if warning else []
         self._fit(job, self._model.make_room, job.width * job.height, job.num_images)
 
         control_image = control_latents = None
         if control is not None and job.is_controlled:
-            with self._timed("preprocess", timings):
+            with stages.stage("preprocess"):
                 control_image = self._fit(job, self._control_map, job, control)
             if job.preprocess == "pose" and not control_image.any():
                 warnings.append("No person was found in the image, so the pose guides nothing.")
-            with self._timed("control", timings):
+            with stages.stage("control"):
                 control_latents = self._fit(job, self._encode_picture, control_image)
 
         start_latents = None
         if start is not None:
-            with self._timed("image", timings):
+            with stages.stage("image"):
                 start_latents = self._fit(job, self._encode_picture, start.image)
                 if start.mask is not None and job.is_controlled:
                     control_latents = self._fit(job, self._encode_picture, start.image, start.mask)
 
         mask = start.mask if start else None
-        with self._timed("denoise", timings):
+        with stages.stage("denoise"):
             latents = self._denoise(job, _Inputs(embeds, control_latents, start_latents, mask), on_step)
-        with self._timed("decode", timings):
+        with stages.stage("decode"):
             images = self._fit(job, self._decode, latents)
-        self._decode_seconds = timings["decode"] / (len(images) * job.width * job.height)
+        self._decode_seconds = stages.timings["decode"] / (len(images) * job.width * job.height)
         if start is not None:
             images = _unmasked_kept(images, start, job)
         if self._model.placement != placement:
@@ -226,7 +230,7 @@ class Engine:
             strength=job.strength,
             controlnet=job.controlnet_name if control_latents is not None else None,
             loras=loras,
-            timings=timings,
+            timings=stages.timings,
             warnings=tuple(warnings),
         )
         return Generated(tuple(images), control_image, facts)
@@ -377,13 +381,6 @@ class Engine:
             yield
         finally:
             hook.remove()
-
-    @contextmanager
-    def _timed(self, stage: str, timings: dict[str, float]) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._model.synchronize()
-        timings[stage] = time.perf_counter() - started
 
 
 def _unmasked_kept(images: list[Pixels], start: Start, job: Job) -> list[Pixels]:

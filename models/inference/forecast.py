@@ -3,6 +3,8 @@
 The time is the arithmetic of a picture over the rate of one product that is timed now: an estimate.
 """
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +15,14 @@ from models.duration import duration
 from models.inference.denoise.int8 import CHUNK, integer_product, seconds
 from models.inference.device.devices import find_device
 from models.inference.device.loaded_model import plan
-from models.inference.device.placement import BYTES, SMALL_PARAMETERS, Placement, page_bytes, peak_bytes
+from models.inference.device.placement import (
+    BYTES,
+    SMALL_PARAMETERS,
+    OnPlan,
+    Placement,
+    page_bytes,
+    peak_bytes,
+)
 from models.inference.loading.components import Files
 from models.inference.loading.copies import Copies
 from models.inference.loading.footprint import Footprint, footprint
@@ -43,6 +52,8 @@ DECODER_OPERATIONS = 580
 """Of the decoder for each pixel, in squares of its first width: the published one has 9.5 million at 128."""
 LINK_BYTES = 12e9
 """A second, from host memory to a GPU."""
+
+log = logging.getLogger(__name__)
 
 
 class Forecast(NamedTuple):
@@ -87,9 +98,26 @@ class Forecast(NamedTuple):
         )
 
 
+OnForecast = Callable[[str, Forecast], None]
+"""Told the name of a model that is about to be loaded, and what it will do."""
+
+
 def is_large(weight: Footprint) -> bool:
     """Whether pictures of such a model are worth a forecast: the demo's are there at once."""
     return weight.transformer >= SMALL_PARAMETERS
+
+
+def telling(name: str, on_forecast: OnForecast | None) -> OnPlan:
+    """What tells the log and `on_forecast` what to expect of a large model once it is planned."""
+
+    def tell(placement: Placement, weight: Footprint) -> None:
+        if is_large(weight):
+            expected = forecast_of(placement, weight)
+            log.info("%s runs %s.", name, expected)
+            if on_forecast:
+                on_forecast(name, expected)
+
+    return tell
 
 
 def forecast(settings: ModelSettings, weight: Footprint) -> Forecast:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from app.cli import generate
 from app.cli.exits import Exit
+from app.cli.progress import RequestProgress
 from models.weights import demo
 from worker.encoding.metadata import read_metadata
 
@@ -120,6 +122,50 @@ def test_each_seed_makes_a_picture_by_the_same_engine(
     assert saved == ["made/zturbo-1.png", "made/zturbo-2.png"]
     assert (tmp_path / saved[0]).read_bytes() != (tmp_path / saved[1]).read_bytes()
     assert load.call_count == 1
+
+
+def test_forecast_is_told_before_weights_are_read_and_each_stage_as_it_begins(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
+    from models.inference.device import loaded_model
+
+    told: list[str] = []
+    left: list[bool] = []
+
+    def show(progress: RequestProgress, status: dict[str, Any]) -> None:
+        told.append(status["status"])
+        left.append(bool(status.get("eta_seconds")))
+
+    def load(*args: Any, **options: Any) -> Any:
+        told.append("weights are read")
+        return loaded_model_load(*args, **options)
+
+    loaded_model_load = loaded_model.load_components
+    monkeypatch.setattr(loaded_model, "load_components", load)
+    monkeypatch.setattr(RequestProgress, "show", show)
+    monkeypatch.setattr("app.cli.making.tell", lambda words, **where: told.append(words))
+    # Of the published model's size, as it were.
+    monkeypatch.setattr("models.inference.forecast.SMALL_PARAMETERS", 0)
+    ran = run(
+        *("--prompt", "A lighthouse", "--image", str(photo), "--preprocess", "canny", "--control-end", "1"),
+        *("--num-inference-steps", "2"),
+    )
+    assert ran.exit_code == 0, ran.output
+    place = told.index("weights are read")
+    assert told[:place][:3] == ["checking", "preparing", "loading demo"]
+    assert told[place - 2].startswith("demo runs in float32 on cpu (resident), in up to ")
+    assert told[place - 1].startswith("This request takes about ")
+    assert told[place + 1 :] == [
+        "changing the LoRAs",
+        "reading the prompt",
+        "making the control map",
+        "encoding the control map",
+        "step 1 of 2",
+        "step 2 of 2",
+        "decoding",
+    ]
+    assert left[-7:-1] == [True] * 6
 
 
 @pytest.mark.parametrize(

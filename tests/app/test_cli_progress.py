@@ -26,6 +26,27 @@ def test_bar_shows_place_in_line_step_and_seconds(
     assert "0:00:0" in shown.getvalue()
 
 
+def test_time_left_runs_down_until_the_next_status_and_is_gone_when_it_was_too_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("app.cli.progress.monotonic", lambda: now)
+    progress = RequestProgress("1 of 2, ")
+    (task,) = progress.bars.tasks
+
+    def words() -> str:
+        return str(next(iter(progress.bars.make_tasks_table([task]).columns[0].cells)))
+
+    progress.show({"status": "in_progress", "progress": 0.25, "eta_seconds": 381.5})
+    assert words() == "1 of 2, in progress, about 7 min left"
+    now += 330
+    assert words() == "1 of 2, in progress, about 52 s left"
+    now += 60
+    assert words() == "1 of 2, in progress"
+    progress.show({"status": "in_progress", "progress": 0.5, "eta_seconds": 250.0})
+    assert words() == "1 of 2, in progress, about 5 min left"
+
+
 def test_description_reads_like_a_sentence() -> None:
     assert describe({"status": "in_progress"}) == "in progress"
     assert describe({"status": "in_queue", "queue_position": 0}) == "in queue, 0 ahead"

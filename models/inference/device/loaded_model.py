@@ -30,7 +30,7 @@ from models.inference.device.branch import Branch, version_of
 from models.inference.device.devices import fast_type, find_device, free_bytes, free_cache, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, leaving_behind
-from models.inference.device.placement import Placement, held_for, smaller
+from models.inference.device.placement import OnPlan, Placement, held_for, smaller
 from models.inference.device.ring import Ring
 from models.inference.device.step_graphs import StepGraphs
 from models.inference.device.steps import Steps
@@ -98,17 +98,25 @@ class LoadedModel:
 
     @classmethod
     def load(
-        cls, folder: Path, controlnet: Path | None, settings: ModelSettings, on_copy: OnBytes | None = None
+        cls,
+        folder: Path,
+        controlnet: Path | None,
+        settings: ModelSettings,
+        on_copy: OnBytes | None = None,
+        on_plan: OnPlan | None = None,
     ) -> Self:
         """Load the model in `folder` as the memory there is allows; `controlnet` is the default branch.
 
-        `on_copy` is told how far a copy of the weights is that is written for the next start.
+        Before weights are read `on_plan` is told where they will be, and `on_copy` how far a copy of them is.
         Raises `OutOfMemory` before anything is loaded, `CheckpointError` or `ControlNetError` for a bad file.
         """
         device = find_device(settings.device)
         files = Files(**replaced_parts(settings))
         copies = Copies(settings.data_dir / "cache", settings.max_cache_bytes, on_copy)
-        placement = plan(device, footprint(folder, controlnet, files), settings, copies)
+        weight = footprint(folder, controlnet, files)
+        placement = plan(device, weight, settings, copies)
+        if on_plan:
+            on_plan(placement, weight)
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
@@ -360,11 +368,7 @@ def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies
             f"later, which {device} is not: set ZTURBO_QUANTIZATION=int8 or off."
         )
     return decide_or_advise(
-        device,
-        free_bytes(device),
-        weight,
-        settings.dtype,
-        settings.quantization,
+        *(device, free_bytes(device), weight, settings.dtype, settings.quantization),
         rest=fast_type(device),
         copies=copies,
         host_bytes=host_free_bytes(),

@@ -4,7 +4,7 @@ It is arithmetic on numbers, so that it can be tested without a GPU; `models.inf
 carries it out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,6 +77,10 @@ class Placement:
     @property
     def precision(self) -> Precision:
         return self.eight_bits or self.dtype
+
+
+OnPlan = Callable[[Placement, Footprint], None]
+"""Told where a model of this weight will be."""
 
 
 def decide(
