@@ -13,6 +13,8 @@ SERVE_ARGS ?=
 
 # A uv on the PATH if it works, else one inside .venv.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(BIN)/uv)
+# Gigabytes are downloaded with a bar for each on a terminal, and without a word elsewhere.
+QUIET := $(shell [ -t 2 ] || echo --quiet)
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate
 
@@ -40,7 +42,7 @@ help:
 install: $(RUNTIME)
 
 define SYNC
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync --quiet --require-hashes --compile-bytecode $(filter requirements/%,$^)
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip sync $(QUIET) --require-hashes --compile-bytecode $(filter requirements/%,$^)
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 endef

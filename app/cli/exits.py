@@ -10,7 +10,7 @@ from app.terminal import tell
 
 class Exit(IntEnum):
     FAILED = 1
-    """The request failed, or was cancelled, on a server that works."""
+    """The answer is no: a request failed, files are missing, a picture says nothing of itself."""
     USAGE = 64
     DATA = 65
     """The input is refused."""
