@@ -90,8 +90,6 @@ def worker(
     # Threads of torch that wait by spinning take the cores from those that work, and from the rest of this
     # server: on two busy cores a picture of the demo model took five times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Segments that grow: without them, memory that one part leaves is in pieces that the next cannot use.
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     redis_url = settings.redis_url or DEFAULT_REDIS_URL
     if kind == Kind.all:
         _run_all(settings, redis_url)

@@ -13,7 +13,7 @@ import torch
 from models.config import ModelSettings
 from models.duration import duration
 from models.inference.denoise.int8 import CHUNK, integer_product, seconds
-from models.inference.device.devices import find_device
+from models.inference.device.devices import fast_type, find_device
 from models.inference.device.loaded_model import plan
 from models.inference.device.placement import (
     BYTES,
@@ -69,6 +69,8 @@ class Forecast(NamedTuple):
     """Operations a second in the products of the blocks."""
     rest: float
     """Operations a second in the type of everything else."""
+    lacks_bfloat16: bool = False
+    """True for a GPU whose matrix units do not take it."""
 
     def seconds(self, width: int, height: int, steps: int = DEFAULT_STEPS) -> float:
         """An estimate for one picture without a control branch."""
@@ -94,8 +96,16 @@ class Forecast(NamedTuple):
         return (
             f"in {placement.precision} on {placement.device} ({placement.mode}), in up to "
             f"{self.peak_bytes / 1e9:.1f} GB of memory{pages}; a picture of {DEFAULT_STEPS} steps takes "
-            f"about {times}, an estimate"
+            f"about {times}, an estimate{self._said_of_bfloat16()}"
         )
+
+    def _said_of_bfloat16(self) -> str:
+        if not self.lacks_bfloat16 or self.placement.dtype == "float32":
+            return ""
+        said = "; this GPU has no bfloat16, "
+        if self.placement.dtype == "float16":
+            return said + "so float16 is used, with an autoencoder in float32"
+        return said + "and is slow in it: ZTURBO_DTYPE=auto takes float16"
 
 
 OnForecast = Callable[[str, Forecast], None]
@@ -138,6 +148,7 @@ def forecast_of(placement: Placement, weight: Footprint) -> Forecast:
         weight,
         products,
         rest,
+        lacks_bfloat16=placement.device.startswith("cuda") and fast_type(placement.device) == "float16",
     )
 
 

@@ -84,7 +84,14 @@ def test_picture_is_made_and_says_how(run: Run, photo: Path, tmp_path: Path) -> 
 def test_prompt_alone_is_drawn_by_the_text_model_without_a_line_of_other_libraries(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="this installation makes no pictures")
     # A process of its own: what libraries log while they are imported is logged once.
-    script = "import typer; from app.cli import generate; cli = typer.Typer(); generate.register(cli); cli()"
+    script = """
+import atexit, os, typer
+from app.cli import generate
+atexit.register(lambda: print(os.environ["PYTORCH_CUDA_ALLOC_CONF"]))
+cli = typer.Typer()
+generate.register(cli)
+cli()
+"""
     ran = subprocess.run(
         [
             *(sys.executable, "-c", script, "--prompt", "A red ball on grass", "--num-inference-steps", "1"),
@@ -97,6 +104,7 @@ def test_prompt_alone_is_drawn_by_the_text_model_without_a_line_of_other_librari
     )
     size = "{}x{}".format(*demo.native_size(1024, 1024))
     assert ran.stderr == f"The demo model draws at a small size of its own: {size} this time.\n"
+    assert ran.stdout.endswith("expandable_segments:True\n"), "a GPU's memory, as workers have it"
     picture = (tmp_path / "ball.jpg").read_bytes()
     assert picture.startswith(b"\xff\xd8"), "JPEG"
     made = read_metadata(picture)["zturbo"]

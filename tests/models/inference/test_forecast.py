@@ -6,8 +6,8 @@ import pytest
 
 from models.config import ModelSettings
 from models.errors import OutOfMemory
-from models.inference.device.placement import Placement
-from models.inference.forecast import PUBLISHED, Forecast, forecast
+from models.inference.device.placement import Dtype, Placement
+from models.inference.forecast import PUBLISHED, Forecast, forecast, forecast_of
 
 GIB = 2**30
 
@@ -39,6 +39,24 @@ def test_time_is_that_of_the_arithmetic() -> None:
     measured = Forecast(Placement("cpu", "bfloat16", "mapped"), 0, 0, PUBLISHED, 302e9, 302e9)
     step = measured.seconds(512, 512, 2) - measured.seconds(512, 512, 1)
     assert 30 < step < 60
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "said"),
+    [
+        ((7, 5), "float16", "this GPU has no bfloat16, so float16 is used"),
+        ((7, 5), "bfloat16", "this GPU has no bfloat16, and is slow in it: ZTURBO_DTYPE=auto takes float16"),
+        ((7, 5), "float32", None),
+        ((8, 6), "float16", None),
+    ],
+)
+def test_gpu_without_bfloat16_is_named(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: Dtype, said: str | None
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setattr("models.inference.forecast._rate", lambda *_: 1e13)
+    told = str(forecast_of(Placement("cuda", dtype, "streamed", held_bytes=0), PUBLISHED))
+    assert said in told if said else "bfloat16" not in told
 
 
 def test_machine_that_is_too_small_is_told_what_would_fit(
