@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 FACTORS = 4
 """A block has so many: before and after its attention, before and after its feed-forward."""
+FIRST = 2
+"""The place of the first block's factors."""
 MODULATING = ("attention_norm", "ffn_norm", "adaLN_modulation")
 """Beginnings of the names of the weights of a block that are worked into its factors."""
 
@@ -22,7 +24,7 @@ class Modulation:
     """The factors of one step, or of each picture's own timestep."""
 
     numbers: Tensor
-    """(1 for the final layer and 4 for each block, 1 or batch, dim)."""
+    """(2 for the final layer, which are the same, and 4 for each block, 1 or batch, dim)."""
     places: Mapping[nn.Module, int]
     """The place of each block's first factor among them."""
 
@@ -63,7 +65,7 @@ def passing_weights(block: nn.Module) -> Iterator[nn.Parameter]:
 def _numbers(
     transformer: Any, controlnet: Any | None, timesteps: Tensor
 ) -> tuple[Tensor, Mapping[nn.Module, int]]:
-    """All factors, (n, 1 and 4 for each block, dim), each norm's weight worked in, and the blocks' places."""
+    """All factors, (n, 2 and 4 for each block, dim), each norm's weight worked in, and the blocks' places."""
     time = transformer.t_embedder(timesteps * transformer.t_scale).to(transformer.x_pad_token.dtype)
     blocks = [*transformer.noise_refiner, *transformer.layers]
     if controlnet is not None:
@@ -77,6 +79,7 @@ def _numbers(
     ]
     factors = torch.stack([1 + scales, gates.tanh()], 3).flatten(1, 3) * torch.stack(norms)
     (final,) = transformer.all_final_layer.values()
-    # The final layer's first: compiled code would be good for factors that begin a tensor, or for others.
-    numbers = torch.cat([1 + final.adaLN_modulation(time)[:, None], factors], 1)
-    return numbers, {block: 1 + FACTORS * place for place, block in enumerate(blocks)}
+    # The final layer's first: compiled code would be good for factors that begin a tensor, or for others. And
+    # twice: with the first block's as far in as they are wide, a compiler would take the one for the other.
+    numbers = torch.cat([(1 + final.adaLN_modulation(time))[:, None].expand(-1, FIRST, -1), factors], 1)
+    return numbers, {block: FIRST + FACTORS * place for place, block in enumerate(blocks)}

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +18,11 @@ from models.inference.denoise.paths import EAGER, candidates, named
 from models.inference.device.devices import free_bytes
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.out_of_memory import BROKEN, is_out_of_memory
-from models.inference.fast_path.canary import Trial
+from models.inference.fast_path.sample import Trial
 from models.inference.fast_path.verdict import Verdict, read, write
 
-LIMIT_SECONDS = 300.0
-"""After so long a trial is ended; what it has measured by then counts."""
+LIMIT_SECONDS = 600.0
+"""After so long a trial is ended; what it has measured by then counts. Most of it a compiler takes."""
 NEEDED_BYTES = 2_500_000_000
 """Memory of the device that a trial takes: a context, two blocks and their tokens."""
 TOKENS = (4128, 1056)
@@ -111,6 +111,24 @@ class Choice:
         if not is_out_of_memory(error):
             write(self._folder, self._key, Verdict(EAGER.name, self.reason))
 
+    def _trial(self) -> Trial:
+        model, placement = self._model, self._model.placement
+        with model.autoencoder(0) as vae:
+            # Elsewhere its decoder runs as it is written.
+            decoder = _settings(vae.config) if placement.device.startswith("cuda") else None
+            vae_dtype = str(vae.dtype).removeprefix("torch.")
+        return Trial(
+            device=placement.device,
+            dtype=placement.dtype,
+            eight_bits=placement.eight_bits,
+            streams=placement.held_bytes is not None,
+            transformer=_settings(model.transformer.config),
+            vae=decoder,
+            vae_dtype=vae_dtype,
+            tokens=TOKENS,
+            paths=tuple(path.name for path in self._paths),
+        )
+
     def _try(self, on_found: Callable[[], None]) -> None:
         measured, ended = self._measured()
         self._found = Verdict.of(measured, ended)
@@ -121,15 +139,10 @@ class Choice:
 
     def _measured(self) -> tuple[dict[str, dict[str, Any]], str | None]:
         """What the trial's process told before it ended, and why it ended early, if it did."""
-        config, placement = self._model.transformer.config, self._model.placement
-        trial = Trial(
-            placement.device, placement.dtype, config.dim, config.n_heads, placement.eight_bits, TOKENS,
-            tuple(path.name for path in self._paths),
-        )  # fmt: skip
         measured: dict[str, dict[str, Any]] = {}
         last: deque[str] = deque(maxlen=1)
         hung = threading.Event()
-        command = [sys.executable, "-m", "models.inference.fast_path.canary", trial.as_json()]
+        command = [sys.executable, "-m", "models.inference.fast_path.canary", self._trial().as_json()]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as child:
@@ -160,6 +173,11 @@ class Choice:
         if status:
             return measured, f"its process ended with {status} ({''.join(last).strip() or 'no words'})"
         return measured, None
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what diffusers notes beside it, such as a path."""
+    return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def _key(model: LoadedModel) -> dict[str, str]:

@@ -14,14 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
+from benchmarks.gpu.models import TINY, build_components, write_controlnets
 from models.inference.denoise.paths import COMPILED, EAGER, PATHS, candidates
+from models.inference.device.loaded_model import LoadedModel
+from models.inference.device.placement import Placement
 from models.inference.engine import Engine
 from models.inference.fast_path import canary, choice
-from models.inference.fast_path.canary import Trial
+from models.inference.fast_path.choice import Choice
+from models.inference.fast_path.sample import Trial, inputs, sample
 from models.inference.fast_path.verdict import FILE
 from models.job import Generated, Job
 from tests.models.inference.test_engine import settings_for
+from tests.support.kept_code import keeping_graphs
 
 JOB = Job(prompt="a red ball", width=64, height=64, num_inference_steps=2, seed=1)
 FASTER = {"ms": 1.0, "error": 0.0}
@@ -89,9 +95,9 @@ def test_trial_in_its_process_tells_what_a_block_takes(
 
 
 def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
-    capsys: pytest.CaptureFixture[str],
+    engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial = Trial("cpu", "bfloat16", 64, 2, eight_bits=None, tokens=(64, 48), paths=("compiled",))
+    trial = replace(engine.path._trial(), dtype="bfloat16", paths=("compiled",))
     canary.main(Trial.of_json(trial.as_json()))
     torch.compiler.set_default_backend(failing_backend(0))
     canary.main(trial)
@@ -101,7 +107,40 @@ def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
     assert told[3]["fault"] == "RuntimeError: the code is broken"
 
 
-def test_trial_runs_a_graph_for_each_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_is_taken_with_the_code_that_its_trial_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    components = build_components(TINY, torch.float32, "cpu")
+    # As on a GPU, where the decoder is compiled too.
+    components.vae.to(memory_format=torch.channels_last)
+    monkeypatch.setattr(LoadedModel, "_decodes_compiled", property(lambda model: model.is_compiled))
+    union = write_controlnets(TINY, components, tmp_path)["2.1"]
+    placement = Placement("cpu", "float32", "streamed", held_bytes=200_000)
+    model = LoadedModel(components, placement, union)
+    path = Choice(model, tmp_path, "auto")
+    trial = replace(path._trial(), vae=choice._settings(components.vae.config), vae_dtype="float32")
+
+    def measured(run: Callable[[], object]) -> float:
+        # What has no code is no measure of what has.
+        torch.compiler.set_stance("fail_on_recompile")
+        run()
+        return 1.0
+
+    monkeypatch.setattr(canary, "_median_seconds", measured)
+    with keeping_graphs(tmp_path / "code", monkeypatch), torch.no_grad():
+        canary.main(Trial.of_json(trial.as_json()))
+        torch.compiler.reset()
+        counters.clear()
+        model.use(COMPILED)
+        counted = counters["aot_autograd"]
+    assert "fault" not in capsys.readouterr().out
+    # Four kinds of layers and of control blocks two, layers with LoRAs, and the decoder.
+    assert (counted["autograd_cache_hit"], counted["autograd_cache_saved"]) == (8, 0)
+
+
+def test_trial_runs_a_graph_for_each_number_of_tokens(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replays = []
 
     def capture(run: Callable[[], torch.Tensor], device: torch.device) -> Any:
@@ -110,9 +149,9 @@ def test_trial_runs_a_graph_for_each_number_of_tokens(monkeypatch: pytest.Monkey
         return SimpleNamespace(replay=replay), answer
 
     monkeypatch.setattr(canary, "capture", capture)
-    trial = Trial("cpu", "float32", 64, 2, eight_bits=None, tokens=(64, 48), paths=())
+    trial = engine.path._trial()
     with torch.no_grad():
-        parts = canary._blocks(trial), canary._inputs(trial, torch.float32)
+        parts = sample(trial), inputs(trial, torch.float32)
         run = canary._captured(*parts)
         torch.testing.assert_close(run(), canary._answers(*parts), rtol=0, atol=0)
     assert len(replays) == 2
