@@ -44,7 +44,7 @@ class WorkerSettings(ModelSettings):
         gt=0,
         description=(
             "A picture of which nothing is heard for this long, no step and on a CPU no layer, is cut off, "
-            "and its worker restarted."
+            "and its worker restarted; between two steps after 20 times the slowest one, at least a minute."
         ),
     )
     idle_seconds: int | None = Field(

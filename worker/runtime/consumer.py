@@ -165,15 +165,18 @@ class Consumer:
         """What the device makes of the task, or why it made nothing."""
         assert self._engine is not None  # noqa: S101 - only the gpu queue comes here
         engine, silence = self._engine, self._tools.settings.stall_seconds
-        reason = f"Nothing was heard of request {held.record.id} for {silence:g} s."
+
+        def on_stall(seconds: float) -> None:
+            reason = f"Nothing was heard of request {held.record.id} for {seconds:g} s."
+            self._quit(STALLED_STATUS, reason)
 
         def generate() -> Any:
             if weights := held.task.weights:
                 self._loaded = self._loaded.after(weights)
-            with Watchdog(silence, lambda: self._quit(STALLED_STATUS, reason)) as watchdog:
+            with Watchdog(silence, on_stall) as watchdog:
 
                 def on_step(step: Step) -> None:
-                    watchdog.heard()
+                    watchdog.stepped(is_last=step.step == step.total)
                     held.lease.on_step(step)
 
                 def keep_going() -> None:

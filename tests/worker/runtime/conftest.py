@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from threading import Event
+from typing import NoReturn
 
 import pytest
 import redis
@@ -50,7 +51,12 @@ def live(
     bells = Doorbells(settings.redis_url or "")
     submit("a")
 
-    def work(*queues: Queue, objects: Objects, engine: Engine | None = None) -> Record:
+    def work(
+        *queues: Queue,
+        objects: Objects,
+        engine: Engine | None = None,
+        quit: Callable[[int, str], NoReturn] = never,
+    ) -> Record:
         for queue in queues:
             own = connect(settings.redis_url or "")
             consumer = Consumer(
@@ -62,7 +68,7 @@ def live(
                 Tools(settings, objects),
                 engine or GreyEngine(),
                 CrashLoop(own, "none"),
-                never,
+                quit,
             )
             consumer.drain(Event())
             assert consumer.holdings == {}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from threading import Semaphore
+from threading import Event, Semaphore
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import redis
 from PIL import Image
 
 from models.errors import OutOfMemory
-from models.job import Generated, Job, KeepGoing, OnStep, Pixels, Start
+from models.job import Generated, Job, KeepGoing, OnStep, Pixels, Start, Step
 from models.weights import demo
 from tests.support.prompt_server import PromptServer, completion
 from tests.worker.runtime.crew import IMAGE
@@ -26,6 +26,9 @@ from worker.queue.affinity import Weights
 from worker.queue.keys import Queue
 from worker.queue.record import CONTROL_MAP, EXPAND, Record
 from worker.queue.work_queue import WorkQueue
+from worker.runtime import watchdog
+from worker.runtime.consumer import STALLED_STATUS
+from worker.runtime.watchdog import Watchdog
 from worker.storage.folder import FolderObjects
 
 
@@ -99,6 +102,48 @@ def test_no_prompt_and_no_url_is_logged_at_info(
     assert ended[0]["outcome"] == record.error["type"]
     assert 0 <= ended[0]["seconds"] < 300
     assert "secret" not in str([vars(line) for line in caplog.records])
+
+
+def test_step_that_is_stuck_ends_a_worker_long_before_the_longest_silence(
+    live: Callable[..., Record], settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LEAST_STEP_SECONDS", 0.01)
+    ended, told = Event(), list[tuple[int, str]]()
+
+    class StuckEngine(GreyEngine):
+        def generate(self, job: Job, control: Pixels | None, on_step: OnStep, *rest: Any, **more: Any) -> Any:
+            for step in (1, 2):
+                on_step(Step(step, 3))
+            assert ended.wait(60)
+            return super().generate(job, control, on_step, *rest, **more)
+
+    def quit(status: int, reason: str) -> None:
+        told.append((status, reason))
+        ended.set()
+
+    live("io", "gpu", objects=FolderObjects(settings.data_dir), engine=StuckEngine(), quit=quit)
+    ((status, reason),) = told
+    assert status == STALLED_STATUS
+    assert reason.startswith("Nothing was heard of request a for ")
+
+
+def test_silence_between_steps_is_allowed_by_the_slowest_of_the_same_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def limits(*steps: float, seconds: float = 600.0) -> list[float]:
+        monkeypatch.setattr(watchdog, "monotonic", iter(steps).__next__)
+        watched = Watchdog(seconds, print)
+        allowed = []
+        for number in range(1, len(steps) + 1):
+            watched.stepped(is_last=number == len(steps))
+            allowed.append(watched.limit)
+        return allowed
+
+    # A GPU's first step is handed over at once; the last is followed by the decoder.
+    assert limits(0, 1, 2, 3) == [600, 60, 60, 600]
+    assert limits(0, 10, 15, 16) == [600, 200, 200, 600]
+    assert limits(0, 100, 200) == [600, 600, 600]
+    assert limits(0, 1, 2, seconds=5) == [5, 5, 5]
 
 
 def test_faster_path_is_taken_when_no_request_waits(
