@@ -32,7 +32,7 @@ HEAVY = {
     "torchvision",
     "transformers",
 }
-STARTERS = {"app.cli.doctor", "app.cli.generate", "worker.runtime.process"}
+STARTERS = {"app.cli.doctor", "app.cli.generate", "app.cli.machine", "worker.runtime.process"}
 """Those who load an engine in a process of their own, or tell of one, and import it just then."""
 LATE_IN_MODELS = ("controlnet_aux.", "gguf.", "models.inference.denoise.swiglu.")
 """Packages of extras, or that warn and draw in much of the rest, and what needs Triton, which not all have:

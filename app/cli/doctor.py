@@ -1,10 +1,12 @@
 """`zturbo doctor`: what this machine has, what is missing and the command that mends it; every setting."""
 
+import math
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
     from app.config import Settings
 
-WEIGHTS_GB = 40
-"""Room that the real model, a ControlNet and the detectors take on disk, with some to spare."""
+DATA_BYTES = 10**9
+"""Room for requests and pictures."""
 SECRETS = ("api_keys", "redis_url", "prompt_llm_key")
 MARKS: dict[str, tuple[str, str]] = {"ok": ("✓", "green"), "note": ("·", "yellow"), "missing": ("✗", "red")}
 
@@ -185,11 +187,13 @@ def _appendfsync(client: "redis.Redis") -> str:
 def _weights(settings: "Settings") -> Iterator[Finding]:
     from huggingface_hub import constants
 
-    from models.errors import ModelError
+    from models.errors import WeightsMissing
     from models.inference.fast_path.verdict import newest
-    from models.weights.resolve import DEMO, model_choice, resolve_model
+    from models.weights.availability import missing_bytes
+    from models.weights.resolve import DEMO, REAL, model_choice, resolve_model
 
     chosen = model_choice(settings)
+    to_pull = False
     if chosen == DEMO:
         yield Finding(
             "note",
@@ -201,34 +205,61 @@ def _weights(settings: "Settings") -> Iterator[Finding]:
     else:
         try:
             yield Finding("ok", f"The model is {chosen}, in {resolve_model(settings)}.")
+        except WeightsMissing as error:
+            # A file or folder of one's own does not come by it.
+            to_pull = f"{zturbo()} pull" in str(error)
+            foretold = list(_forecast(settings, is_here=False)) if to_pull and chosen == REAL else []
+            if all(finding.state == "ok" for finding in foretold):
+                yield Finding("missing", str(error), f"{zturbo()} pull" if to_pull else "")
+            yield from foretold
+        else:
             yield from _forecast(settings, is_here=True)
-        except ModelError as error:
-            yield Finding("missing", str(error), f"{zturbo()} pull")
     if settings.fast_path == "auto" and (found := newest(settings.data_dir / "cache")):
         yield Finding("ok", f"As a worker found here, it runs {found.path}: {found.reason}")
-    yield _room("hub cache", constants.HF_HUB_CACHE, 0 if chosen == DEMO else WEIGHTS_GB)
+    needed = 0 if chosen == DEMO else missing_bytes(settings, model=to_pull)
+    yield _room("hub cache", constants.HF_HUB_CACHE, needed)
 
 
 def _forecast(settings: "Settings", is_here: bool) -> Iterator[Finding]:
-    """What this machine would do with the chosen model, or the published one. Raises WeightsMissing."""
+    """What this machine would do with the chosen model, or the published one."""
     if missing_packages():
         return
-    from models.errors import OutOfMemory
+    from models.errors import ModelError
     from models.inference.forecast import PUBLISHED, chosen_footprint, forecast, is_large
 
-    weight = chosen_footprint(settings) if is_here else PUBLISHED
-    if is_large(weight):
-        try:
+    try:
+        weight = chosen_footprint(settings) if is_here else PUBLISHED
+        if is_large(weight):
             told = f"{'It' if is_here else 'The real model'} would run here {forecast(settings, weight)}."
             yield Finding("ok", told)
-        except OutOfMemory as error:
-            yield Finding("missing" if is_here else "note", str(error))
+    except ModelError as error:
+        if settings.model == "auto" and not is_here:
+            yield Finding("note", f"The real model would not run here, so `serve` takes the demo. {error}")
+        else:
+            yield Finding("missing", str(error))
 
 
 def _folders(settings: "Settings") -> Iterator[Finding]:
-    yield _room("data folder", str(settings.data_dir), 1)
+    yield _room("data folder", str(settings.data_dir), DATA_BYTES + _copy_bytes(settings))
     loras = len(list(settings.loras_path.rglob("*.safetensors"))) if settings.loras_path.is_dir() else 0
     yield Finding("ok", f"The LoRA folder {settings.loras_path} has {loras} files.")
+
+
+def _copy_bytes(settings: "Settings") -> int:
+    """What copies of the weights in fewer bits would still take."""
+    from models.errors import ModelError, WeightsMissing
+    from models.weights.resolve import DEMO, model_choice
+
+    if model_choice(settings) == DEMO or missing_packages():
+        return 0
+    from models.inference.forecast import PUBLISHED, chosen_footprint, missing_copies
+
+    with suppress(ModelError):
+        try:
+            return missing_copies(settings, chosen_footprint(settings))
+        except WeightsMissing:
+            return missing_copies(settings, PUBLISHED)
+    return 0
 
 
 def _pictures(settings: "Settings") -> Iterator[Finding]:
@@ -269,22 +300,23 @@ def _keys(settings: "Settings") -> Iterator[Finding]:
         yield Finding("ok", f"There {'is 1 key' if len(keys) == 1 else f'are {len(keys)} keys'}.")
 
 
-def _room(name: str, folder: str, needed_gb: int) -> Finding:
-    """Whether there is room where `folder` is, or will be."""
+def _room(name: str, folder: str, needed: int) -> Finding:
+    """Whether there is room for so many bytes where `folder` is, or will be."""
     there = Path(folder).expanduser().resolve()
     while not there.exists():
         there = there.parent
-    free = shutil.disk_usage(there).free / 1e9
+    free, spare = shutil.disk_usage(there).free, spare_bytes(there)
     if not os.access(there, os.W_OK):
         return Finding("missing", f"The {name} {folder} cannot be written.", f"chown -R $USER {there}")
-    if spare_bytes(there) < 0:
+    if spare < 0:
         sentence = (
-            f"The {name} {folder} has {free:.1f} GB of free disk, too little to take or fetch anything."
+            f"The {name} {folder} has {free / 1e9:.1f} GB of free disk, too little to take or fetch anything."
         )
         return Finding("missing", sentence, f"df -h {there}")
-    state: Literal["ok", "note"] = "ok" if free >= needed_gb else "note"
-    wanted = "" if state == "ok" else f", where {needed_gb} GB are wanted"
-    return Finding(state, f"The {name} {folder} has {free:.0f} GB of free disk{wanted}.")
+    state: Literal["ok", "note"] = "ok" if spare >= needed else "note"
+    # With what is kept free of the whole disk.
+    wanted = "" if state == "ok" else f", where {math.ceil((needed + free - spare) / 1e9)} GB are wanted"
+    return Finding(state, f"The {name} {folder} has {free / 1e9:.0f} GB of free disk{wanted}.")
 
 
 CHECKS: dict[str, Callable[["Settings"], Iterator[Finding]]] = {

@@ -1,11 +1,14 @@
 """What making pictures takes of this machine: packages, a GPU and LoRAs, found without importing torch."""
 
 import re
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from app.cli.exits import Exit, fail
 from models.command import install
+from models.errors import ModelError
 
 if TYPE_CHECKING:
     from app.config import Settings
@@ -69,3 +72,23 @@ def check_lora(name: str, settings: "Settings") -> None:
             f"there are: {', '.join(there[:MOST_NAMES]) or 'none'}{more}.",
             Exit.DATA,
         )
+
+
+def check_published(settings: "Settings") -> None:
+    """Raises ModelError where this machine could not run the published model, which would be fetched for it.
+
+    Found by a process beside, for PyTorch would stay in this one, and take some of the GPU.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            pool.submit(_plan_published, settings).result()
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(f"PyTorch does not work here: {error}") from error
+
+
+def _plan_published(settings: "Settings") -> None:
+    from models.inference import forecast
+
+    forecast.check_published(settings)

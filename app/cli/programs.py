@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.cli.machine import check_published
 from app.terminal import tell
 from models.command import zturbo
 
@@ -70,38 +71,50 @@ def programs(
 
 
 def choose_model(settings: "Settings") -> str:
-    """The model that the workers load, said with its reason, and fetched when a GPU waits for it.
+    """The model that the workers load, said with its reason, and fetched when a GPU waits that it fits.
 
-    Raises WeightsMissing, or HubError when fetching fails.
+    Raises WeightsMissing, HubError when fetching fails, and OutOfMemory for a model that was asked for and
+    would be fetched for nothing.
     """
     from app.cli.weights import bring_missing
-    from models.errors import WeightsMissing
+    from models.errors import ModelError, WeightsMissing
     from models.gpus import gpu_present
-    from models.weights.resolve import DEMO, model_choice, resolve_model
+    from models.weights.resolve import DEMO, REAL, model_choice, resolve_model
 
     chosen = model_choice(settings)
     asked = settings.model != "auto"
+    on_gpu = settings.device != "cpu" and gpu_present()
     if chosen == DEMO:
         why = "as asked" if asked else f"no GPU and no weights here; `{zturbo()} pull` brings the real ones"
-        say(
-            settings,
-            f"model: demo, which draws small pictures of a few simple things ({why})",
-        )
-        return chosen
+        return _demo(settings, why)
     settings = settings.model_copy(update={"model": chosen})
     try:
         folder = resolve_model(settings)
     except WeightsMissing as missing:
-        if not gpu_present() or Path(chosen).expanduser().is_dir():
+        if not on_gpu or Path(chosen).expanduser().is_dir():
             raise
+        try:
+            if chosen == REAL:
+                check_published(settings)
+        except ModelError as error:
+            if asked:
+                raise
+            return _demo(settings, f"the real model would not run here. {error}")
         say(settings, str(missing))
         say(settings, "There is a GPU, so they are fetched now.")
         bring_missing(settings)
         folder = resolve_model(settings)
     say(settings, f"model: {chosen} ({'as asked' if asked else 'its weights are here'}), {folder}")
-    if not gpu_present() and sum(each.stat().st_size for each in folder.rglob("*.safetensors")) > LARGE_BYTES:
+    if not on_gpu and sum(each.stat().st_size for each in folder.rglob("*.safetensors")) > LARGE_BYTES:
         say(settings, "There is no GPU, so a picture takes minutes; the gpu part says below how many.")
     return chosen
+
+
+def _demo(settings: "Settings", why: str) -> str:
+    from models.weights.resolve import DEMO
+
+    say(settings, f"model: {DEMO}, which draws small pictures of a few simple things ({why})")
+    return DEMO
 
 
 def declare_dead(settings: "Settings", redis_url: str, name: str, pid: int) -> None:

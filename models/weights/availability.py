@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from models.command import zturbo
 from models.config import ModelSettings
 from models.weights.hub import cached_file
-from models.weights.published import BODY_POSE_FILE, DEPTH_ANYTHING, DETECTORS, GB, MIDAS_FILE, Published
+from models.weights.published import (
+    BODY_POSE_FILE,
+    DEPTH_ANYTHING,
+    DETECTORS,
+    GB,
+    MIDAS_FILE,
+    MODEL,
+    Published,
+    find_controlnet,
+)
 
 
 def pull_command() -> str:
@@ -27,6 +36,18 @@ def missing_detectors(settings: ModelSettings) -> dict[str, int]:
         for preprocess, wanted in needed.items()
         if any(wanted in (row.repo_id, *row.files) for row in missing.values())
     }
+
+
+def missing_bytes(settings: ModelSettings, *, model: bool) -> int:
+    """What `zturbo pull` would download, about: of detectors, the default ControlNet and, if so, the model.
+
+    Raises OSError for a cache that cannot be read.
+    """
+    rows = [row for row in DETECTORS if any(_missing_files(row))]
+    controlnet = find_controlnet(settings.controlnet)
+    if controlnet and cached_file(controlnet.repo_id, None) is None:
+        rows.append(controlnet)
+    return sum(row.size for row in [*rows, *([MODEL] if model else [])])
 
 
 def detector_fault(preprocess: str, size: int) -> str:

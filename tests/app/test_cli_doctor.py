@@ -1,6 +1,7 @@
 """`zturbo doctor` tells what there is, and no secret."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from app.cli.doctor import MARKS
 from app.config import Settings
 from models.command import zturbo
 from models.inference.fast_path.verdict import Verdict, write
+from models.weights.demo import FOLDER
 from tests.support.s3_server import S3Server
 
 
@@ -128,3 +130,55 @@ def test_machine_without_weights_is_told_what_the_real_model_would_take(
     monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: 2**30)
     output = runner.invoke(cli, ["doctor"]).output
     assert "use ZTURBO_MODEL=demo, which needs next to none" in output
+
+
+def test_mac_that_is_too_small_is_told_so_before_33_gb_are_fetched(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch", reason="this installation makes no pictures")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: True)
+    monkeypatch.setattr("models.inference.forecast.find_device", lambda wanted: "mps")
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 11_453_251_584)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 0)
+    monkeypatch.setattr("models.inference.device.loaded_model.host_free_bytes", lambda: 11 * 10**9)
+    monkeypatch.setattr("models.inference.loading.copies.spare_bytes", lambda folder: 50 * 10**9)
+    for model, status in (("z-image-turbo", 78), ("auto", 0)):
+        done = runner.invoke(cli, ["doctor", "--model", model])
+        assert "of memory on mps in int8, and 11.5 GB are free: set ZTURBO_DEVICE=cpu" in done.output
+        assert f"{zturbo()} pull" not in done.output
+        assert done.exit_code == status
+
+
+def test_gpu_without_weights_is_told_what_they_would_do_and_the_disk_that_all_takes(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("models.inference.forecast.find_device", lambda wanted: "cpu")
+    monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: 14 * 2**30)
+    monkeypatch.setattr("models.inference.loading.copies.spare_bytes", lambda folder: 50 * 10**9)
+    monkeypatch.setattr("app.cli.doctor.spare_bytes", lambda folder: 10**9)
+    output = runner.invoke(cli, ["doctor", "--model", "z-image-turbo"]).output
+    assert "The real model would run here in int8 " in output
+    assert f"      → {zturbo()} pull" in output.splitlines()
+    free = shutil.disk_usage(tmp_path).free
+    for name, needed in (("hub cache", 37 * 10**9), ("data folder", 135 * 10**8)):
+        (wanted,) = re.findall(rf"The {name} .* where (\d+) GB are wanted", output)
+        # What is free but not spare is kept free.
+        assert int(wanted) == pytest.approx((free + needed) / 1e9 - 1, abs=1.5)
+
+
+@pytest.mark.parametrize("content", [None, b"no safetensors"])
+def test_file_of_ones_own_that_is_bad_or_missing_is_not_to_be_pulled(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
+    file = tmp_path / "mine.safetensors"
+    if content:
+        file.write_bytes(content)
+    monkeypatch.setenv("ZTURBO_TRANSFORMER", str(file))
+    done = runner.invoke(cli, ["doctor", "--model", str(FOLDER)])
+    assert done.exit_code == 78
+    assert "mine.safetensors" in done.output
+    assert f"{zturbo()} pull" not in done.output

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +17,7 @@ from app.cli.exits import Exit
 from app.config import Settings
 from app.health import own_url
 from models.command import install
-from models.errors import WeightsMissing
+from models.errors import ModelError, WeightsMissing
 from worker.host.supervisor import Program
 
 
@@ -126,6 +127,7 @@ def test_weights_that_are_missing_are_fetched_for_a_gpu(
     monkeypatch.setattr("models.gpus.gpu_present", lambda: True)
     monkeypatch.setattr("models.weights.resolve.resolve_model", resolve)
     monkeypatch.setattr("app.cli.weights.bring_missing", lambda settings: brought.append(settings.model))
+    monkeypatch.setattr(programs, "check_published", lambda settings: None)
     assert programs.choose_model(settings) == "z-image-turbo"
     assert brought == ["z-image-turbo"]
     assert "fetched now" in capsys.readouterr().out
@@ -158,6 +160,34 @@ def test_gpu_that_is_not_here_is_refused_at_once(
     ran = CliRunner(env={"ZTURBO_DATA_DIR": str(tmp_path), "ZTURBO_DEVICE": device}).invoke(cli, arguments)
     assert ran.exit_code == Exit.CONFIG
     assert ran.stderr == f"--device: this machine has no GPU for {device}; try --device cpu.\n"
+
+
+def test_nothing_is_fetched_for_a_machine_on_which_it_would_not_run(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="this installation makes no pictures")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: True)
+    monkeypatch.setattr("app.cli.weights.bring_missing", lambda settings: pytest.fail("it is fetched"))
+    # What PyTorch sees here multiplies no fp8.
+    unfit = settings.model_copy(update={"quantization": "fp8"})
+    with pytest.raises(ModelError, match="ZTURBO_QUANTIZATION=fp8 needs a GPU"):
+        programs.choose_model(unfit.model_copy(update={"model": "z-image-turbo"}))
+    # Found out already, so that one process is enough here.
+    refusal = ModelError("It needs 15.8 GB.")
+    monkeypatch.setattr(programs, "check_published", Mock(side_effect=refusal))
+    assert programs.choose_model(unfit) == "demo"
+    assert "model: demo" in (said := capsys.readouterr().out)
+    assert "would not run here. It needs 15.8 GB." in said
+
+
+def test_weights_are_not_fetched_for_a_cpu_beside_a_gpu(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: True)
+    with pytest.raises(WeightsMissing, match="zturbo pull"):
+        programs.choose_model(settings.model_copy(update={"model": "z-image-turbo", "device": "cpu"}))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::1", "localhost"])  # noqa: S104

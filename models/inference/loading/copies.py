@@ -70,6 +70,10 @@ class Copies:
         """Bytes that copies may take in all, with those that are there."""
         return min(self._max_bytes, self._on_disk())
 
+    def missing(self, size: int) -> int:
+        """Bytes still to be written until there are so many in all."""
+        return max(0, size - sum(path.stat().st_size for path in self._folder.glob("*.safetensors")))
+
     def _on_disk(self) -> int:
         here = sum(path.stat().st_size for path in self._folder.glob("*.safetensors"))
         return spare_bytes(self._folder) - SPARE_BYTES + here
