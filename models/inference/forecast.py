@@ -17,6 +17,7 @@ from models.inference.device.devices import fast_type, find_device
 from models.inference.device.loaded_model import plan
 from models.inference.device.placement import (
     BYTES,
+    QUANTIZED_BYTES,
     SMALL_PARAMETERS,
     OnPlan,
     Placement,
@@ -28,6 +29,7 @@ from models.inference.loading.components import Files
 from models.inference.loading.copies import Copies
 from models.inference.loading.footprint import Footprint, footprint
 from models.job import DEFAULT_STEPS
+from models.prompt.expansion import MAX_NEW_TOKENS
 from models.weights.resolve import replaced_parts, resolve_model
 
 PUBLISHED = Footprint(
@@ -53,6 +55,10 @@ DECODER_OPERATIONS = 580
 """Of the decoder for each pixel, in squares of its first width: the published one has 9.5 million at 128."""
 LINK_BYTES = 12e9
 """A second, from host memory to a GPU."""
+TEXT_LAYERS = 0.9
+"""Of the text encoder's weights; the others are its table of words, which does not stream."""
+TOLD_SECONDS = 10
+"""A prompt that takes less to be rewritten takes nobody by surprise."""
 
 log = logging.getLogger(__name__)
 
@@ -82,22 +88,35 @@ class Forecast(NamedTuple):
         slower = SLOWER if placement.device == "cpu" else 1
         step = 2 * weight.transformer * tokens / self.products
         step += 4 * tokens**2 * weight.width * layers * slower / self.rest
-        if placement.held_bytes is not None:
-            streamed = weight.transformer * BYTES[placement.dtype] - placement.held_bytes
-            step = max(step, streamed / LINK_BYTES)
+        step = max(step, self._copying_seconds(weight.transformer))
         prompt = 2 * weight.text_encoder * PROMPT_TOKENS / self.products
         decoding = DECODER_OPERATIONS * weight.vae_width**2 * pixels * slower / self.rest
         return prompt + steps * step + decoding
+
+    @property
+    def rewriting_seconds(self) -> float:
+        """An estimate of what Magic Prompt's longest answer waits for weights, all of them for each token."""
+        return MAX_NEW_TOKENS * self._copying_seconds(self.footprint.text_encoder * TEXT_LAYERS)
+
+    def _copying_seconds(self, parameters: float) -> float:
+        """What it takes to copy to a GPU what of so many has no place there."""
+        placement = self.placement
+        if placement.held_bytes is None:
+            return 0
+        size = QUANTIZED_BYTES if placement.eight_bits else BYTES[placement.dtype]
+        return max(0, parameters * size - placement.held_bytes) / LINK_BYTES
 
     def __str__(self) -> str:
         """A sentence without its beginning."""
         placement = self.placement
         pages = f", and {self.page_bytes / 1e9:.1f} GB of pages of its files" if self.page_bytes else ""
         times = " and ".join(f"{duration(self.seconds(side, side))} at {side}x{side}" for side in (512, 1024))
+        rewriting = self.rewriting_seconds
+        also = f"; Magic Prompt adds up to {duration(rewriting)}" if rewriting > TOLD_SECONDS else ""
         return (
             f"in {placement.precision} on {placement.device} ({placement.mode}), in up to "
             f"{self.peak_bytes / 1e9:.1f} GB of memory{pages}; a picture of {DEFAULT_STEPS} steps takes "
-            f"about {times}, an estimate{self._said_of_bfloat16()}"
+            f"about {times}, an estimate{also}{self._said_of_bfloat16()}"
         )
 
     def _said_of_bfloat16(self) -> str:

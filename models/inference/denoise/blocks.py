@@ -98,6 +98,11 @@ def use_own_blocks(model: Model) -> Model:
     return model
 
 
+def blocks_of(transformer: Any) -> list[nn.Module]:
+    """All blocks of a transformer, in the order in which they run."""
+    return [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
+
+
 def round_blocks(model: Model, eight_bits: EightBits) -> Model:
     """Put the matrices of every block's attention and feed-forward in 8 bits: 97 % of the weights."""
     for block in model.modules():

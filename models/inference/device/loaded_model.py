@@ -13,13 +13,14 @@ from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL, ZImageControlNetModel, ZImageTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from models.config import ModelSettings
 from models.errors import ModelError
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.beside import leave_weights_mapped
+from models.inference.denoise.blocks import blocks_of
 from models.inference.denoise.compilation import compile_blocks, compile_decoder, keep_code_in, warm_up
 from models.inference.denoise.fp8 import CAPABILITY
 from models.inference.denoise.paths import EAGER, FastPath
@@ -31,7 +32,7 @@ from models.inference.device.devices import fast_type, find_device, free_bytes, 
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, leaving_behind
 from models.inference.device.placement import OnPlan, Placement, held_for, smaller
-from models.inference.device.ring import Ring
+from models.inference.device.ring import Ring, block_bytes
 from models.inference.device.step_graphs import StepGraphs
 from models.inference.device.steps import Steps
 from models.inference.device.widening import Widening
@@ -144,14 +145,23 @@ class LoadedModel:
     def text_encoder(self, *, layer_by_layer: bool = False) -> Iterator[Qwen3ForCausalLM]:
         """The text encoder. `layer_by_layer`: each layer runs once, and its mapped pages leave with it.
 
-        So they are not all there beside the transformer's, as they are for a prompt that is expanded.
+        So they are not all there beside the transformer's, as they are for a prompt that is expanded. That
+        reads all layers for each token: of a device they have the place of blocks then, until `make_room`.
         """
         self._ring.forget()
         model: Any = self._text_encoder.base_model
+        layers = list(model.layers)
+        is_held = self._streams_transformer and not layer_by_layer
         try:
-            with leaving_behind(model.layers if layer_by_layer and self.placement.mode == "mapped" else []):
+            if is_held:
+                budget, wanted = self.placement.held_bytes or 0, sum(map(block_bytes, layers))
+                self._hold(max(0, budget - wanted))
+                self._ring.hold(layers, min(budget, wanted))
+            with leaving_behind(layers if layer_by_layer and self.placement.mode == "mapped" else []):
                 yield self._text_encoder
         finally:
+            if is_held:
+                self._ring.hold(layers, 0)
             if self.placement.mode != "resident":
                 give_up_first(self._text_encoder)
 
@@ -269,7 +279,10 @@ class LoadedModel:
         if not self._streams_transformer:
             return
         widths = self.transformer.config.dim, self._vae.config.block_out_channels[0]
-        left = self._ring.hold(_blocks(self.transformer), held_for(self.placement, *widths, pixels, pictures))
+        self._hold(held_for(self.placement, *widths, pixels, pictures))
+
+    def _hold(self, budget: int) -> None:
+        left = self._ring.hold(blocks_of(self.transformer), budget)
         if self._default:
             self._ring.hold(self._default.blocks, left)
 
@@ -323,12 +336,12 @@ class LoadedModel:
                 self._ring.stream(text_encoder, layers)
                 self._ring.hold(layers, 0)
                 if self._streams_transformer:
-                    self._ring.stream(self.transformer, _blocks(self.transformer))
+                    self._ring.stream(self.transformer, blocks_of(self.transformer))
             case "mapped" if _is_widened(self.placement):
                 self._vae.float()
                 words = text_encoder.model.embed_tokens
                 self._widening.widen(text_encoder, [*layers, text_encoder.lm_head], [words])
-                self._widening.widen(self.transformer, _blocks(self.transformer))
+                self._widening.widen(self.transformer, blocks_of(self.transformer))
 
     def _branch(self, path: Path) -> ZImageControlNetModel:
         for known in (self._default, self._other):
@@ -383,7 +396,3 @@ def stored_type(placement: Placement) -> torch.dtype:
 
 def _is_widened(placement: Placement) -> bool:
     return placement.mode == "mapped" and placement.dtype == "float32" and not placement.eight_bits
-
-
-def _blocks(transformer: Any) -> list[nn.Module]:
-    return [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]

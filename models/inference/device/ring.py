@@ -154,7 +154,7 @@ class Ring:
         self.forget()
         held = []
         for place in sorted(range(len(blocks)), key=lambda place: place * GOLDEN % 1):
-            size = sum(weight.nbytes for weight in passing_weights(blocks[place]))
+            size = block_bytes(blocks[place])
             if size > budget:
                 break
             budget -= size
@@ -269,6 +269,11 @@ class Ring:
         if self._streams is None:
             self._streams = CudaStreams(self._device) if self._device.type == "cuda" else DirectStreams()
         return self._streams
+
+
+def block_bytes(block: nn.Module) -> int:
+    """What the weights of a block take of a device while it is held."""
+    return sum(weight.nbytes for weight in passing_weights(block))
 
 
 def move_all_but(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:

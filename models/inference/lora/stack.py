@@ -141,11 +141,11 @@ class LoraStack:
         self._check_mergeable({name: weights[name] for name in changes})
         replaced = {name for name, deltas in rounded.items() if not _is_low_rank(deltas)}
         changing = changes.keys() | self._pristine.keys() | replaced | self._replaced
+        if changing:
+            self._bring_home(weights[name] for name in changing)
 
         self._merged = None  # until the end the weights are a mixture; an exception may come at any line
         try:
-            if changing:
-                self._bring_home(weights[name] for name in changing)
             self._restore_rounded()
             self._check_room(weights[name] for name in replaced)
             self._restore(self._pristine.keys() - changes.keys())

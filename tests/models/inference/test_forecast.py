@@ -6,6 +6,7 @@ import pytest
 
 from models.config import ModelSettings
 from models.errors import OutOfMemory
+from models.inference.denoise.rounding import EightBits
 from models.inference.device.placement import Dtype, Placement
 from models.inference.forecast import PUBLISHED, Forecast, forecast, forecast_of
 
@@ -57,6 +58,22 @@ def test_gpu_without_bfloat16_is_named(
     monkeypatch.setattr("models.inference.forecast._rate", lambda *_: 1e13)
     told = str(forecast_of(Placement("cuda", dtype, "streamed", held_bytes=0), PUBLISHED))
     assert said in told if said else "bfloat16" not in told
+
+
+def test_what_streams_is_waited_for_once_a_step_and_once_a_token_that_magic_prompt_writes() -> None:
+    def told(eight_bits: EightBits | None, held_bytes: int) -> Forecast:
+        placement = Placement("cuda", "bfloat16", "streamed", eight_bits=eight_bits, held_bytes=held_bytes)
+        return Forecast(placement, 0, 0, PUBLISHED, 1e16, 1e16)
+
+    # A card of 8 GB: 4.9 of 7.2 GB of layers, 300 times at 12 GB/s.
+    small = told(None, 2_370_000_000)
+    assert 120 < small.rewriting_seconds < 124
+    assert str(small).endswith("an estimate; Magic Prompt adds up to 3 min")
+    assert 8 * 0.8 < small.seconds(512, 512) < 8 * 0.9
+    for fitting in (told(None, 13 * 10**9), told("int8", 65 * 10**8)):
+        assert fitting.rewriting_seconds == 0
+        assert str(fitting).endswith("an estimate")
+        assert fitting.seconds(512, 512) < 0.1
 
 
 def test_machine_that_is_too_small_is_told_what_would_fit(

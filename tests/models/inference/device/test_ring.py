@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.inference.control.controlnet import KNOWN, Layout, empty_controlnet
-from models.inference.denoise.blocks import use_own_blocks
+from models.inference.denoise.blocks import blocks_of, use_own_blocks
 from models.inference.denoise.transformer import Control, condition, control_tokens, predict
 from models.inference.device import ring as ring_module
 from models.inference.device.ring import CudaStreams, Ring
@@ -298,7 +298,7 @@ def test_every_product_of_a_published_step_finds_its_weights_on_the_card(fake_cu
     transformer = as_fake(published(5))
     branch = as_fake(use_own_blocks(empty_controlnet(Layout("1.0", (0, 3), 16, None), transformer.config)))
     ring = Ring(CUDA)
-    blocks = [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
+    blocks = blocks_of(transformer)
     own = [*branch.control_layers, *branch.control_noise_refiner]
     ring.stream(transformer, blocks)
     ring.stream(branch, own)

@@ -1,14 +1,17 @@
 """A model that a GPU has no room for: its weights stream, and its pictures are those of a resident one."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from models.errors import Cancelled
 from models.inference.denoise.rounding import EightBits
 from models.inference.device.placement import Dtype, Placement
+from models.inference.device.ring import Ring
 from models.inference.engine import Engine
 from models.job import Generated, Job, LoraFile, Pixels
 from tests.models.inference.lora.lora_files import write
@@ -124,3 +127,28 @@ def test_changed_weights_come_and_go_as_blocks_are_held_and_let_go_between_pictu
     monkeypatch.undo()
     generate(engine, job)
     assert [weight.data_ptr() for weight in weights] == at_home, "and none has memory of its own any more"
+
+
+def test_text_encoder_that_writes_has_the_place_of_blocks_until_it_is_done(
+    job: Job, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.text_encoder.MAX_NEW_TOKENS", 20)
+    streaming, engine = (streamed(tiny_model, tmp_path, held_bytes) for held_bytes in (0, 700_000))
+    expected, held = generate(engine, job, CONTROL).images[0], engine._model._ring._held
+    before, copied, fill = set(held), list[nn.Module](), Ring._fill
+
+    def fill_and_tell(ring: Ring, slot: Any, block: nn.Module) -> None:
+        copied.append(block)
+        fill(ring, slot, block)
+
+    monkeypatch.setattr(Ring, "_fill", fill_and_tell)
+    written = engine.expand(job.prompt, 1)
+    assert copied == []
+    assert set(held) < before, "some blocks could stay"
+    assert len(held) == 1
+    assert np.array_equal(generate(engine, job, CONTROL).images[0], expected)
+    assert set(held) == before
+    copied.clear()
+    assert streaming.expand(job.prompt, 1) == written
+    # Where nothing has room: each of the three layers for each token.
+    assert len(copied) >= 3 * 20
