@@ -247,7 +247,11 @@ def server(base_url: str, token: str | None, word: Callable[[str], str] = str) -
     from app.client import Client, ClientError
 
     try:
-        with Client(base_url, token) as client:
+        client = Client(base_url, token)
+    except ClientError as error:
+        fail(f"--base-url: {error}", Exit.USAGE)
+    try:
+        with client:
             yield client
     except ClientError as error:
         sentence = word(str(error))

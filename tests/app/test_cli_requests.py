@@ -351,6 +351,7 @@ def test_exit_status_tells_whose_fault_it_is(zturbo: Run, hands: WorkerHands, tm
     assert zturbo("status", "nope").exit_code == Exit.DATA
     away = zturbo("status", "x", "--base-url", "http://127.0.0.1:9")
     assert (away.exit_code, f"`{command.zturbo()} serve` starts" in away.stderr) == (Exit.UNAVAILABLE, True)
+    assert zturbo("status", "x", "--base-url", "box:8000").exit_code == Exit.USAGE
     assert zturbo("submit", "--image", str(tmp_path / "none.png")).exit_code == Exit.NO_INPUT
     assert zturbo("submit", "--input", "-", stdin="{").exit_code == Exit.DATA
     assert zturbo("submit", "--input", "-", stdin="[]").exit_code == Exit.DATA
