@@ -153,26 +153,26 @@ def telling(name: str, on_forecast: OnForecast | None) -> OnPlan:
 def forecast(settings: ModelSettings, weight: Footprint) -> Forecast:
     """For a model of this weight; raises `OutOfMemory`, which says what the machine lacks."""
     device = find_device(settings.device)
-    return forecast_of(plan(device, weight, settings, _copies(settings)), weight)
+    return forecast_of(plan(device, weight, settings, _copies(settings, weight)), weight)
 
 
 def check_published(settings: ModelSettings) -> None:
     """Raises `ModelError` where this machine could not run the published model, whose weights may be away."""
-    plan(find_device(settings.device), PUBLISHED, settings, _copies(settings))
+    plan(find_device(settings.device), PUBLISHED, settings, _copies(settings, PUBLISHED))
 
 
 def missing_copies(settings: ModelSettings, weight: Footprint) -> int:
     """Bytes of copies that will still be written below DATA_DIR. Raises `ModelError`."""
     if not is_large(weight):
         return 0
-    copies = _copies(settings)
+    copies = _copies(settings, weight)
     placement = plan(find_device(settings.device), weight, settings, copies)
     made = placement.eight_bits or placement.dtype == "float16" or weight.is_wide
     return copies.missing(copy_bytes(weight, placement)) if made else 0
 
 
-def _copies(settings: ModelSettings) -> Copies:
-    return Copies(settings.data_dir / "cache", settings.max_cache_bytes)
+def _copies(settings: ModelSettings, weight: Footprint) -> Copies:
+    return Copies(settings.data_dir / "cache", settings.max_cache_bytes, None, weight.checkpoints)
 
 
 def forecast_of(placement: Placement, weight: Footprint) -> Forecast:

@@ -34,7 +34,10 @@ def decide_or_advise(
     copies: Copies,
     host_bytes: int,
 ) -> Placement:
-    """As `decide`; raises `OutOfMemory` with what is needed, what is there and what would fit."""
+    """As `decide`; raises `OutOfMemory` with what is needed, what is there and what would fit.
+
+    Where there is room for the copies that the placement has, they are counted on from then on.
+    """
     asked: dict[str, Any] = {
         "device": device,
         "free_bytes": free_bytes,
@@ -46,9 +49,11 @@ def decide_or_advise(
         "host_bytes": host_bytes,
     }
     try:
-        return decide(**asked)
+        placement = decide(**asked)
     except OutOfMemory as error:
         raise OutOfMemory(f"{error}: {_advice(asked, copies)}.") from None
+    copies.are_counted_on = copy_bytes(footprint, placement) <= asked["disk_bytes"]
+    return placement
 
 
 def _advice(asked: dict[str, Any], copies: Copies) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from models.config import ModelSettings
-from models.errors import ModelError
+from models.errors import DiskFull, ModelError
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.beside import leave_weights_mapped
 from models.inference.denoise.blocks import blocks_of
@@ -113,24 +113,35 @@ class LoadedModel:
         """
         device = find_device(settings.device)
         files = Files(**replaced_parts(settings))
-        copies = Copies(settings.data_dir / "cache", settings.max_cache_bytes, on_copy)
         weight = footprint(folder, controlnet, files)
-        placement = plan(device, weight, settings, copies)
-        if on_plan:
-            on_plan(placement, weight)
+        copies = Copies(settings.data_dir / "cache", settings.max_cache_bytes, on_copy, weight.checkpoints)
         if device.startswith("cuda"):
             # The same request gives the same bytes.
             torch.backends.cudnn.deterministic = True
         elif device == "cpu":
             keep_freed_memory()
-        home = torch.device(device if placement.mode == "resident" else "cpu")
-        components = load_components(
-            *(folder, stored_type(placement), home, copies, files),
-            eight_bits=placement.eight_bits,
-            mapped=placement.mode != "resident",
-        )
         keep_code_in(settings.data_dir / "cache" / "compiled")
-        return cls(components, placement, controlnet, copies)
+
+        while True:
+            placement = plan(device, weight, settings, copies)
+            if on_plan:
+                on_plan(placement, weight)
+            home = torch.device(device if placement.mode == "resident" else "cpu")
+            try:
+                components = load_components(
+                    *(folder, stored_type(placement), home, copies, files),
+                    eight_bits=placement.eight_bits,
+                    mapped=placement.mode != "resident",
+                )
+                model = cls(components, placement, controlnet, copies)
+            except DiskFull as error:
+                # What was to be mapped would be read into memory that nobody has planned.
+                log.warning("%s", error)
+                copies.give_up()
+                continue
+            # Where all is resident another branch goes to the device at once.
+            copies.are_counted_on &= placement.mode != "resident"
+            return model
 
     @property
     def pixels_per_latent(self) -> int:

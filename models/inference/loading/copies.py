@@ -13,6 +13,7 @@ import math
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import BinaryIO
 import torch
 
 from models.disk import spare_bytes
-from models.errors import CheckpointError
+from models.errors import CheckpointError, DiskFull
+from models.in_use import delete_unheld, hold, is_held
 from models.inference.denoise.rounding import EightBits
 from models.inference.loading.tensors import DTYPES, Copy, Layout, Source, Weights
 from models.weights.header import header_bytes, read_header
@@ -42,24 +44,42 @@ log = logging.getLogger(__name__)
 
 
 class Copies:
-    """The copies in one folder, which take `max_bytes` at most; several processes may use it."""
+    """The copies in one folder, which take `max_bytes` at most; several processes may use it.
 
-    def __init__(self, folder: Path, max_bytes: int = 2**62, on_bytes: OnBytes | None = None) -> None:
-        """Without `on_bytes` the log tells how far a copy is."""
+    Those that no process uses make room for others, the longest unused first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int = 2**62,
+        on_bytes: OnBytes | None = None,
+        checkpoints: Sequence[Sequence[Path]] = (),
+    ) -> None:
+        """`checkpoints` are those of one model, whose copies make no room for each other.
+
+        Without `on_bytes` the log tells how far a copy is.
+        """
         self._folder = folder
         self._max_bytes = max_bytes
         self._on_bytes = on_bytes
-        self._used: list[Path] = []
+        self._prefixes = tuple(_prefix(_fingerprint(files)) for files in checkpoints)
+        self._held: list[int] = []
+        weakref.finalize(self, _close, self._held)
+        self._has_failed = False
+        self.are_counted_on = False
+        """Whether what is not copied has no room in memory: `kept` raises `DiskFull` then."""
 
     def lacks(self, size: int) -> str | None:
         """What to do so that copies of so many bytes in all, with those that are there, have room.
 
-        None where they have it.
+        None where they have it: then `kept` writes them, unless the disk fills up meanwhile.
         """
-        missing = size - self._on_disk()
+        most, room = self._bounds()
+        missing = size - room
         to_do = []
-        if size > self._max_bytes:
-            to_do.append(f"set ZTURBO_MAX_CACHE_BYTES={size}")
+        if size > most:
+            to_do.append(f"set ZTURBO_MAX_CACHE_BYTES={size + self._max_bytes - most}")
         if missing > 0:
             # Rounded up, else it would be a little too few.
             wanted = math.ceil(missing / 1e8) / 10
@@ -68,44 +88,87 @@ class Copies:
 
     def room(self) -> int:
         """Bytes that copies may take in all, with those that are there."""
-        return min(self._max_bytes, self._on_disk())
+        return min(self._bounds())
 
     def missing(self, size: int) -> int:
-        """Bytes still to be written until there are so many in all."""
-        return max(0, size - sum(path.stat().st_size for path in self._folder.glob("*.safetensors")))
+        """Bytes still to be written until the model has copies of so many in all."""
+        there = self._there().items()
+        return max(0, size - sum(here for path, here in there if path.name.startswith(self._prefixes)))
 
-    def _on_disk(self) -> int:
-        here = sum(path.stat().st_size for path in self._folder.glob("*.safetensors"))
-        return spare_bytes(self._folder) - SPARE_BYTES + here
+    def _bounds(self) -> tuple[int, int]:
+        """The same by the quota, and by the disk."""
+        most, room = self._max_bytes, spare_bytes(self._folder) - SPARE_BYTES
+        for path, size in self._there().items():
+            # What another process has of this model is there for this one.
+            if path.name.startswith(self._prefixes) or not is_held(path):
+                room += size
+            else:
+                most -= size
+        return most, 0 if self._has_failed else room
+
+    def give_up(self) -> None:
+        """There is no room after all: nothing is written any more, and nothing counted on."""
+        self._has_failed, self.are_counted_on = True, False
 
     def kept(self, files: Sequence[Path], form: str, weights: Source, layout: Layout) -> Path | None:
         """The copy of `files`, made now if need be; None where they are small or there can be none.
 
-        `weights` has the tensors of the copy, whose `layout` is known; `form` is its name.
+        `weights` has the tensors of the copy, whose `layout` is known; `form` is its name. Raises `DiskFull`
+        where there can be none and it is counted on.
         """
         if sum(path.stat().st_size for path in files) < WORTHWHILE_BYTES:
             return None
         made_from = _fingerprint(files)
-        path = self._folder / f"{made_from[:16]}-{form}.safetensors"
+        path = self._folder / f"{_prefix(made_from)}{form}.safetensors"
         size = sum(torch.Size(shape).numel() * dtype.itemsize for dtype, shape in layout.values())
+        reason: str | None = "no room"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
                 if not _is_sound(path, made_from, layout):
                     path.unlink(missing_ok=True)
-                    if size > min(self._max_bytes, spare_bytes(self._folder) - SPARE_BYTES):
-                        log.warning(
-                            "no room in %s for a copy (%s) of %s", self._folder, form, files[0].parent
-                        )
-                        return None
-                    log.info("keeping a copy (%s) of %s for the next start", form, files[0].parent)
-                    self._write(path, weights, layout, made_from, size)
+                    if self._make_room(size, form):
+                        log.info("keeping a copy (%s) of %s for the next start", form, files[0].parent)
+                        self._write(path, weights, layout, made_from, size)
+                if path.exists():
+                    self._use(path)
+                    return path
         except OSError as error:
             reason = error.strerror
-            log.warning("no copy (%s) of %s is kept in %s: %s", form, files[0].parent, self._folder, reason)
-            return None
-        self._use(path)
-        return path
+        refusal = (
+            f"A copy ({form}) of {files[0].parent}, of {size / 1e9:.1f} GB, cannot be kept in "
+            f"{self._folder}: {reason}"
+        )
+        if self.are_counted_on:
+            raise DiskFull(f"{refusal}; make room there or try again later.")
+        log.warning("%s", refusal)
+        return None
+
+    def _there(self) -> dict[Path, int]:
+        """The copies, the longest unused first, with their bytes."""
+        copies = {}
+        for path in self._folder.glob("*.safetensors"):
+            with suppress(FileNotFoundError):
+                copies[path] = path.stat()
+        return {path: stat.st_size for path, stat in sorted(copies.items(), key=lambda at: at[1].st_atime)}
+
+    def _make_room(self, size: int, form: str) -> bool:
+        """Delete old copies until a new one has room; False, with none deleted, where that is not enough."""
+        there = self._there()
+        needed = {f"{prefix}{form}.safetensors" for prefix in self._prefixes}
+        old = {path: there[path] for path in there if path.name not in needed and not is_held(path)}
+        # A few GB were promised to nobody: what is counted on may take them.
+        margin = 0 if self.are_counted_on else SPARE_BYTES
+        missing = size + max(margin - spare_bytes(self._folder), sum(there.values()) - self._max_bytes)
+        if self._has_failed or missing > sum(old.values()):
+            return False
+        for path, freed in old.items():
+            if missing <= 0:
+                break
+            if delete_unheld(path):
+                log.info("%s makes room for another copy", path)
+                missing -= freed
+        return missing <= 0
 
     def _write(self, path: Path, weights: Source, layout: Layout, made_from: str, size: int) -> None:
         # To the second, as every file system keeps it.
@@ -128,11 +191,9 @@ class Copies:
             os.utime(file.fileno(), ns=(written_at, written_at))
 
     def _use(self, path: Path) -> None:
-        """All that this process uses were used now: the quota of the caches goes by the time of access."""
-        self._used.append(path)
-        for used in self._used:
-            with suppress(OSError):
-                os.utime(used, ns=(time.time_ns(), used.stat().st_mtime_ns))
+        """The quota of the caches goes by the time of access, and spares what is held."""
+        self._held.append(hold(path))
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -188,6 +249,16 @@ def _fingerprint(files: Sequence[Path]) -> str:
             digest.update(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode())
             digest.update(file.read(HEAD_BYTES))
     return digest.hexdigest()
+
+
+def _prefix(made_from: str) -> str:
+    """What the names of copies begin with that were made from these files."""
+    return f"{made_from[:16]}-"
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _is_sound(path: Path, made_from: str, layout: Layout) -> bool:

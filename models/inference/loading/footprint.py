@@ -28,6 +28,8 @@ class Footprint:
     """True where the transformer or the text encoder is stored in less than 16 bits."""
     is_wide: bool = False
     """True where the transformer is stored in more, so that it is mapped from a copy."""
+    checkpoints: tuple[tuple[Path, ...], ...] = ()
+    """The files of each component of which there may be a copy."""
 
 
 def footprint(folder: Path, controlnet: Path | None, files: Files = NO_FILES) -> Footprint:
@@ -49,6 +51,11 @@ def footprint(folder: Path, controlnet: Path | None, files: Files = NO_FILES) ->
         )
         < NARROW_BYTES,
         is_wide=_bytes_each(folder / "transformer", files.transformer) > WIDE_BYTES,
+        checkpoints=(
+            tuple(_files(folder / "transformer", files.transformer)),
+            tuple(_files(folder / "text_encoder", files.text_encoder)),
+            *([(controlnet,)] if controlnet else []),
+        ),
     )
 
 

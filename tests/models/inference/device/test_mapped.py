@@ -12,11 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.config import ModelSettings
-from models.errors import LoraError
+from models.errors import LoraError, OutOfMemory
 from models.inference.denoise.beside import MappedLinear, leave_weights_mapped
 from models.inference.device import pages
 from models.inference.device.pages import unmap, unwritten_files
+from models.inference.device.placement import TILE_PIXELS, Placement, peak_bytes
 from models.inference.engine import Engine
+from models.inference.loading.copies import OnBytes
+from models.inference.loading.footprint import footprint
 from models.inference.loading.tensors import Weights
 from models.inference.lora import stack
 from models.inference.lora.stack import LoraStack
@@ -35,7 +38,7 @@ from tests.models.inference.untrained import CONTROLNET
 SIZE = 128
 
 
-def load(model: Path, folder: Path, **options: str) -> Engine:
+def load(model: Path, folder: Path, on_copy: OnBytes | None = None, **options: str) -> Engine:
     controlnet = str(model / CONTROLNET)
     settings = ModelSettings(
         data_dir=folder,
@@ -45,7 +48,7 @@ def load(model: Path, folder: Path, **options: str) -> Engine:
         _env_file=None,
         **options,  # type: ignore[arg-type]
     )
-    return Engine.load(settings)
+    return Engine.load(settings, on_copy)
 
 
 def generate(engine: Engine, model: Path, *loras: LoraFile) -> Generated:
@@ -94,6 +97,27 @@ def test_model_in_eight_bits_is_mapped_from_its_copies_and_draws_as_from_memory(
     for loras, picture in zip(((), (lora,), ()), (*pictures, pictures[0]), strict=True):
         assert np.array_equal(generate(engine, half_model, *loras).images[0], picture)
     assert len(list((tmp_path / "cache").glob("*-int8-*.safetensors"))) == 3
+
+
+def test_disk_that_fills_up_while_a_copy_is_written_has_the_plan_made_again(
+    half_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
+    monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
+    weight = footprint(half_model, half_model / CONTROLNET)
+    resident = Placement("cpu", "bfloat16", "resident", TILE_PIXELS, "int8")
+
+    def full(done: int, total: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def start(free: int) -> Engine:
+        monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: free)
+        return load(half_model, tmp_path, on_copy=full, quantization="int8")
+
+    needed = peak_bytes(weight, resident)
+    assert start(needed)._model.placement.mode == "resident"
+    with pytest.raises(OutOfMemory, match=r"in int8 \(resident\), and .* are free: "):
+        start(needed - 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are told of by Linux")

@@ -1,5 +1,6 @@
 """Copies of weights in fewer bits: made once, mapped afterwards, and made anew where they were changed."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -177,17 +178,95 @@ def test_float16_is_mapped_from_a_copy_that_no_page_is_written_of(
         assert all(any(each.data_ptr() in span for span in unwritten) for each in model.parameters())
 
 
-def test_text_encoder_has_a_copy_of_its_own_and_all_that_are_used_are_touched(
+def test_process_that_wants_the_copy_which_another_writes_waits_and_maps_the_same_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    program = f"""
+import sys, torch
+from pathlib import Path
+from models.inference.loading import copies
+from models.inference.loading.components import load_transformer
+copies.WORTHWHILE_BYTES, told = 0, []
+def stop(done, total):
+    told or print("writing", flush=True) or sys.stdin.readline()
+    told.append(done)
+kept = copies.Copies(Path({str(cache)!r}), on_bytes=stop)
+load_transformer(Path({str(folder)!r}), None, torch.bfloat16, torch.device("cpu"), kept, eight_bits="int8")
+print("inode", *(path.stat().st_ino for path in Path({str(cache)!r}).iterdir()), flush=True)
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as writer:  # type: ignore[call-overload]
+        try:
+            assert writer.stdout.readline() == "writing\n"
+            flock, waited = fcntl.flock, []
+
+            def told(descriptor: int, operation: int) -> None:
+                try:
+                    flock(descriptor, operation | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    waited.append(descriptor)
+                    print("go on", file=writer.stdin, flush=True)
+                    flock(descriptor, operation)
+
+            monkeypatch.setattr(fcntl, "flock", told)
+            mapped = load(folder, Copies(cache, on_bytes=lambda done, total: pytest.fail("written twice")))
+            assert len(waited) == 1
+            assert writer.stdout.readline() == f"inode {only(cache).stat().st_ino}\n"
+            assert lies_in(mapped["layers.0.feed_forward.w2.weight"], only(cache))
+        finally:
+            writer.kill()
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Gives the disk of the copies so many bytes beside what a promise leaves free."""
+
+    def give(size: int) -> None:
+        def spare(cache: Path) -> int:
+            return size + 1000 - sum(path.stat().st_size for path in cache.glob("*.safetensors"))
+
+        monkeypatch.setattr("models.inference.loading.copies.SPARE_BYTES", 1000)
+        monkeypatch.setattr("models.inference.loading.copies.spare_bytes", spare)
+
+    return give
+
+
+def test_copy_in_another_form_that_nobody_uses_makes_room_and_one_in_use_does_not(
+    folder: Path, tmp_path: Path, disk: Callable[[int], None]
+) -> None:
+    cache, files = tmp_path / "cache", [[folder / FILE]]
+    in_use = Copies(cache)
+    load_transformer(folder, None, torch.bfloat16, CPU, in_use)
+    wide = only(cache)
+    size = wide.stat().st_size
+    disk(size)
+    other_process = Copies(cache, checkpoints=[[wide]])
+    assert "GB on the disk" in (other_process.lacks(size * 3 // 4) or "")
+    load(folder, other_process)
+    assert only(cache) == wide
+    del in_use
+    copies = Copies(cache, checkpoints=files)
+    assert copies.lacks(size * 3 // 4) is None
+    tensor = load(folder, copies)["layers.0.feed_forward.w2.weight"]
+    assert "-int8-" in only(cache).name
+    assert lies_in(tensor, only(cache))
+
+
+def test_copies_of_one_model_make_no_room_for_each_other_and_the_quota_is_for_all(
     folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    copies = Copies(tmp_path / "cache")
-    load(folder, copies)
-    first = only(tmp_path / "cache")
-    os.utime(first, ns=(0, first.stat().st_mtime_ns))
-    model = load_text_encoder(
-        tiny_model / "text_encoder", None, torch.bfloat16, copies, eight_bits="int8", mapped=True
-    )
-    used = [path.stat().st_atime for path in (tmp_path / "cache").iterdir()]
-    assert len(used) == 2
-    assert abs(used[0] - used[1]) < 60
-    assert model.model.layers[0].mlp.down_proj.weight.dtype == torch.int8
+    cache, encoder = tmp_path / "cache", tiny_model / "text_encoder"
+
+    def load_both(max_bytes: int = 2**62) -> list[int]:
+        copies = Copies(cache, max_bytes, checkpoints=[[folder / FILE], [encoder / "model.safetensors"]])
+        model = load_text_encoder(encoder, None, torch.bfloat16, copies, eight_bits="int8", mapped=True)
+        assert model.model.layers[0].mlp.down_proj.weight.dtype == torch.int8
+        load(folder, copies)
+        return [path.stat().st_size for path in cache.iterdir()]
+
+    both = load_both()
+    assert len(both) == 2
+    (cache / next(path for path in cache.iterdir() if path.stat().st_size == min(both))).unlink()
+    assert load_both(sum(both) - min(both) // 2) == [max(both)]
+    assert sorted(load_both(sum(both))) == sorted(both)
