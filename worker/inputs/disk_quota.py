@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
 from models.disk import spare_bytes
+from models.in_use import delete_unheld, is_held
 from models.weights.hub import Progress, evict
 from worker.atomic import write_whole
 from worker.config import DAY_SECONDS, WorkerSettings
@@ -24,8 +26,6 @@ from worker.errors import StorageError
 
 UNFINISHED_SECONDS = 3600.0
 """What nobody has gone on writing for so long was left by a process that died."""
-TOGETHER_SECONDS = 60.0
-"""Copies that a worker uses are touched all at once."""
 LOCK_SECONDS = 86_400.0
 """A lock is kept as long as the file that was fetched under it is fresh."""
 
@@ -40,7 +40,9 @@ class _Kept(NamedTuple):
     size: int
     names: frozenset[str]
     """What a request in line may call it by."""
-    delete: Callable[[], None]
+    delete: Callable[[], object]
+    in_use: bool = False
+    """Whether it counts and is never deleted."""
 
 
 class HubMarker:
@@ -95,7 +97,7 @@ class DiskQuota:
         stale = [each for each in self._unfinished() if _age(each) > UNFINISHED_SECONDS]
         stale += [each for each in self._files("urls/*.lock") if _age(each) > LOCK_SECONDS]
         stale += [each for each in self._files("urls/*.json") if _age(each) > LOCK_SECONDS]
-        weights = [*self._files("files/*.safetensors"), *self._hub_files("hub/*.file"), *self._old_copies()]
+        weights = [*self._files("files/*.safetensors"), *self._hub_files("hub/*.file"), *self._copies()]
         if self._in_line and (beyond := self._beyond(weights, self._max_bytes)):
             stale += self._spared(beyond, self._in_line)
         stale += self._images()
@@ -117,12 +119,12 @@ class DiskQuota:
 
     def _beyond(self, kept: Iterable[_Kept], max_bytes: int) -> list[_Kept]:
         """What does not fit, the longest unused; a cache makes room where the disk is nearly full."""
-        newest = sorted(kept, key=lambda each: each.used_at, reverse=True)
+        newest = sorted(kept, key=lambda each: (each.in_use, each.used_at), reverse=True)
         room = min(max_bytes, sum(each.size for each in newest) + spare_bytes(self._cache))
         beyond = []
         for each in newest:
             room -= each.size
-            if room < 0:
+            if room < 0 and not each.in_use:
                 beyond.append(each)
         return beyond
 
@@ -144,18 +146,19 @@ class DiskQuota:
         yield from self._files(".draft-*")
         yield from self._hub_files("hub/*.begun")
 
-    def _old_copies(self) -> list[_Kept]:
-        """Copies of weights in fewer bits (`models.inference.loading.copies`), but those that were used last.
+    def _copies(self) -> Iterator[_Kept]:
+        """Copies of weights in fewer bits (`models.inference.loading.copies`).
 
         Their time of change says whether they are sound, so that of access says when they were used.
         """
-        copies = []
         for path in self._cache.glob("*.safetensors"):
             with suppress(FileNotFoundError):
-                stat = path.stat()
-                copies.append(_Kept(stat.st_atime, stat.st_size, frozenset({path.stem}), _deleting(path)))
-        last = max((each.used_at for each in copies), default=0.0)
-        return [each for each in copies if each.used_at < last - TOGETHER_SECONDS]
+                stat, in_use = path.stat(), is_held(path)
+                if in_use:
+                    # So that it is not the longest unused while its worker starts anew.
+                    os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))
+                delete = partial(delete_unheld, path)
+                yield _Kept(stat.st_atime, stat.st_size, frozenset({path.stem}), delete, in_use)
 
     def _files(self, pattern: str) -> Iterator[_Kept]:
         """The time of a file is that of its last use."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisAway
 
+from models.in_use import hold
 from worker.config import WorkerSettings
 from worker.inputs.disk_quota import DiskQuota, InLine
 
@@ -89,15 +90,25 @@ def test_lock_and_note_of_a_url_go_when_its_file_would_be_fetched_anew(cache: Pa
     assert [path.exists() for path in files] == [False, False, True, True]
 
 
-def test_copies_of_replaced_weights_count_and_the_one_used_last_does_not(cache: Path) -> None:
+def test_copies_of_weights_count_and_those_that_a_process_uses_are_never_deleted(cache: Path) -> None:
     copies = [
         kept(cache, f"{name}-bf16.safetensors", hours) for name, hours in (("a", 90), ("b", 5), ("c", 9))
     ]
+    loras = [kept(cache, f"files/{name}.safetensors", hours) for name, hours in (("a", 1), ("b", 2))]
+    in_use = hold(copies[0])
+    assert quota(cache, max_cache_bytes=300).trim() == 2
+    assert [path.exists() for path in (*copies, *loras)] == [True, False, False, True, True]
+    assert quota(cache, max_cache_bytes=250).trim() == 1
+    assert [path.exists() for path in (copies[0], *loras)] == [True, True, False]
+    assert quota(cache, max_cache_bytes=50).trim() == 1
+    assert copies[0].exists()
+    os.close(in_use)
+    # It was used until now.
     lora = kept(cache, "files/a.safetensors", 1)
-    assert quota(cache, max_cache_bytes=200).trim() == 1
-    assert [path.exists() for path in copies] == [False, True, True]
-    assert quota(cache, max_cache_bytes=50).trim() == 2
-    assert [path.exists() for path in (*copies, lora)] == [False, True, False, False]
+    assert quota(cache, max_cache_bytes=150).trim() == 1
+    assert (copies[0].exists(), lora.exists()) == (True, False)
+    assert quota(cache, max_cache_bytes=50).trim() == 1
+    assert not copies[0].exists()
 
 
 @pytest.mark.parametrize("said", [b"", b"{}", b"[]", b'"x"', b'{"repo_id": "a/b", "path": 7}'])
