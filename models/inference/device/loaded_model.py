@@ -129,7 +129,7 @@ class LoadedModel:
             home = torch.device(device if placement.mode == "resident" else "cpu")
             try:
                 components = load_components(
-                    *(folder, stored_type(placement), home, copies, files),
+                    *(folder, getattr(torch, placement.stored_dtype), home, copies, files),
                     eight_bits=placement.eight_bits,
                     mapped=placement.mode != "resident",
                 )
@@ -348,7 +348,7 @@ class LoadedModel:
                 self._ring.hold(layers, 0)
                 if self._streams_transformer:
                     self._ring.stream(self.transformer, blocks_of(self.transformer))
-            case "mapped" if _is_widened(self.placement):
+            case "mapped" if self.placement.is_widened:
                 self._vae.float()
                 words = text_encoder.model.embed_tokens
                 self._widening.widen(text_encoder, [*layers, text_encoder.lm_head], [words])
@@ -367,7 +367,7 @@ class LoadedModel:
         home = torch.device("cpu") if self._streams_transformer else self._device
         version = version_of(path)
         controlnet, _ = load_controlnet(
-            *(path, self.transformer.config, stored_type(self.placement), home),
+            *(path, self.transformer.config, getattr(torch, self.placement.stored_dtype), home),
             copies=self._copies,
             eight_bits=self.placement.eight_bits,
             mapped=self._is_mapped,
@@ -379,7 +379,7 @@ class LoadedModel:
         branch = Branch(version, controlnet)
         if self._streams_transformer:
             self._ring.stream(controlnet, branch.blocks)
-        if _is_widened(self.placement):
+        if self.placement.is_widened:
             self._widening.widen(controlnet, branch.blocks)
         return branch
 
@@ -397,13 +397,3 @@ def plan(device: str, weight: Footprint, settings: ModelSettings, copies: Copies
         copies=copies,
         host_bytes=host_free_bytes(),
     )
-
-
-def stored_type(placement: Placement) -> torch.dtype:
-    """The type of the weights that have no 8 bits: widened ones are kept as their files have them."""
-    dtype: torch.dtype = torch.bfloat16 if _is_widened(placement) else getattr(torch, placement.dtype)
-    return dtype
-
-
-def _is_widened(placement: Placement) -> bool:
-    return placement.mode == "mapped" and placement.dtype == "float32" and not placement.eight_bits

@@ -78,6 +78,16 @@ class Placement:
     def precision(self) -> Precision:
         return self.eight_bits or self.dtype
 
+    @property
+    def is_widened(self) -> bool:
+        """True where a block's weights become float32 when they are used."""
+        return self.mode == "mapped" and self.dtype == "float32" and not self.eight_bits
+
+    @property
+    def stored_dtype(self) -> Dtype:
+        """The type of the weights that have no 8 bits, in memory or in the files that are mapped."""
+        return "bfloat16" if self.is_widened else self.dtype
+
 
 OnPlan = Callable[[Placement, Footprint], None]
 """Told where a model of this weight will be."""
@@ -304,7 +314,7 @@ def peak_bytes(footprint: Footprint, placement: Placement, pixels: int = LARGEST
     match placement.mode:
         case "resident":
             peak += denoiser + text_encoder
-        case "mapped" if placement.dtype == "float32" and not placement.eight_bits:
+        case "mapped" if placement.is_widened:
             # The buffer for a block, and what is in none.
             peak += footprint.largest_block * size + denoiser // OUTSIDE_PART
         case "streamed":
