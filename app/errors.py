@@ -19,7 +19,7 @@ AppError
     ├── Internal           500   500001   quotes an id under which the log has the traceback
     ├── NotMadeHere        500   500002   likewise, by what only the server can mend
     ├── Unavailable        503   503001   Redis is away, a disk is full, or bytes in flight are too many
-    ├── NotInTime          504   504001   a call that waited for a picture waits no more
+    ├── NotInTime          504   504001   a call that waited for a picture waits no more; the request goes on
     └── InsufficientStorage 507  507001   too little disk is free to take what the caller sends
 
 Never 409: public clients take it for a lost submit and send it again.
@@ -206,10 +206,10 @@ class Unavailable(ApiError):
 class NotInTime(ApiError):
     status, error_code = 504, 504001
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, request_id: str) -> None:
         super().__init__(
-            f"The picture was not done within {seconds:g} s, and is not made any more; "
-            "POST /v1/models/{model_id} makes one without holding the call.",
+            f"The picture was not done within {seconds:g} s. Its request goes on: "
+            f"GET /v1/requests/{request_id}/result has it when it is done.",
             NO_RETRY,
         )
 

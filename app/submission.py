@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -36,7 +37,7 @@ from models.errors import SizeError, WeightsMissing
 from models.schema.inputs import Input, read_input
 from worker import logs
 from worker.cancellation import cancelled
-from worker.errors import FetchError, ImageError
+from worker.errors import FetchError, ImageError, StoreUnavailable
 from worker.inputs.guard import AllowList
 from worker.queue.follow import outcome
 from worker.queue.outages import new_request_id
@@ -53,7 +54,7 @@ PREFERRED_WAIT_SECONDS = 60.0
 """What a bare `Prefer: wait` asks for."""
 
 HELD_SECONDS = 600.0
-"""A call that wants the picture itself is held as long as OpenAI's own clients wait."""
+"""After so long a call that is held without a limit looks whether there is a worker to wait for."""
 
 BAD_IMAGE = (FetchError.code, ImageError.code, SizeError.code)
 """Errors of a record that are the caller's to mend; each names the field before a colon."""
@@ -194,14 +195,13 @@ class Submission:
         """The output of a task that makes no picture (EXPAND, CONTROL_MAP), waited for and then forgotten.
 
         Raises Refused, BadInput when the caller's image is no good or the map cannot be made here, and
-        Unavailable when it fails otherwise or takes longer than that.
+        Unavailable when it fails otherwise or is not there in time.
         """
-        seconds = MAX_WAIT_SECONDS if self.wait is None else self.wait
         request_id = new_request_id()
         logs.request_id.set(request_id)
         await self._requests.submit(request_id, model_id, checked.model_dump(mode="json"), self._owner, [])
         try:
-            record = await self.outcome(request_id, seconds)
+            record = await self.outcome(request_id, self.wait)
         finally:
             await self._requests.cancel(request_id, force=True)
             await self._requests.delete(request_id)
@@ -212,19 +212,21 @@ class Submission:
             if error and error["type"] == WeightsMissing.code:
                 # To send it again in two seconds brings no weights.
                 raise bad_field("preprocess", error["message"])
+            seconds = _limit(self.wait)
             busy = (
                 f"No gpu worker came to this within {seconds:g} s; `{zturbo()} top` shows how busy they are."
             )
             raise Unavailable(error["message"] if error else busy)
         return record.output or {}
 
-    async def outcome(self, request_id: str, seconds: float) -> Record | None:
-        """The record when it is final, or as it is after so long.
+    async def outcome(self, request_id: str, seconds: float | None) -> Record | None:
+        """The record when it is final, or as it is after so many seconds.
 
-        When the caller hangs up meanwhile, the request is cancelled unless its Idempotency-Key lets him come
-        back for it; raises ClientDisconnect.
+        With None it is waited for as long as there is a gpu worker: on a processor the picture before it may
+        take an hour. When the caller hangs up meanwhile, the request is cancelled unless its Idempotency-Key
+        lets him come back for it; raises ClientDisconnect.
         """
-        waiting = asyncio.create_task(outcome(self._requests, request_id, seconds))
+        waiting = asyncio.create_task(self._wait(request_id, seconds))
         leaving = asyncio.create_task(self._hang_up())
         try:
             await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -235,17 +237,24 @@ class Submission:
         await self.leave(request_id)
         raise ClientDisconnect
 
+    async def _wait(self, request_id: str, seconds: float | None) -> Record | None:
+        while True:
+            record = await outcome(self._requests, request_id, _limit(seconds))
+            if seconds is not None or record is None or record.state in FINAL_STATES:
+                return record
+            with suppress(StoreUnavailable):
+                if not any(worker.kind == "gpu" for worker in await self._requests.workers()):
+                    return record
+
     async def finished(self, request_id: str) -> Record:
         """The record of a request that succeeded, for a caller who wants the picture itself.
 
-        Raises NotInTime when it takes too long, and is cancelled; NotMade or NotMadeHere when it came to
-        nothing; and as `outcome`.
+        Raises NotInTime when the time that the caller gave it is up, and it goes on; NotMade or NotMadeHere
+        when it came to nothing; and as `outcome`.
         """
-        seconds = HELD_SECONDS if self.wait is None else self.wait
-        record = await self.outcome(request_id, seconds)
+        record = await self.outcome(request_id, self.wait)
         if record is None or record.state not in FINAL_STATES:
-            await self._requests.cancel(request_id, force=True)
-            raise NotInTime(seconds)
+            raise NotInTime(_limit(self.wait), request_id)
         check_made(record)
         return record
 
@@ -272,6 +281,10 @@ def read_pictures(record: Record, storage: Storage) -> list[bytes]:
     if None in pictures:
         raise NotMade("The picture was deleted before it could be sent.")
     return [picture for picture in pictures if picture is not None]
+
+
+def _limit(seconds: float | None) -> float:
+    return HELD_SECONDS if seconds is None else seconds
 
 
 def _preferred(prefer: str) -> float | None:

@@ -17,18 +17,18 @@ from app.errors import NothingHere
 from app.fal import bodies
 from app.http.in_pieces import READING, JsonInPieces, counted
 from app.links import Links
-from app.submission import MAX_WAIT_SECONDS, WEBHOOK, Submission
+from app.submission import WEBHOOK, Submission
 from worker.queue.follow import follow
 from worker.queue.record import FINAL_STATES, Record
 from worker.queue.requests import Taken
 from worker.storage.pictures import Storage
 
 EARLY = {"detail": "Request is still in progress"}
-LATE = "The picture was not done in time, and is not made any more; use the queue instead."
+LATE = "The picture was not begun in time, and is not made any more; use the queue instead."
 ID_HEADER = "x-fal-request-id"
 FAL_WEBHOOK = replace(WEBHOOK, name="fal_webhook")
 
-PatienceHeader = Annotated[float, Header(alias="x-fal-request-timeout", ge=0)]
+PatienceHeader = Annotated[float | None, Header(alias="x-fal-request-timeout", ge=0)]
 
 router = APIRouter(prefix=f"/{bodies.OWNER}/{bodies.APP}", tags=["fal"], include_in_schema=False)
 requests_router = APIRouter(prefix="/requests/{request_id}", tags=["fal"], include_in_schema=False)
@@ -52,15 +52,22 @@ async def run(
     call: Request,
     requests: RequestsDep,
     storage: StorageDep,
-    patience: PatienceHeader = MAX_WAIT_SECONDS,
+    patience: PatienceHeader = None,
 ) -> JSONResponse:
-    """The result itself, for a caller who does not queue; cancelled when it is not there in time."""
+    """The result itself, for a caller who does not queue; cancelled when it is not begun in time.
+
+    As fal documents it, `x-fal-request-timeout` says how long it may take to begin; what has begun goes on.
+    """
     submission = Submission(call)
     taken = await _submit(model, submission, None)
     request_id = taken.request_id
-    record = await submission.outcome(request_id, min(patience, MAX_WAIT_SECONDS))
-    if record is None or record.state not in FINAL_STATES:
-        await requests.cancel(request_id, force=True)
+    record = await submission.outcome(request_id, patience)
+    while record is not None and record.state not in FINAL_STATES:
+        # Not by force: what has begun meanwhile goes on.
+        cancellation = await requests.cancel(request_id)
+        is_begun = cancellation is not None and cancellation.state != "cancelled"
+        record = await submission.outcome(request_id, None) if is_begun else None
+    if record is None:
         answer = _answer({"detail": LATE, "message": LATE}, 504, request_id)
         # By this the clients know that there is no sense in sending the same again.
         answer.headers["x-fal-request-timeout-type"] = "user"

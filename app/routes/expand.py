@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/expand", tags=["preprocess"])
 async def expand_prompt(call: Request) -> ExpandBody:
     """The prompt that `enable_prompt_expansion` would make of this one.
 
-    It waits in line for a GPU worker, for `wait` seconds at most, 300 unless said.
+    It waits in line for a GPU worker, for `wait` seconds at most where it is said.
     """
     submission = Submission(call)
     asked, _ = await submission.read(ExpandInput)

@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1", tags=["preprocess"])
 async def make_control_map(call: Request, settings: SettingsDep, storage: StorageDep) -> MapBody:
     """The map that a request with this image, `preprocess` and `image_size` would be guided by.
 
-    Depth and pose wait in line for a GPU worker, for `wait` seconds at most, 300 unless said.
+    Depth and pose wait in line for a GPU worker, for `wait` seconds at most where it is said.
     """
     submission = Submission(call)
     asked, _ = await submission.read(PreprocessInput)

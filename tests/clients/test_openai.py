@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -180,11 +181,29 @@ def test_failed_request_is_told_and_not_sent_again(
     assert len(hands.client.keys("zturbo:req:*")) == 1
 
 
-def test_picture_that_is_not_there_in_time_is_not_asked_for_again(client: Any, hands: WorkerHands) -> None:
+def test_picture_that_is_not_there_in_time_goes_on_and_is_not_asked_for_again(
+    client: Any, hands: WorkerHands
+) -> None:
     with pytest.raises(openai.InternalServerError, match="not done within") as error:
         client.images.generate(model="x", prompt="a fox", extra_query={"wait": "0.1"})
     assert error.value.status_code == 504
-    assert hands.client.zcard("zturbo:line") == 0
+    (waiting,) = hands.client.zrange("zturbo:line", 0, -1)
+    assert f"GET /v1/requests/{waiting}/result has it" in str(error.value)
+    assert len(hands.client.keys("zturbo:req:*")) == 1
+
+
+def test_call_with_a_key_that_is_sent_again_for_want_of_time_gets_the_same_picture(
+    client: Any, hands: WorkerHands
+) -> None:
+    def make() -> None:
+        # The client has given up the first call by then.
+        time.sleep(0.4)
+        hands.succeed(OUTPUT)
+
+    again = client.with_options(timeout=0.2, max_retries=5)
+    with meanwhile(hands, make):
+        made = again.images.generate(model="x", prompt="a fox", extra_headers={"Idempotency-Key": "fox 1"})
+    assert len(made.data) == 1
     assert len(hands.client.keys("zturbo:req:*")) == 1
 
 

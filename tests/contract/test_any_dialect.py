@@ -158,6 +158,10 @@ def check(http: httpx.Client, hands: WorkerHands, call: Call) -> int:
     with http.stream("POST", call.path, params=held, headers=headers, content=content) as answer:
         streams = answer.headers["content-type"].startswith("text/event-stream")
         body = {} if streams else json.loads(answer.read())
+    if answer.status_code == 504 and not call.path.startswith("/fal/"):
+        going_on = re.search("/v1/requests/(.+)/result", body["message"])
+        assert going_on
+        http.post(f"/v1/requests/{going_on[1]}/cancel")
     if answer.status_code not in (200, 504):
         refused(answer.status_code, body)
     if answer.status_code == 200 and not streams:

@@ -1,8 +1,10 @@
 """Holding a submit until the request is done: `?wait=` and `Prefer: wait=`."""
 
+import asyncio
 import json
 import logging
 import socket
+from typing import Any
 
 import anyio
 import httpx
@@ -11,8 +13,10 @@ import pytest
 from app.config import Settings
 from app.http.access import CLIENT_LEFT
 from app.main import create_app
-from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, served
+from tests.support.http_api import DOCUMENTED_INPUT, SUBMIT, WorkerHands, picture_uri, served
 from tests.support.processes import wait_for
+from worker.queue.record import Record
+from worker.queue.registry import WorkerInfo
 from worker.queue.requests import RequestStore
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +92,79 @@ async def test_faulty_wait_is_a_422(http: httpx.AsyncClient, wait: str) -> None:
     answer = await http.post(SUBMIT, json=DOCUMENTED_INPUT, params={"wait": wait})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["query", "wait"]
+
+
+LONG = pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/fal/run/fal-ai/z-image/turbo/controlnet/lora", DOCUMENTED_INPUT),
+        ("/v1/images/generations", {"prompt": "a fox", "response_format": "url"}),
+        ("/hf/tongyi-mai/z-image/turbo", {"inputs": "a fox"}),
+        ("/v1/expand", {"prompt": "a fox"}),
+        ("/v1/preprocess", {"image_url": picture_uri(), "preprocess": "depth"}),
+    ],
+)
+
+
+@LONG
+async def test_call_that_names_no_time_is_held_as_long_as_there_is_a_gpu_worker(
+    http: httpx.AsyncClient,
+    hands: WorkerHands,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    monkeypatch.setattr("app.submission.HELD_SECONDS", 0.05)
+    hands.register(WorkerInfo("gpu-1", "gpu", "busy"))
+    call = asyncio.create_task(http.post(path, json=body))
+    with anyio.fail_after(8):
+        # It waits in line behind a picture, and then is made itself.
+        await anyio.to_thread.run_sync(wait_for, lambda: hands.client.zcard("zturbo:line"))
+        await anyio.sleep(0.2)
+        running, token = await anyio.to_thread.run_sync(hands.generate)
+        await anyio.sleep(0.2)
+        assert not call.done(), (await call).text
+        hands.work_queue.fail(running.id, token, "internal_error", "It was done, but came to nothing.")
+        answer = await call
+    assert "It was done, but came to nothing." in answer.text
+
+
+@LONG
+async def test_call_that_names_no_time_is_given_up_where_there_is_no_gpu_worker(
+    http: httpx.AsyncClient,
+    hands: WorkerHands,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    monkeypatch.setattr("app.submission.HELD_SECONDS", 0.05)
+    with anyio.fail_after(8):
+        answer = await http.post(path, json=body)
+    assert answer.status_code in (503, 504)
+    # A picture that can be fetched later goes on.
+    assert hands.client.zcard("zturbo:line") == ("/result has it when" in answer.text)
+
+
+async def test_time_to_begin_that_is_up_stops_no_picture_that_has_begun(
+    http: httpx.AsyncClient, hands: WorkerHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: asyncio.Future[tuple[Record, str]] = asyncio.Future()
+    cancel = RequestStore.cancel
+
+    async def begin_before(store: RequestStore, request_id: str, force: bool = False) -> Any:
+        """A worker was quicker than who gives up."""
+        begun.set_result(await anyio.to_thread.run_sync(hands.generate))
+        return await cancel(store, request_id, force)
+
+    monkeypatch.setattr(RequestStore, "cancel", begin_before)
+    path = "/fal/run/fal-ai/z-image/turbo/controlnet/lora"
+    call = asyncio.create_task(http.post(path, json=DOCUMENTED_INPUT, headers={"x-fal-request-timeout": "0"}))
+    with anyio.fail_after(8):
+        running, token = await begun
+        await anyio.to_thread.run_sync(
+            hands.work_queue.fail, running.id, token, "internal_error", "It came to nothing."
+        )
+        assert "It came to nothing." in (await call).text
 
 
 @pytest.mark.parametrize(
