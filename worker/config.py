@@ -43,8 +43,9 @@ class WorkerSettings(ModelSettings):
         600.0,
         gt=0,
         description=(
-            "A picture of which nothing is heard for this long, no step and on a CPU no layer, is cut off, "
-            "and its worker restarted; between two steps after 20 times the slowest one, at least a minute."
+            "A picture of which nothing is heard for this long, no step and on a CPU or Apple's GPU no "
+            "layer, is cut off, and its worker restarted; between two steps after 20 times the slowest one, "
+            "at least a minute."
         ),
     )
     idle_seconds: int | None = Field(

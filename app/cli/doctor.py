@@ -135,6 +135,19 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
         yield Finding(
             "ok", f"Pictures are made by torch {version('torch')} and diffusers {version('diffusers')}."
         )
+        if gpus and settings.device != "cpu":
+            yield from _kernels(settings)
+
+
+def _kernels(settings: "Settings") -> Iterator[Finding]:
+    """Whether PyTorch can use the GPU."""
+    from models.errors import ModelError
+    from models.inference.device.devices import find_device
+
+    try:
+        find_device(settings.device)
+    except ModelError as error:
+        yield Finding("missing", str(error))
 
 
 def _redis(settings: "Settings") -> Iterator[Finding]:

@@ -6,8 +6,8 @@ protocol `worker.stages.task.Engine`.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, Self, TypeVar
@@ -15,7 +15,6 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import Qwen3ForCausalLM
 
 from models.config import DEFAULT_MODEL, ModelSettings
@@ -367,20 +366,9 @@ class Engine:
         with self._model.steps.beside():
             return preview(guess())
 
-    @contextmanager
-    def _saying(self, keep_going: KeepGoing) -> Iterator[None]:
-        """Within the block a processor calls it before every layer: there a step may take minutes.
-
-        A GPU's steps are short, and compiled code would have to be compiled for it.
-        """
-        if self.device != "cpu" or self._model.is_compiled:
-            yield
-            return
-        hook = register_module_forward_pre_hook(lambda module, inputs: keep_going())
-        try:
-            yield
-        finally:
-            hook.remove()
+    def _saying(self, keep_going: KeepGoing) -> AbstractContextManager[None]:
+        # Compiled code would have to be compiled for it.
+        return nullcontext() if self._model.is_compiled else self._model.steps.saying(keep_going)
 
 
 def _unmasked_kept(images: list[Pixels], start: Start, job: Job) -> list[Pixels]:

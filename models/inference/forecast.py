@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from models.config import ModelSettings
 from models.duration import duration
-from models.inference.denoise.int8 import CHUNK, integer_product, seconds
-from models.inference.device.devices import fast_type, find_device
+from models.inference.denoise.int8 import CHUNK, Int8Linear, in_integers, integer_product, round_rows, seconds
+from models.inference.device.devices import fast_type, find_device, wait
 from models.inference.device.loaded_model import plan
 from models.inference.device.placement import (
     BYTES,
@@ -178,7 +179,9 @@ def _copies(settings: ModelSettings, weight: Footprint) -> Copies:
 def forecast_of(placement: Placement, weight: Footprint) -> Forecast:
     """For a placement that is decided."""
     rest = _rate(placement.device, getattr(torch, placement.dtype))
-    products = _rate(placement.device, torch.int8) / ROUNDING if placement.eight_bits else rest
+    products = rest
+    if placement.eight_bits:
+        products = _rate_in_eight_bits(placement.device, getattr(torch, placement.dtype))
     return Forecast(
         placement,
         peak_bytes(weight, placement),
@@ -203,13 +206,23 @@ def _rate(device: str, dtype: torch.dtype) -> float:
     """Operations a second in a product like those of the blocks."""
     tokens = torch.ones(CHUNK, SIDE, dtype=dtype, device=device)
     matrix = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
+    if dtype == torch.int8:
+        return _timed(lambda: integer_product(tokens, matrix), tokens)
+    return _timed(lambda: tokens @ matrix.t(), tokens)
 
-    def work() -> None:
-        if dtype == torch.int8:
-            integer_product(tokens, matrix)
-        else:
-            tokens @ matrix.t()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
 
-    return 2 * CHUNK * SIDE * SIDE / seconds(work)
+def _rate_in_eight_bits(device: str, dtype: torch.dtype) -> float:
+    """The same with rounding, or with widening where a device has no fast integers."""
+    tokens = torch.ones(CHUNK, SIDE, dtype=dtype, device=device)
+    layer = Int8Linear(*round_rows(torch.ones(SIDE, SIDE, device=device)))
+    if in_integers(layer, tokens):
+        return _rate(device, torch.int8) / ROUNDING
+    return _timed(lambda: layer(tokens), tokens)
+
+
+def _timed(work: Callable[[], object], tokens: Tensor) -> float:
+    def done() -> None:
+        work()
+        wait(tokens.device)
+
+    return 2 * CHUNK * SIDE * SIDE / seconds(done)

@@ -116,6 +116,21 @@ def test_driver_that_is_too_old_is_missing(runner: CliRunner, monkeypatch: pytes
     assert "needs 580 or newer" in done.output
 
 
+def test_card_that_pytorch_has_no_kernels_for_is_told(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch", reason="this installation makes no pictures")
+    monkeypatch.setattr("models.gpus.describe_gpus", lambda: ["Tesla V100, 16 GB, 580.1"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
+    done = runner.invoke(cli, ["doctor"])
+    assert done.exit_code == 78
+    assert "no kernels here for Tesla V100" in done.output
+    assert "set ZTURBO_DEVICE=cpu." in done.output
+
+
 def test_machine_without_weights_is_told_what_the_real_model_would_take(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

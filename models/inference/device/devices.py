@@ -1,6 +1,7 @@
 """The devices of this machine and the memory that is free on them."""
 
 import gc
+import re
 from typing import Literal
 
 import torch
@@ -10,18 +11,47 @@ from models.inference.denoise import fp8
 from models.inference.denoise.int8 import is_faster
 from models.inference.device.host_memory import host_free_bytes
 
+ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)")
+"""A name of NVIDIA's: compute capability 8.6 is sm_86."""
 BFLOAT16_CAPABILITY = (8, 0)
 """The first compute capability of NVIDIA's whose matrix units take bfloat16."""
 
 
 def find_device(wanted: str) -> str:
-    """The device that a setting means here; `auto`: a CUDA GPU, else Apple's, else the CPU."""
+    """The device that a setting means here; `auto`: a CUDA GPU, else Apple's, else the CPU.
+
+    Raises `ModelError` for one that is not here, or that PyTorch has no kernels for.
+    """
     have = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if wanted == "auto":
-        return have
-    if wanted.split(":")[0] not in (have, "cpu"):
+    found = have if wanted == "auto" else wanted
+    if found.split(":")[0] not in (have, "cpu"):
         raise ModelError(f"ZTURBO_DEVICE={wanted} is not on this machine: PyTorch sees {have} only.")
-    return wanted
+    if found.startswith("cuda"):
+        _check_kernels(found)
+    return found
+
+
+def _check_kernels(device: str) -> None:
+    """Raises ModelError for a card that PyTorch was not built for, such as an old one: every kernel fails."""
+    own = torch.cuda.get_device_capability(device)
+    names = [found for name in torch.cuda.get_arch_list() if (found := ARCHITECTURE.match(name))]
+    built = [(name[1], (int(name[2]), int(name[3]))) for name in names]
+    # Code runs on later cards of its generation; a driver makes code of `compute` for all later ones.
+    if not built or any(each <= own and (kind == "compute" or each[0] == own[0]) for kind, each in built):
+        return
+    versions = ", ".join(f"{major}.{minor}" for _, (major, minor) in sorted(built, key=lambda each: each[1]))
+    raise ModelError(
+        f"PyTorch has no kernels here for {torch.cuda.get_device_name(device)}, whose compute capability is "
+        f"{own[0]}.{own[1]}, but for {versions}: set ZTURBO_DEVICE=cpu."
+    )
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def free_bytes(device: str) -> int:

@@ -263,8 +263,7 @@ class LoadedModel:
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        self.steps.wait()
 
     def free_cache(self) -> None:
         """Give back what others hold and can do without, and what is kept for reuse: before any `shrink`."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.config import ModelSettings
 from models.errors import OutOfMemory
@@ -74,6 +75,21 @@ def test_what_streams_is_waited_for_once_a_step_and_once_a_token_that_magic_prom
         assert fitting.rewriting_seconds == 0
         assert str(fitting).endswith("an estimate")
         assert fitting.seconds(512, 512) < 0.1
+
+
+def test_device_without_fast_integers_is_timed_as_it_widens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.inference.denoise.int8._has_fast_integers", lambda device: False)
+    monkeypatch.setattr(torch, "_int_mm", lambda *_: pytest.fail("it multiplies integers"))
+    told = forecast_of(Placement("cpu", "bfloat16", "mapped", eight_bits="int8"), PUBLISHED)
+    assert told.products > 0
+
+
+def test_product_on_apples_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, ones = [], torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *size, device, **more: ones(*size, **more))
+    monkeypatch.setattr("models.inference.forecast.wait", lambda device: waits.append(device))
+    forecast_of(Placement("mps", "bfloat16", "resident"), PUBLISHED)
+    assert len(waits) == 4
 
 
 def test_machine_that_is_too_small_is_told_what_would_fit(
