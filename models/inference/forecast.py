@@ -117,7 +117,7 @@ class Forecast(NamedTuple):
         return (
             f"in {placement.precision} on {placement.device} ({placement.mode}), in up to "
             f"{self.peak_bytes / 1e9:.1f} GB of memory{pages}; a picture of {DEFAULT_STEPS} steps takes "
-            f"about {times}, an estimate{also}{self._said_of_bfloat16()}"
+            f"about {times}, an estimate for an otherwise idle machine{also}{self._said_of_bfloat16()}"
         )
 
     def _said_of_bfloat16(self) -> str:

@@ -141,7 +141,7 @@ def test_machine_without_weights_is_told_what_the_real_model_would_take(
     monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: 24 * 2**30)
     output = runner.invoke(cli, ["doctor"]).output
     assert "The real model would run here in " in output
-    assert "an estimate" in output
+    assert "an estimate for an otherwise idle machine." in output
     monkeypatch.setattr("models.inference.device.loaded_model.free_bytes", lambda device: 2**30)
     output = runner.invoke(cli, ["doctor"]).output
     assert "use ZTURBO_MODEL=demo, which needs next to none" in output

@@ -69,11 +69,11 @@ def test_what_streams_is_waited_for_once_a_step_and_once_a_token_that_magic_prom
     # A card of 8 GB: 4.9 of 7.2 GB of layers, 300 times at 12 GB/s.
     small = told(None, 2_370_000_000)
     assert 120 < small.rewriting_seconds < 124
-    assert str(small).endswith("an estimate; Magic Prompt adds up to 3 min")
+    assert str(small).endswith("an estimate for an otherwise idle machine; Magic Prompt adds up to 3 min")
     assert 8 * 0.8 < small.seconds(512, 512) < 8 * 0.9
     for fitting in (told(None, 13 * 10**9), told("int8", 65 * 10**8)):
         assert fitting.rewriting_seconds == 0
-        assert str(fitting).endswith("an estimate")
+        assert str(fitting).endswith("an estimate for an otherwise idle machine")
         assert fitting.seconds(512, 512) < 0.1
 
 
