@@ -7,8 +7,9 @@
     python -m benchmarks.gpu --tiny --device cpu --runs 1     # a dry run
 
 Needs torch, transformers, diffusers and this repository, 64 GB of host memory and 30 GB of disk; no network
-and no weights. Parts: check (one step against float32), ours (each size and setting), batch, loras,
-diffusers, tier (smaller cards, by a cap on this one's memory). Each figure is a row in gpu.jsonl of
+and no weights. Parts, in their order: profile (a compiler's seconds, a first picture, kernels), rates (of
+products, attention, copies; clocks), check (one step against float32), ours (each size and setting), batch,
+loras, diffusers, tier (smaller cards, by a cap on this one's memory). Each figure is a row in gpu.jsonl of
 benchmarks/results and, where it is set, of the folder OUT. `benchmarks/gpu/calls.sh` does it all in calls of
 under ten minutes. Not yet run on a GPU.
 """
@@ -17,6 +18,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -36,6 +38,7 @@ from benchmarks.gpu.measure import (
     peak_memory,
     peak_rate,
     spread,
+    synchronize,
     timed,
 )
 from benchmarks.gpu.models import (
@@ -51,6 +54,7 @@ from benchmarks.gpu.models import (
     write_controlnets,
     write_loras,
 )
+from benchmarks.gpu.probe import kernels, rates
 from benchmarks.run import option_parser, write_row
 from models.inference.control.controlnet import Layout
 from models.inference.denoise.compilation import warm_up
@@ -61,7 +65,7 @@ from models.inference.device.placement import Placement, decide
 from models.inference.lora.stack import LoraStack
 from models.job import Job
 
-PARTS = ("check", "ours", "batch", "loras", "diffusers", "tier")
+PARTS = ("profile", "rates", "check", "ours", "batch", "loras", "diffusers", "tier")
 WINDOWS = {"3 steps": 0.4, "8 steps": 1.0}
 TIERS_GB = (24, 16, 12, 8)
 ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}
@@ -90,13 +94,19 @@ class Bench:
         if eight_bits:
             self.components = rounded(self.components, eight_bits)
         self.model = LoadedModel(self.components, placement, None)
-        self.model.use(named(options.path))
+        self.engine = build_engine(self.model, folder)
+        self.peak = peak_rate(self.scale.product, self.device, self.dtype)
+
+    def take(self, name: str) -> float:
+        """Run the blocks by this path from now on; the seconds that it took, a compiler's among them."""
+        begun = time.perf_counter()
+        self.model.use(named(name))
         if self.model.is_compiled:
             for path in self.controlnets.values():
                 with self.model.denoiser(path) as (transformer, branch):
                     warm_up(transformer, branch, torch.device(self.device))
-        self.engine = build_engine(self.model, folder)
-        self.peak = peak_rate(self.scale.product, self.device, self.dtype)
+        synchronize(self.device)
+        return time.perf_counter() - begun
 
     def job(self, side: int, prompt: str = peers.PROMPT, **options: Any) -> Job:
         return Job(prompt=prompt, width=side, height=side, num_inference_steps=peers.STEPS, **options)
@@ -109,6 +119,25 @@ class Bench:
                 path = self.controlnets[layout.variant]
                 options = {"controlnet": path, "control_scale": peers.SCALE, "control_end": end}
                 yield {"control": f"Union {layout.variant} on {words}"}, layout, options
+
+    def profile(self) -> Iterator[Row]:
+        """One by one, then by the path that was asked for, which stays."""
+        job = self.job(max(self.scale.sizes))
+
+        def draw() -> Any:
+            return self.engine.generate(job, None, lambda step: None)
+
+        for name in dict.fromkeys((EAGER.name, self.options.path)):
+            taken = self.take(name)
+            begun = time.perf_counter()
+            draw()
+            first = time.perf_counter() - begun
+            figures = spread(timed(draw, self.options.runs, self.device))
+            row = {"path": self.model.path.name, "size": job.width, "until taken s": round(taken, 2)}
+            yield {**row, "first s": round(first, 3), **figures, **kernels(draw, self.device)}
+
+    def rates(self) -> Iterator[Row]:
+        return rates(self.components.transformer.config, self.scale.sizes, self.device, self.dtype)
 
     def check(self) -> Iterator[Row]:
         errors = step_error(self.model, list(self.controlnets.values()), min(self.scale.sizes))
@@ -248,9 +277,11 @@ def main(argv: list[str] | None = None) -> int:
         if options.tier:
             write(options, "tier", tier(options, folder))
             return 0
-        measured = [part for part in options.parts if part != "tier"]
+        measured = sorted(set(options.parts) - {"tier"}, key=PARTS.index)
         if measured:
             bench = Bench(options, folder)
+            if "profile" not in measured:
+                bench.take(options.path)
             for part in measured:
                 for row in getattr(bench, "lora" if part == "loras" else part)():
                     write(options, part, row)

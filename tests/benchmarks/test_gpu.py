@@ -36,11 +36,12 @@ def test_operations_are_those_that_were_counted(control: Layout | None, teraflop
     assert step_flops(CONFIG, 4096, 128, control) / 1e12 == pytest.approx(teraflops, rel=0.003)
 
 
-@pytest.mark.parametrize("call", range(1, 12))
+@pytest.mark.parametrize("call", range(1, 13))
 def test_call_without_a_gpu_says_so_in_a_sentence(
     call: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (line,) = re.findall(rf"^  {call}\) set -- (.*) ;;$", CALLS, re.MULTILINE)
+    (lines,) = re.findall(rf"^  {call}\)(.*?) ;;$", CALLS, re.MULTILINE | re.DOTALL)
+    _, _, line = lines.partition("set -- ")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="2"):
         main(shlex.split(line))
@@ -101,11 +102,23 @@ def test_script_runs_through_in_small_on_a_cpu(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(LoadedModel, "use", lambda *_: None)
     small = ["--tiny", "--device", "cpu", "--runs", "1", "--path", "compiled with graphs"]
     chosen = ["--sizes", "64", "--captions", "40", "120", "--variants", "plain"]
-    assert main([*small, *chosen, "--parts", "check", "ours", "batch", "loras", "diffusers"]) == 0
+    probes = ["profile", "rates"]
+    assert main([*small, *chosen, "--parts", *probes, "check", "ours", "batch", "loras", "diffusers"]) == 0
     assert main([*small, "--tier", "16"]) == 0
     for eight_bits in ("int8", "fp8"):
         assert main([*small, "--tier", "16", "--quantization", eight_bits]) == 0
     written = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    profiles, written = written[:2], written[2:]
+    assert {row["part"] for row in profiles} == {"profile"}
+    assert all(row["kernels"] > 100 and row["first s"] > 0 and row["of them"] for row in profiles)
+    rates = [row for row in written if row["part"] == "rates"]
+    assert {row["of"] for row in rates} == {
+        *("clocks at rest", "clocks under load", "product", "attention", "copies"),
+    }
+    products = [row for row in rates if row["of"] == "product"]
+    assert all(row["float32 TF/s"] > 0 and row["int8 TF/s"] > 0 for row in products)
+    assert any("ms" in row for row in rates if row["of"] == "attention")
+    written = [row for row in written if row["part"] != "rates"]
     parts = [row["part"] for row in written]
     assert parts == ["check", *["ours"] * 10, *["batch"] * 3, "loras", *["diffusers"] * 2, *["tier"] * 3]
     assert [row["weights"] for row in written[-3:]] == ["off", "int8", "fp8"]
