@@ -25,6 +25,8 @@ from models.inference.denoise.compilation import compile_blocks, compile_decoder
 from models.inference.denoise.paths import EAGER, FastPath, named
 from models.inference.device.attention import preferring
 from models.inference.device.capture import capture
+from models.inference.device.devices import free_cache
+from models.inference.device.out_of_memory import is_out_of_memory
 from models.inference.fast_path.sample import Inputs, Sample, Trial, answer, exact_sample, inputs, sample
 
 RUNS = 20
@@ -36,6 +38,7 @@ def main(trial: Trial) -> None:
         torch.backends.cudnn.deterministic = True
     with torch.no_grad():
         exact = _answers(exact_sample(trial), inputs(trial, torch.float32))
+        free_cache()
         model, given = sample(trial), inputs(trial, getattr(torch, trial.dtype))
         known = EAGER
         for path in (EAGER, *map(named, trial.paths)):
@@ -47,7 +50,10 @@ def main(trial: Trial) -> None:
 
 
 def _tried(path: FastPath, model: Sample, given: Sequence[Inputs], exact: list[Tensor]) -> dict[str, Any]:
-    """Milliseconds of a pass through both blocks at every number of tokens, and the error; or the fault."""
+    """Milliseconds of a pass through both blocks at every number of tokens, and the error; or the fault.
+
+    Want of memory is none of the path's, and passes through.
+    """
     try:
         with preferring(path.attention):
             _compile(path, model)
@@ -55,6 +61,8 @@ def _tried(path: FastPath, model: Sample, given: Sequence[Inputs], exact: list[T
             error = max(_distance(*pair) for pair in zip(run(), exact, strict=True))
             return {"ms": 1000 * _median_seconds(run), "error": error}
     except Exception as fault:
+        if is_out_of_memory(fault):
+            raise
         return {"fault": f"{type(fault).__name__}: {str(fault).strip().splitlines()[0]}"}
 
 

@@ -1,11 +1,9 @@
 """Which path an engine takes: eager until a trial, in a process of its own, has found a faster one."""
 
-import json
 import logging
-import subprocess
-import sys
+import math
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,16 +13,19 @@ import torch
 
 from models.errors import ModelError
 from models.inference.denoise.paths import EAGER, candidates, named
-from models.inference.device.devices import free_bytes
+from models.inference.device.devices import free_cache, used_bytes
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.out_of_memory import BROKEN, is_out_of_memory
+from models.inference.fast_path.process import TrialProcess
 from models.inference.fast_path.sample import Trial
 from models.inference.fast_path.verdict import Verdict, read, write
 
-LIMIT_SECONDS = 600.0
-"""After so long a trial is ended; what it has measured by then counts. Most of it a compiler takes."""
-NEEDED_BYTES = 2_500_000_000
-"""Memory of the device that a trial takes: a context, two blocks and their tokens."""
+NEEDED_BYTES = 3_000_000_000
+"""Memory of the device that a trial takes, an estimate: a context of 0.5 GB, and then a block in float32 and
+its tokens, 1.8; or two blocks in 16 bits, 0.8, the decoder, 0.2, and what is alive between them, 1.2."""
+AGAIN_SECONDS = 600.0
+"""So long after a trial had no memory another one may begin, when no request waits."""
+GIVES_WAY = "a request needed the memory that it had"
 TOKENS = (4128, 1056)
 """Of pictures of 1024 and 512 pixels square, with a caption of 32."""
 
@@ -48,33 +49,65 @@ class Choice:
         )
         self._key = _key(model) if self._paths else {}
         self._found: Verdict | None = None
+        self._on_found: Callable[[], None] = lambda: None
+        self._process: TrialProcess | None = None
+        self._again_at = math.inf
+        """When a trial that had no memory may begin, by the monotonic clock."""
+        model.givers.append(self._give_way)
 
     @property
     def name(self) -> str:
         return self._model.path.name
 
     def begin(self, on_found: Callable[[], None]) -> None:
-        """Start the trial, unless its verdict is known; `on_found` is called, on any thread, once it is."""
+        """Start the trial, unless its verdict is known; `on_found` is called, on any thread, once it is.
+
+        Where the device has no room for it, it waits for a later `settle`.
+        """
         if not self._paths:
             return
+        self._on_found = on_found
         self._found = read(self._folder, self._key)
         if self._found is not None:
             on_found()
-            return
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        self._again_at = math.inf
         device = self._model.placement.device
-        if device.startswith("cuda") and free_bytes(device) < NEEDED_BYTES:
-            self.reason = (
-                f"{device} has no {NEEDED_BYTES / 1e9:.1f} GB free, which trying a faster path takes."
-            )
-            log.info("%s", self.reason)
-            return
+        if device.startswith("cuda"):
+            # What PyTorch keeps for reuse no other process can have.
+            free_cache()
+            used, total = used_bytes(device)
+            if total - used < NEEDED_BYTES:
+                self._put_off(
+                    f"{device} has no {NEEDED_BYTES / 1e9:.1f} GB free, which trying a faster path takes"
+                )
+                return
         self.reason = "A faster path is being tried."
-        threading.Thread(target=self._try, args=(on_found,), name="fast-path", daemon=True).start()
+        self._process = TrialProcess(self._trial())
+        thread = threading.Thread(target=self._try, args=(self._process,), name="fast-path", daemon=True)
+        thread.start()
+
+    def _put_off(self, reason: str) -> None:
+        sentence = f"{reason}; it is tried again when it is quiet."
+        if sentence != self.reason:
+            log.info("%s", sentence)
+        self.reason = sentence
+        self._again_at = time.monotonic() + AGAIN_SECONDS
+
+    def _give_way(self) -> None:
+        """End a trial that is under way: a request has no memory, and should not be made with less for it."""
+        if self._process is not None:
+            self._process.end(GIVES_WAY)
 
     def settle(self) -> None:
         """Take the path that was found. To be called between two requests."""
         found, self._found = self._found, None
         if found is None:
+            if time.monotonic() >= self._again_at:
+                self._start()
             return
         self.reason = found.reason
         if found.path == EAGER.name:
@@ -129,50 +162,18 @@ class Choice:
             paths=tuple(path.name for path in self._paths),
         )
 
-    def _try(self, on_found: Callable[[], None]) -> None:
-        measured, ended = self._measured()
-        self._found = Verdict.of(measured, ended)
+    def _try(self, process: TrialProcess) -> None:
+        measured, ended = process.run()
+        found = Verdict.of(measured, ended)
+        short = ended is not None and (ended == GIVES_WAY or is_out_of_memory(RuntimeError(ended)))
+        if short and found.path == EAGER.name:
+            self._put_off(f"There was no memory for trying a faster path: {ended}")
+            return
         if ended is None:
             # Else it may have been for want of memory, or of time on a busy machine.
-            write(self._folder, self._key, self._found)
-        on_found()
-
-    def _measured(self) -> tuple[dict[str, dict[str, Any]], str | None]:
-        """What the trial's process told before it ended, and why it ended early, if it did."""
-        measured: dict[str, dict[str, Any]] = {}
-        last: deque[str] = deque(maxlen=1)
-        hung = threading.Event()
-        command = [sys.executable, "-m", "models.inference.fast_path.canary", self._trial().as_json()]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child:
-            assert child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - as asked for
-            errors = threading.Thread(
-                target=last.extend, args=(filter(str.strip, child.stderr),), daemon=True
-            )
-            errors.start()
-
-            def end() -> None:
-                hung.set()
-                child.kill()
-
-            timer = threading.Timer(LIMIT_SECONDS, end)
-            timer.daemon = True
-            timer.start()
-            for line in child.stdout:
-                try:
-                    told = json.loads(line)
-                    measured[told.pop("name")] = told
-                except (ValueError, KeyError, AttributeError):
-                    continue
-            status = child.wait()
-            timer.cancel()
-            errors.join(1)
-        if hung.is_set():
-            return measured, f"it was ended after {LIMIT_SECONDS:.0f} s"
-        if status:
-            return measured, f"its process ended with {status} ({''.join(last).strip() or 'no words'})"
-        return measured, None
+            write(self._folder, self._key, found)
+        self._found = found
+        self._on_found()
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from models.inference.denoise.paths import COMPILED, EAGER, PATHS, candidates
 from models.inference.device.loaded_model import LoadedModel
 from models.inference.device.placement import Placement
 from models.inference.engine import Engine
-from models.inference.fast_path import canary, choice
+from models.inference.fast_path import canary, choice, process
 from models.inference.fast_path.choice import Choice
 from models.inference.fast_path.sample import Trial, inputs, sample
 from models.inference.fast_path.verdict import FILE
@@ -30,6 +31,7 @@ from tests.models.inference.test_engine import settings_for
 from tests.support.kept_code import keeping_graphs
 
 JOB = Job(prompt="a red ball", width=64, height=64, num_inference_steps=2, seed=1)
+POPEN = subprocess.Popen
 FASTER = {"ms": 1.0, "error": 0.0}
 SLOWER = {"ms": 2.0, "error": 0.0}
 
@@ -62,14 +64,19 @@ def find(engine: Engine) -> None:
     engine.path.settle()
 
 
+def wait_for_the_trial() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "fast-path":
+            thread.join()
+
+
 def telling(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """The trial's process is this Python script."""
-    real = choice.subprocess.Popen
 
     def start(command: list[str], **options: Any) -> Any:
-        return real([command[0], "-c", script], **options)
+        return POPEN([command[0], "-c", script], **options)
 
-    monkeypatch.setattr(choice.subprocess, "Popen", start)
+    monkeypatch.setattr(process.subprocess, "Popen", start)
 
 
 def says(**measured: dict[str, Any]) -> str:
@@ -196,7 +203,7 @@ def test_known_verdict_needs_no_trial(
 def test_trial_that_fails_leaves_the_engine_as_it_is(
     script: str, reason: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "LIMIT_SECONDS", 1.0 if "sleep" in script else 60.0)
+    monkeypatch.setattr(process, "LIMIT_SECONDS", 1.0 if "sleep" in script else 60.0)
     telling(monkeypatch, script)
     find(engine)
     assert engine.path.name == "eager"
@@ -285,11 +292,83 @@ def test_nothing_is_tried_where_it_is_off(tiny_model: Path, tmp_path: Path) -> N
     assert (engine.path.name, engine.path.reason) == ("eager", "ZTURBO_FAST_PATH=off.")
 
 
-def test_card_without_room_for_a_trial_goes_on_eager(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_without_room_for_a_trial_goes_on_eager_and_tries_when_it_is_quiet(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", choice.__name__)
+    freed, used = [], 10 * 10**9
+    trial = engine.path._trial()
+    monkeypatch.setattr(engine.path, "_trial", lambda: trial)
     engine._model.placement = replace(engine._model.placement, device="cuda")
-    monkeypatch.setattr(choice, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(choice, "free_cache", lambda: freed.append(True))
+    # What the server keeps for reuse is used as well: no other process can have it.
+    monkeypatch.setattr(choice, "used_bytes", lambda device: (used, 12 * 10**9))
+    telling(monkeypatch, says(eager=SLOWER, compiled=FASTER))
+    found = threading.Event()
+    engine.path.begin(found.set)
+    assert freed
+    assert engine.path.reason.startswith(
+        "cuda has no 3.0 GB free, which trying a faster path takes; it is tried"
+    )
+    # Not after every request.
+    used = 0
+    engine.path.settle()
+    assert len(freed) == 1
+    monkeypatch.setattr(choice, "AGAIN_SECONDS", 0.0)
+    engine.path._again_at, used = 0.0, 10 * 10**9
+    engine.path.settle()
+    assert len(caplog.records) == 1
+    used = 0
+    engine.path.settle()
+    assert found.wait(60)
+    assert json.loads((engine.path._folder / FILE).read_text())
+
+
+def test_trial_gives_its_memory_to_a_request_and_is_done_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling(monkeypatch, f"{says(eager=SLOWER)}; import time; time.sleep(60)")
+    found = threading.Event()
+    engine.path.begin(found.set)
+    first, real = engine.path._process, engine._denoise_by
+    assert first is not None
+    calls = []
+
+    def run_out(*parts: Any) -> Any:
+        calls.append(first)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*parts)
+
+    monkeypatch.setattr(engine, "_denoise_by", run_out)
+    monkeypatch.setattr(choice, "AGAIN_SECONDS", 0.0)
+    made = draw(engine)
+    assert first._child is None or first._child.returncode == -9
+    # It is made as it would be without a trial.
+    assert (made.facts.warnings, engine.counts["oom|free_cache"]) == ((), 1)
+    wait_for_the_trial()
+    assert "a request needed the memory that it had; it is tried again" in engine.path.reason
+    assert not (engine.path._folder / FILE).exists()
+    telling(monkeypatch, says(eager=SLOWER))
+    assert not found.is_set()
+    engine.path.settle()
+    assert found.wait(60)
+
+
+def test_verdict_for_want_of_memory_is_not_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(canary, "warm_up", run_out)
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        canary.main(replace(engine.path._trial(), paths=("compiled",)))
+    said = f"torch.OutOfMemoryError: {raised.value}"
+    telling(monkeypatch, f"{says(eager=SLOWER)}; raise SystemExit({said!r})")
     engine.path.begin(pytest.fail)
-    assert engine.path.reason == "cuda has no 2.5 GB free, which trying a faster path takes."
+    wait_for_the_trial()
+    assert "CUDA out of memory" in engine.path.reason
+    assert "it is tried again when it is quiet" in engine.path.reason
+    assert not (engine.path._folder / FILE).exists()
 
 
 def test_graphs_are_no_candidate_where_weights_stream_and_nothing_is_on_a_cpu() -> None:
