@@ -114,6 +114,16 @@ def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
     assert told[3]["fault"] == "RuntimeError: the code is broken"
 
 
+def test_trial_waits_for_the_card_that_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(canary, "RUNS", 1)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: said.append(device))
+    canary._median_seconds(lambda: said.append("work"), torch.device("cuda:1"))
+    canary._median_seconds(lambda: None, torch.device("cpu"))
+    assert said == [torch.device("cuda:1"), "work", torch.device("cuda:1")]
+
+
 def test_path_is_taken_with_the_code_that_its_trial_has_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +137,7 @@ def test_path_is_taken_with_the_code_that_its_trial_has_left(
     path = Choice(model, tmp_path, "auto")
     trial = replace(path._trial(), vae=choice._settings(components.vae.config), vae_dtype="float32")
 
-    def measured(run: Callable[[], object]) -> float:
+    def measured(run: Callable[[], object], _: torch.device) -> float:
         # What has no code is no measure of what has.
         torch.compiler.set_stance("fail_on_recompile")
         run()
