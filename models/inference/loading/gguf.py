@@ -1,17 +1,19 @@
 """The tensors of a GGUF file, each dequantized to float32 when it is asked for.
 
-A model from such a file takes LoRAs like any other. The reader and the arithmetic of the block types are the
-`gguf` package's, which the extra `gguf` installs.
+A model from such a file takes LoRAs like any other. The arithmetic of the block types is that of the `gguf`
+package, which the extra `gguf` installs.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.command import install
 from models.errors import CheckpointError
+from models.inference.loading.gguf_header import read_tensors
 from models.inference.loading.tensors import Shapes
 
 SUFFIX = ".gguf"
@@ -26,7 +28,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         try:
-            from gguf import GGUFReader, dequantize
+            from gguf import dequantize
         except ImportError:
             raise CheckpointError(
                 f"{path.name} is a GGUF file, and reading it takes one more package: "
@@ -35,32 +37,28 @@ class GgufFile:
         self._path = path
         self._dequantize = dequantize
         try:
-            tensors = GGUFReader(path).tensors
-        except (OSError, ValueError, LookupError) as error:
+            self._tensors = read_tensors(path)
+            self._data = np.memmap(path, mode="r")
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{path.name} is no sound GGUF file: {error}.") from error
-        self._tensors = {tensor.name: tensor for tensor in tensors}
 
     def shapes(self) -> Shapes:
-        # The format counts from the fastest dimension.
-        return {
-            name: tuple(int(size) for size in reversed(tensor.shape))
-            for name, tensor in self._tensors.items()
-        }
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> Tensor:
         """One tensor in float32; raises `CheckpointError` for a block type that the package cannot read."""
-        tensor = self._tensors[name]
-        shape = tuple(int(size) for size in reversed(tensor.shape))
+        block, shape, offset, row_bytes = self._tensors[name]
         values = torch.empty(shape, dtype=torch.float32)
-        rows = values.view(shape[0], -1)
-        step = max(VALUES_AT_ONCE // rows.shape[1], 1)
+        rows = values.view(-1, shape[-1])
+        stored = self._data[offset : offset + len(rows) * row_bytes].reshape(len(rows), row_bytes)
+        step = max(VALUES_AT_ONCE // shape[-1], 1)
         try:
             for first in range(0, len(rows), step):
-                part = self._dequantize(tensor.data[first : first + step], tensor.tensor_type)
-                rows[first : first + step] = torch.tensor(part, dtype=torch.float32).view(-1, rows.shape[1])
+                part = self._dequantize(stored[first : first + step], block)
+                rows[first : first + step] = torch.tensor(part, dtype=torch.float32)
         except NotImplementedError:
             raise CheckpointError(
-                f"{self._path.name} stores {name} as {tensor.tensor_type.name}: not supported."
+                f"{self._path.name} stores {name} as {block.name}: not supported."
             ) from None
         return values
 

@@ -1,9 +1,11 @@
 """GGUF files, written by the format's own package: each gives the weights that it was made from."""
 
+import struct
 import sys
 import weakref
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gguf
 import numpy as np
@@ -21,6 +23,7 @@ from models.inference.loading.components import Files, load_text_encoder, load_t
 from models.inference.loading.copies import Copies
 from models.inference.loading.footprint import footprint
 from models.inference.loading.gguf import GgufFile
+from models.inference.loading.gguf_header import _Header
 from models.job import Job
 from tests.models.inference.loading.test_checkpoint_formats import as_other_front_ends, prefixed
 
@@ -48,6 +51,12 @@ def write_gguf(
     """Matrices in `block`, where their rows are whole blocks; the rest in float32, as converters leave it."""
     writer = gguf.GGUFWriter(path, arch)
     size, _ = gguf.GGML_QUANT_SIZES[block]
+    # As converters do.
+    writer.add_token_list([f"word {place}" for place in range(300)])
+    writer.add_token_types([1] * 300)
+    writer.add_add_bos_token(value=False)
+    writer.add_rope_freq_base(1e6)
+    writer.add_custom_alignment(64)
     for name, tensor in weights.items():
         values = tensor.float().numpy()
         kept = tensor.ndim < 2 or values.shape[-1] % size
@@ -191,7 +200,11 @@ def test_server_on_a_cpu_keeps_a_narrow_file_in_eight_bits(
         path = write_gguf(tmp_path / "Qwen3-4B-Q8_0.gguf", llama_names(tiny_model), Block.Q8_0, "qwen3")
     monkeypatch.setattr("models.inference.device.placement.SMALL_PARAMETERS", 0)
     monkeypatch.setattr("models.inference.loading.copies.WORTHWHILE_BYTES", 0)
+    read = Mock(wraps=_Header)
+    monkeypatch.setattr("models.inference.loading.gguf_header._Header", read)
     engine = Engine.load(settings_for(tiny_model, tmp_path / "data", dtype="auto", **{part: path}))
+    # Seconds each time, if its reader made objects of a vocabulary.
+    assert read.call_count == 1
     assert engine._model.placement.precision == "int8"
     job = Job(prompt="a red ball", width=64, height=64, num_inference_steps=1, seed=1)
     assert engine.generate(job, None, lambda step: None).facts.dtype == "int8"
@@ -231,6 +244,44 @@ def test_memory_is_judged_by_the_weights_and_not_by_the_blocks(
     path = write_gguf(tmp_path / "z_image.gguf", original, Block.Q4_0)
     judged = footprint(tiny_model, None, Files(transformer=path)).transformer
     assert judged == footprint(tiny_model, None).transformer
+
+
+def test_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "z_image.gguf"
+    data = write_gguf(path, {"a": torch.ones(32, 32), "b": torch.ones(8)}, Block.Q8_0).read_bytes()
+    assert GgufFile(path).shapes() == {"a": (32, 32), "b": (8,)}
+    for length in (*range(0, len(data) - 64, 61), len(data) - 64):
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match=r"z_image\.gguf is no sound GGUF file"):
+            GgufFile(path)
+
+
+@pytest.mark.parametrize(
+    ("sound", "faulty"),
+    [
+        (struct.pack("<4sI", b"GGUF", 3), struct.pack("<4sI", b"GGUF", 1)),
+        # The types of a value, of a list's values, and of a tensor.
+        (b"general.architecture" + struct.pack("<I", 8), b"general.architecture" + struct.pack("<I", 77)),
+        (struct.pack("<IIQ", 9, 8, 300), struct.pack("<IIQ", 9, 9, 300)),
+        (struct.pack("<QQI", 32, 32, 8), struct.pack("<QQI", 32, 32, 777)),
+        # Rows, their length and their count, and the place of the tensor's bytes.
+        (struct.pack("<QQI", 32, 32, 8), struct.pack("<QQI", 33, 32, 8)),
+        (struct.pack("<QQI", 32, 32, 8), struct.pack("<QQI", 32, 2**63, 8)),
+        (b"a" + struct.pack("<I", 2), b"a" + struct.pack("<I", 5)),
+        (
+            struct.pack("<Q", 1) + b"a" + struct.pack("<I", 2),
+            struct.pack("<Q", 1) + b"b" + struct.pack("<I", 2),
+        ),
+        (b"general.alignment" + struct.pack("<II", 4, 64), b"general.alignment" + struct.pack("<II", 4, 0)),
+    ],
+)
+def test_header_that_is_not_sound_is_refused(sound: bytes, faulty: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "z_image.gguf"
+    data = write_gguf(path, {"a": torch.ones(32, 32), "b": torch.ones(8, 32)}, Block.Q8_0).read_bytes()
+    assert data.count(sound) == 1
+    path.write_bytes(data.replace(sound, faulty))
+    with pytest.raises(CheckpointError, match=r"z_image\.gguf is no sound GGUF file"):
+        GgufFile(path)
 
 
 def test_files_that_are_not_sound_or_do_not_fit_are_refused(
