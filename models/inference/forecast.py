@@ -41,7 +41,7 @@ PUBLISHED = Footprint(
     largest_block=205_000_000,
     width=3840,
     vae_width=128,
-    is_wide=True,
+    cast=frozenset({"transformer"}),
 )
 """Z-Image-Turbo with ControlNet-Union 1.0, for a machine that has no weights yet."""
 
@@ -168,8 +168,7 @@ def missing_copies(settings: ModelSettings, weight: Footprint) -> int:
         return 0
     copies = _copies(settings, weight)
     placement = plan(find_device(settings.device), weight, settings, copies)
-    made = placement.eight_bits or placement.dtype == "float16" or weight.is_wide
-    return copies.missing(copy_bytes(weight, placement)) if made else 0
+    return copies.missing(copy_bytes(weight, placement))
 
 
 def _copies(settings: ModelSettings, weight: Footprint) -> Copies:

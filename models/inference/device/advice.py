@@ -66,7 +66,7 @@ def _advice(asked: dict[str, Any], copies: Copies) -> str:
     if asked["quantization"] != "int8":
         types.append(Change("set ZTURBO_QUANTIZATION=int8", {"quantization": "int8"}))
     own = asked["rest"] if asked["dtype"] == "auto" else asked["dtype"]
-    whole = Placement(asked["device"], own, "streamed")
+    whole = Placement(asked["device"], own, "mapped")
     kinds = whole, replace(whole, eight_bits="int8")
     sizes = sorted({copy_bytes(asked["footprint"], kind) for kind in kinds})
     disks = [NO_CHANGE]

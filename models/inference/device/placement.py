@@ -10,7 +10,7 @@ from typing import Literal
 
 from models.errors import OutOfMemory
 from models.inference.denoise.rounding import EightBits
-from models.inference.loading.footprint import Footprint
+from models.inference.loading.footprint import PARTS, Footprint, Part
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Dtype | EightBits
@@ -200,17 +200,17 @@ def host_need(footprint: Footprint, placement: Placement, disk_bytes: int) -> in
     need = HOST_BYTES
     if placement.mode == "streamed":
         need += SLOTS * _slot_bytes(footprint, placement)
-    has_copies = copy_bytes(footprint, placement) <= disk_bytes
-    if placement.eight_bits or placement.dtype == "float16":
-        mapped = text_mapped = has_copies
+    if placement.stored_dtype == "float32" and not placement.eight_bits:
+        in_memory = PARTS
+    elif copy_bytes(footprint, placement) <= disk_bytes:
+        in_memory = frozenset()
     else:
-        # What has other bits than the model uses cannot be used where it lies; wide ones have a copy.
-        is_stored = placement.dtype == "bfloat16" and not footprint.is_narrow
-        mapped, text_mapped = is_stored and (has_copies or not footprint.is_wide), is_stored
-    if not text_mapped:
+        in_memory = _copied(footprint, placement)
+    if "text_encoder" in in_memory:
         need += _text_bytes(footprint, placement)
-    if placement.mode == "streamed" and not mapped:
-        need += _denoiser_bytes(footprint, placement)
+    if placement.mode == "streamed":
+        size = QUANTIZED_BYTES if placement.eight_bits else BYTES[placement.dtype]
+        need += int(sum(getattr(footprint, part) for part in in_memory - {"text_encoder"}) * size)
     return need
 
 
@@ -218,10 +218,14 @@ def copy_bytes(footprint: Footprint, placement: Placement) -> int:
     """What copies of the weights take of the disk, where such a placement is loaded from them."""
     if placement.eight_bits:
         return eight_bit_bytes(footprint)
-    copied = footprint.transformer
-    if placement.dtype == "float16":
-        copied += footprint.controlnet + footprint.text_encoder
-    return copied * BYTES["bfloat16"]
+    return int(sum(getattr(footprint, part) for part in _copied(footprint, placement)) * BYTES["bfloat16"])
+
+
+def _copied(footprint: Footprint, placement: Placement) -> frozenset[Part]:
+    """The components that cannot be used where they lie in their files, but in a copy."""
+    if placement.eight_bits or placement.dtype == "float16":
+        return PARTS
+    return footprint.cast if placement.stored_dtype == "bfloat16" else frozenset()
 
 
 def _numbers(quantization: Quantization) -> EightBits:
@@ -239,11 +243,10 @@ def _on_large_cpu(
     """The first that has room for the pages that every step reads, else the first that fits without it."""
     whole = Placement("cpu", dtype, "mapped")
     rounded = replace(whole, eight_bits=_numbers(quantization))
-    # What has other bits than the model would use cannot be used where it lies; wide ones have a copy.
-    if footprint.is_narrow or (footprint.is_wide and copy_bytes(footprint, whole) > disk_bytes):
-        whole = replace(whole, mode="resident")
-    if copy_bytes(footprint, rounded) > disk_bytes:
-        rounded = replace(rounded, mode="resident")
+    whole, rounded = (
+        each if copy_bytes(footprint, each) <= disk_bytes else replace(each, mode="resident")
+        for each in (whole, rounded)
+    )
     if quantization == "auto":
         # Nothing is read in 16 bits that is stored in fewer.
         candidates = [rounded] if footprint.is_narrow else [whole, rounded]

@@ -14,7 +14,7 @@ from models.errors import CheckpointError
 from models.inference.denoise.blocks import round_blocks, use_own_blocks
 from models.inference.denoise.float16 import shrink, shrink_stream
 from models.inference.denoise.rounding import EightBits, round_matrices
-from models.inference.loading.copies import Copies, half_copy, own_copy
+from models.inference.loading.copies import Copies, own_copy
 from models.inference.loading.eight_bits import rounded
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import qwen3_names
@@ -61,7 +61,7 @@ def load_components(
     """Load every part, the transformer on `device`; raises `CheckpointError` naming what is wrong.
 
     With `eight_bits` the matrices of the transformer and of the text encoder are rounded as they are read.
-    They, what is in float16, and a transformer that is stored in more than 16 bits leave a copy for the next
+    They, what is in float16, and what is stored in another type than bfloat16 leave a copy for the next
     start. Then that is what is mapped: files whose tensors are read once need not stay in memory.
     """
     # It would stand among the log's lines.
@@ -124,8 +124,6 @@ def load_transformer(
     if dtype == torch.float16:
         shrink(model)
     copy = own_copy(files, dtype, copies, eight_bits)
-    if copy is None and files[0].suffix != GGUF:
-        files = half_copy(files, dtype, copies)
     stored = SingleFile(stored_in(files, mapped=mapped and copy is None))
     weights = shrunk(rounded(stored, model), model)
     return fill(model, weights, dtype, device, source=str(file or folder), copy=copy)

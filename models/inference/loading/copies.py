@@ -25,6 +25,7 @@ from models.disk import spare_bytes
 from models.errors import CheckpointError, DiskFull
 from models.in_use import delete_unheld, hold, is_held
 from models.inference.denoise.rounding import EightBits
+from models.inference.loading.single_file import are_stored_in
 from models.inference.loading.tensors import DTYPES, Copy, Layout, Source, Weights
 from models.weights.header import header_bytes, read_header
 
@@ -88,7 +89,7 @@ class Copies:
 
     def room(self) -> int:
         """Bytes that copies may take in all, with those that are there."""
-        return min(self._bounds())
+        return max(0, min(self._bounds()))
 
     def missing(self, size: int) -> int:
         """Bytes still to be written until the model has copies of so many in all."""
@@ -208,28 +209,16 @@ class Copies:
             os.close(descriptor)
 
 
-def half_copy(files: Sequence[Path], dtype: torch.dtype, copies: Copies) -> list[Path]:
-    """The files to load instead of float32 ones: a copy in bfloat16, or `files` where `dtype` is another.
-
-    The published transformer is stored as 24.6 GB of float32 and run as 12.3 GB of bfloat16.
-    """
-    weights = Weights(files)
-    stored = {place.info.dtype for place in weights.places.values()}
-    if dtype != torch.bfloat16 or stored != {"F32"}:
-        return list(files)
-    layout = {name: (dtype, shape) for name, shape in weights.shapes().items()}
-    copy = copies.kept(files, NAMES[dtype].lower(), weights, layout)
-    return [copy] if copy else list(files)
-
-
 def own_copy(
     files: Sequence[Path], dtype: torch.dtype, copies: Copies, eight_bits: EightBits | None
 ) -> Copy | None:
-    """What puts a copy in place of weights that a model changes as it takes them; None where it does not.
+    """What puts a copy in place of weights that are not used as they lie in `files`; None where they are.
 
-    With `eight_bits` its matrices are rounded, and the rest has `dtype`; in float16 some are made smaller.
+    With `eight_bits` matrices are rounded, and the rest has `dtype`; in float16 some are made smaller; in
+    bfloat16 it is for files in another type, such as the published transformer's 24.6 GB of float32.
     """
-    if not eight_bits and dtype != torch.float16:
+    is_changed = eight_bits or dtype == torch.float16
+    if not is_changed and (dtype != torch.bfloat16 or are_stored_in(files, dtype)):
         return None
     form = "shrunk-f16" if dtype == torch.float16 else NAMES[dtype].lower()
 

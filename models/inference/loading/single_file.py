@@ -4,8 +4,9 @@ They differ in a prefix, in some names, in query, key and value fused to `qkv`, 
 beside them, or are GGUF files. Nothing is read until a tensor is asked for.
 """
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +16,16 @@ from torch import Tensor
 from models.inference.loading.gguf import SUFFIX as GGUF
 from models.inference.loading.gguf import GgufFile
 from models.inference.loading.original_names import COMFYUI_PREFIXES, PROJECTIONS, diffusers_names
-from models.inference.loading.tensors import Shapes, Source, Weights
+from models.inference.loading.tensors import DTYPES, Shapes, Source, Weights
 
 NO_WEIGHT = re.compile(
     r"(^|\.)(scaled_fp8|comfy_quant|scale_input|input_scale|scale_weight|weight_scale)$|^norm_final\."
 )
 """What a file has beside weights: scales, markers of how they were quantized, a norm that is never run."""
+
+
+MAPPED_SHARE = 0.98
+"""A few norms and scales of another type are copied, and take next to nothing."""
 
 
 class Origin(NamedTuple):
@@ -93,6 +98,19 @@ class SingleFile:
 def stored_in(files: list[Path], *, mapped: bool = False) -> Source:
     """The tensors of safetensors files, or of one GGUF file, by the names they are stored under."""
     return GgufFile(files[0]) if files[0].suffix == GGUF else Weights(files, mapped=mapped)
+
+
+def are_stored_in(files: Sequence[Path], dtype: torch.dtype) -> bool:
+    """Whether mapped weights of these files are used where they lie, in this type: next to all of them."""
+    if files[0].suffix == GGUF:
+        return False
+    fit = total = 0
+    for place in Weights(files).places.values():
+        info, count = place.info, math.prod(place.info.shape)
+        total += count
+        if DTYPES.get(info.dtype) == dtype and not info.offset % dtype.itemsize:
+            fit += count
+    return fit >= MAPPED_SHARE * total
 
 
 def _without(prefixes: Iterable[str], stored: str) -> str:

@@ -13,7 +13,7 @@ from models.inference.forecast import PUBLISHED
 from models.inference.loading.copies import Copies
 
 GIB = 2**30
-BF16 = replace(PUBLISHED, is_wide=False)
+BF16 = replace(PUBLISHED, cast=frozenset())
 
 
 @pytest.fixture

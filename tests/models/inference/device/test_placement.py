@@ -17,7 +17,7 @@ from models.inference.device.placement import (
     peak_bytes,
     smaller,
 )
-from models.inference.loading.footprint import Footprint
+from models.inference.loading.footprint import Footprint, Part
 
 PUBLISHED = Footprint(
     transformer=6_155_000_000,
@@ -98,7 +98,7 @@ def test_host_is_never_asked_for_more_than_it_has() -> None:
     card = 12 * GIB
     assert host_need(PUBLISHED, decide("cuda", card, PUBLISHED), 0) < 3 * 10**9
     # Without room on the disk for a copy, float32 files cannot be mapped.
-    wide = replace(PUBLISHED, is_wide=True)
+    wide = replace(PUBLISHED, cast=frozenset({"transformer"}))
     assert decide("cuda", card, wide, host_bytes=12 * GIB, disk_bytes=DISK).mode == "streamed"
     for footprint, host, options in (
         (wide, 12 * GIB, {}),
@@ -120,7 +120,7 @@ def test_float16_card_needs_no_host_memory_for_weights_that_have_a_copy() -> Non
 
 
 def test_narrow_files_are_not_widened_where_they_would_not_fit() -> None:
-    narrow = replace(PUBLISHED, is_narrow=True)
+    narrow = replace(PUBLISHED, is_narrow=True, cast=frozenset({"transformer"}))
     for free, precision, mode in (
         (80, "bfloat16", "resident"),
         (16, "int8", "resident"),
@@ -129,15 +129,26 @@ def test_narrow_files_are_not_widened_where_they_would_not_fit() -> None:
         placement = decide("cuda", int(free * GIB * 0.97), narrow, disk_bytes=DISK)
         assert (placement.precision, placement.mode) == (precision, mode)
     assert decide("cpu", 80 * GIB, narrow, disk_bytes=DISK).precision == "int8"
-    assert decide("cpu", 80 * GIB, narrow, "bfloat16", disk_bytes=DISK).mode == "resident"
+    assert decide("cpu", 80 * GIB, narrow, "bfloat16").mode == "resident"
     for device in ("cpu", "cuda"):
         assert not decide(device, 80 * GIB, narrow, quantization="off", disk_bytes=DISK).eight_bits
 
 
-def test_float32_files_are_mapped_from_their_copy_alone() -> None:
-    wide = replace(PUBLISHED, is_wide=True)
-    assert decide("cpu", 30 * GIB, wide, disk_bytes=DISK).mode == "mapped"
-    assert decide("cpu", 64 * GIB, wide, "bfloat16").mode == "resident"
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "controlnet"])
+def test_component_that_is_not_stored_in_bfloat16_is_mapped_from_its_copy_alone(part: Part) -> None:
+    cast = replace(PUBLISHED, cast=frozenset({part}))
+    size = 2 * getattr(PUBLISHED, part)
+    for disk, mode in ((size, "mapped"), (size - 1, "resident")):
+        assert decide("cpu", 64 * GIB, cast, "bfloat16", disk_bytes=disk).mode == mode
+    with pytest.raises(OutOfMemory):
+        decide("cpu", 14 * GIB, cast, "bfloat16", disk_bytes=size - 1)
+    streamed = decide("cuda", 8 * GIB, cast, disk_bytes=size)
+    plain = host_need(PUBLISHED, streamed, 0)
+    assert host_need(cast, streamed, size) == plain
+    assert host_need(cast, streamed, size - 1) == plain + size
+    # A text encoder's home is the host, also where the rest is on the card.
+    on_card = replace(streamed, mode="resident", held_bytes=None)
+    assert host_need(cast, on_card, 0) == host_need(PUBLISHED, on_card, 0) + size * (part == "text_encoder")
 
 
 def test_card_without_bfloat16_takes_float16_and_room_for_an_autoencoder_in_float32() -> None:

@@ -10,18 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Block
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.inference.control.controlnet import load_controlnet
 from models.inference.denoise.int8 import round_rows
 from models.inference.device.pages import unwritten_files
-from models.inference.loading.components import load_text_encoder, load_transformer
+from models.inference.loading.components import Files, load_text_encoder, load_transformer
 from models.inference.loading.copies import Copies
+from models.inference.loading.footprint import footprint
+from tests.models.inference.loading.test_gguf import write_gguf
 from tests.models.inference.untrained import CONTROLNET
 
 CPU = torch.device("cpu")
 FILE = "diffusion_pytorch_model.safetensors"
+GGUF_BLOCKS = {torch.bfloat16: Block.BF16, torch.float16: Block.F16}
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +180,45 @@ def test_float16_is_mapped_from_a_copy_that_no_page_is_written_of(
     unwritten = list(unwritten_files())
     for model in again:
         assert all(any(each.data_ptr() in span for span in unwritten) for each in model.parameters())
+
+
+def written(stored: str, source: Path, target: Path) -> Path:
+    """The weights of a file in another type, as safetensors or as GGUF."""
+    weights, dtype = load_file(source), getattr(torch, stored.removesuffix(" gguf"))
+    if not stored.endswith("gguf"):
+        save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, target, {"format": "pt"})
+        return target
+    return write_gguf(target.with_suffix(".gguf"), weights, GGUF_BLOCKS[dtype])
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16", "float32", "bfloat16 gguf", "float16 gguf"])
+def test_bfloat16_is_mapped_from_files_in_it_and_from_a_copy_of_others_as_is_planned(
+    stored: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    encoder, folder = tiny_model / "text_encoder", tiny_model / "transformer"
+    transformer = written(stored, folder / FILE, tmp_path / "transformer.safetensors")
+    # No control branch is read from GGUF, and the names in one are others for a text encoder.
+    plain = stored.removesuffix(" gguf")
+    branch = written(plain, tiny_model / CONTROLNET, tmp_path / "controlnet.safetensors")
+    text = written(plain, encoder / "model.safetensors", tmp_path / "text.safetensors")
+    planned = footprint(tiny_model, branch, Files(transformer, text))
+    assert planned.cast == {
+        part
+        for part, kind in (("transformer", stored), ("text_encoder", plain), ("controlnet", plain))
+        if kind != "bfloat16"
+    }
+    copies = Copies(tmp_path / "cache", checkpoints=planned.checkpoints)
+    model = load_transformer(folder, transformer, torch.bfloat16, CPU, copies, mapped=True)
+    models = [
+        model,
+        load_text_encoder(encoder, text, torch.bfloat16, copies, mapped=True),
+        load_controlnet(branch, model.config, torch.bfloat16, CPU, copies=copies, mapped=True)[0],
+    ]
+    unwritten = list(unwritten_files())
+    for each in models:
+        assert all(any(tensor.data_ptr() in span for span in unwritten) for tensor in each.parameters())
+    assert len(list((tmp_path / "cache").glob("*"))) == len(planned.cast)
+    assert copies.missing(sum(path.stat().st_size for path in (tmp_path / "cache").glob("*"))) == 0
 
 
 def test_process_that_wants_the_copy_which_another_writes_waits_and_maps_the_same_file(
