@@ -112,6 +112,31 @@ def test_weights_that_are_missing_are_not_fetched_for_a_cpu(
         programs.choose_model(settings.model_copy(update={"model": "z-image-turbo"}))
 
 
+@pytest.mark.parametrize(
+    ("gpu", "large_bytes", "is_said"), [(False, 10, True), (False, 11, False), (True, 10, False)]
+)
+def test_large_model_without_a_gpu_is_said_to_take_minutes(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    gpu: bool,
+    large_bytes: int,
+    is_said: bool,
+) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "weights.safetensors").write_bytes(bytes(11))
+    monkeypatch.setattr(programs, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: gpu)
+    monkeypatch.setattr("models.weights.resolve.resolve_model", lambda settings: tmp_path)
+    chosen = settings.model_copy(update={"model": "z-image-turbo"})
+    assert programs.choose_model(chosen) == "z-image-turbo"
+    said = capsys.readouterr().out
+    assert f"model: z-image-turbo (as asked), {tmp_path}" in said
+    assert ("There is no GPU, so a picture takes minutes" in said) == is_said
+
+
 def test_weights_that_are_missing_are_fetched_for_a_gpu(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,10 @@
 """Copies of weights in fewer bits: made once, mapped afterwards, and made anew where they were changed."""
 
 import fcntl
+import logging
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +118,24 @@ def test_copy_that_is_not_what_it_was_is_made_anew(
     found = load(folder, Copies(tmp_path / "cache"))
     expected = load(folder, Copies(tmp_path / "nothing", max_bytes=0))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_copy_is_said_to_be_made_once_before_it_is_made_and_how_long_it_takes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "models.inference.loading.copies")
+    # Minutes, as of the published size.
+    monkeypatch.setattr("models.inference.loading.copies.COPIED_BYTES", 1000)
+    load(folder, Copies(tmp_path / "cache"))
+    first, *others, last = caplog.messages
+    minutes = math.ceil(sum(tensor.nbytes for tensor in load_file(only(tmp_path / "cache")).values()) / 6e4)
+    assert first.startswith(f"writing a copy (int8-bf16) of {folder} for later starts, once: ")
+    assert first.endswith(f", about {minutes} min")
+    assert all(re.search(r"^\d0 % of .* are written, about \d+ s left$", each) for each in others)
+    assert re.search("^100 % of .* are written", last)
+    caplog.clear()
+    load(folder, Copies(tmp_path / "cache"))
+    assert caplog.messages == []
 
 
 def test_full_disk_is_told_and_the_model_loads_without_a_copy(
