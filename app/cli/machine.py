@@ -1,9 +1,7 @@
 """What making pictures takes of this machine: packages, a GPU and LoRAs, found without importing torch."""
 
 import re
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from app.cli.exits import Exit, fail
@@ -12,6 +10,7 @@ from models.errors import ModelError
 
 if TYPE_CHECKING:
     from app.config import Settings
+    from models.config import ModelSettings
 
 GPU_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "controlnet_aux")
 MOST_NAMES = 20
@@ -74,11 +73,15 @@ def check_lora(name: str, settings: "Settings") -> None:
         )
 
 
-def check_published(settings: "Settings") -> None:
+def check_published(settings: "ModelSettings") -> None:
     """Raises ModelError where this machine could not run the published model, which would be fetched for it.
 
     Found by a process beside, for PyTorch would stay in this one, and take some of the GPU.
     """
+    # Not at the top: they would be a part of the time of every command.
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             pool.submit(_plan_published, settings).result()
@@ -88,7 +91,7 @@ def check_published(settings: "Settings") -> None:
             raise ModelError(f"PyTorch does not work here: {error}") from error
 
 
-def _plan_published(settings: "Settings") -> None:
+def _plan_published(settings: "ModelSettings") -> None:
     from models.inference import forecast
 
     forecast.check_published(settings)

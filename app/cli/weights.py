@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.exits import Exit, fail
+from app.cli.machine import check_published, missing_packages
 from app.cli.settings import Model, read_settings
 from app.terminal import printable, tell
 from models.command import zturbo
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from models.weights.pull import Plan
 
 ALL = "all"
+WARNED_BYTES = 10**9
+"""Before more of the published model is brought, a few seconds are taken to see whether it would run."""
 MARKS = {"ok": "green", "missing": "yellow", "damaged": "red"}
 
 
@@ -54,12 +57,27 @@ def pull(
         if check:
             _check(planned)
         else:
+            _warn_of_machine(settings, planned)
             bring(planned)
     except ModelError as error:
         fail(str(error), Exit.UNAVAILABLE)
     except KeyboardInterrupt:
         tell(f"Stopped; the next `{zturbo()} pull` goes on from here.", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _warn_of_machine(settings: "ModelSettings", planned: "Plan") -> None:
+    """Says beforehand that the published model would not run here; it may be brought for another machine."""
+    from models.errors import ModelError
+    from models.weights.published import MODEL
+
+    size = sum(file.size for file in planned.missing if file.repo_id == MODEL.repo_id)
+    if size < WARNED_BYTES or missing_packages():
+        return
+    try:
+        check_published(settings)
+    except ModelError as error:
+        tell(f"The real model would not run on this machine. {error}", err=True, fg="yellow")
 
 
 def bring_missing(settings: "ModelSettings") -> None:

@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import cli
+from app.cli import cli, weights
 from app.cli.weights import MARKS
 from models.config import DEFAULT_CONTROLNET, DEFAULT_MODEL, ModelSettings
+from models.errors import ModelError
 from models.weights.hub import cached_file
 from models.weights.pull import plan
 from tests.support.hub import HubStub
@@ -32,6 +34,20 @@ def test_pull_brings_what_is_missing_and_nothing_the_second_time(runner: CliRunn
     assert plan(ModelSettings(), ["model", "controlnet"]).missing == ()
     second = runner.invoke(cli, ["pull", "model", "controlnet"])
     assert "All 3 files are here" in second.output
+
+
+def test_machine_on_which_the_model_would_not_run_is_told_so_before_it_is_brought(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = ModelError("The model needs 15.8 GB.")
+    monkeypatch.setattr(weights, "WARNED_BYTES", len(SHARD))
+    monkeypatch.setattr(weights, "missing_packages", list)
+    monkeypatch.setattr(weights, "check_published", Mock(side_effect=refusal))
+    told = runner.invoke(cli, ["pull", "model", "controlnet"])
+    assert told.stderr.splitlines()[0] == f"The real model would not run on this machine. {refusal}"
+    # It may be for another one.
+    assert told.exit_code == 0
+    assert "would not run" not in runner.invoke(cli, ["pull", "model"]).output
 
 
 def test_check_tells_what_is_missing_and_what_is_damaged(runner: CliRunner) -> None:
