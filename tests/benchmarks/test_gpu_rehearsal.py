@@ -49,14 +49,18 @@ def test_every_placement_that_a_card_gets_runs_without_a_mismatch() -> None:
         assert line.met, line.what
 
 
-@pytest.mark.parametrize("capability", [(9, 0), (7, 5)])
-def test_autoencoder_takes_no_more_of_a_card_than_is_planned(capability: tuple[int, int]) -> None:
-    with fake_card(12, capability) as recorder, Model(recorder, 1) as model:
+@pytest.mark.parametrize(("card_gb", "capability"), [(12, (9, 0)), (12, (7, 5)), (6, (7, 5))])
+def test_autoencoder_takes_no_more_of_a_card_than_is_planned(
+    card_gb: int, capability: tuple[int, int]
+) -> None:
+    with fake_card(card_gb, capability) as recorder, Model(recorder, 1) as model:
         picture = model.request()
         weight, placement = PUBLISHED, model.loaded.placement
-        planned = working_bytes(weight.width, weight.vae_width, placement.dtype, SIDE**2, SIDE**2)
+        planned = working_bytes(
+            weight.width, weight.vae_width, placement.dtype, SIDE**2, placement.whole_pixels
+        )
         taken = picture.parts["autoencoder"].peak - recorder.live
-        # It is float32 beside float16.
+        # It is float32 beside float16, and in small tiles where the card is too small.
         assert 0.6 * planned < taken <= planned
 
 

@@ -31,7 +31,7 @@ from models.inference.device.branch import Branch, version_of
 from models.inference.device.devices import fast_type, find_device, free_bytes, free_cache, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, leaving_behind
-from models.inference.device.placement import OnPlan, Placement, held_for, smaller
+from models.inference.device.placement import SMALL_TILE_SIDE, OnPlan, Placement, held_for, smaller
 from models.inference.device.ring import Ring, block_bytes
 from models.inference.device.step_graphs import StepGraphs
 from models.inference.device.steps import Steps
@@ -190,10 +190,10 @@ class LoadedModel:
     @contextmanager
     def autoencoder(self, pixels: int) -> Iterator[AutoencoderKL]:
         """For pictures of so many pixels, which it may have to work on in tiles."""
-        if self.is_tiled(pixels):
-            self._vae.enable_tiling()
-        else:
-            self._vae.disable_tiling()
+        self._vae.use_tiling = self.is_tiled(pixels)
+        if self.placement.whole_pixels == SMALL_TILE_SIDE**2:
+            self._vae.tile_sample_min_size = SMALL_TILE_SIDE
+            self._vae.tile_latent_min_size = SMALL_TILE_SIDE // self.pixels_per_latent
         yield self._vae
 
     def is_tiled(self, pixels: int) -> bool:

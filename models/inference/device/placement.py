@@ -6,6 +6,7 @@ carries it out.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 from models.errors import OutOfMemory
@@ -54,6 +55,8 @@ GPU_VAE_VECTORS = 8
 """The same on a GPU, whose norms copy what the convolutions have channels-last."""
 TILE_PIXELS = 1024 * 1024
 """The autoencoder works on pieces of this size where a larger picture does not fit whole."""
+SMALL_TILE_SIDE = 512
+"""Pixels along each side of its pieces where those are too large as well."""
 CONTEXT_BYTES = 512 * 2**20
 """What the driver and the libraries take for themselves."""
 LORA_BYTES = 10**9
@@ -68,7 +71,7 @@ class Placement:
     dtype: Dtype
     mode: Mode
     whole_pixels: int = LARGEST_PIXELS
-    """Pixels of the largest picture that the autoencoder works on whole; larger ones it does in tiles."""
+    """Pixels of the largest picture that the autoencoder works on whole; no tile of a larger one has more."""
     eight_bits: EightBits | None = None
     held_bytes: int | None = None
     """streamed: what blocks of the transformer and of the control branch may take of the device, while a
@@ -155,8 +158,9 @@ def _on_gpu(
     else:
         chosen = wide if quantization in ("auto", "off") else rounded
         candidates = [chosen, replace(chosen, mode="streamed")]
-    for candidate in candidates:
-        placement = _filled(candidate, footprint, free_bytes)
+    # A picture that is decoded in small pieces has seams: only where it would not be made else.
+    for tile, candidate in product((TILE_PIXELS, SMALL_TILE_SIDE**2), candidates):
+        placement = _filled(candidate, footprint, free_bytes, tile)
         on_host = host_need(footprint, candidate, disk_bytes)
         if placement and on_host <= host_bytes:
             return placement
@@ -165,29 +169,30 @@ def _on_gpu(
             f"The model needs {_gb(on_host)} of the host's memory for weights that do not fit {device} in "
             f"{candidate.precision}, and {_gb(host_bytes)} are free"
         )
-    least = peak_bytes(footprint, replace(candidate, held_bytes=0), TILE_PIXELS)
+    smallest = replace(candidate, held_bytes=0, whole_pixels=SMALL_TILE_SIDE**2)
+    least = peak_bytes(footprint, smallest, TILE_PIXELS)
     raise OutOfMemory(
         f"The model needs {_gb(least)} of memory on {device} in {candidate.precision} for pictures of "
         f"1024x1024, and {_gb(free_bytes)} are free"
     )
 
 
-def _filled(placement: Placement, footprint: Footprint, free_bytes: int) -> Placement | None:
-    """What this placement does with so much memory; None where it does not fit."""
+def _filled(placement: Placement, footprint: Footprint, free_bytes: int, tile: int) -> Placement | None:
+    """What this does with so much memory, and tiles of so many pixels; None where it does not fit."""
     streamed = placement.mode == "streamed"
     # Held blocks make room for a larger picture; a resident model has nothing to take from the device.
     pixels = TILE_PIXELS if streamed else LARGEST_PIXELS
-    tiled = replace(placement, whole_pixels=TILE_PIXELS, held_bytes=0 if streamed else None)
+    tiled = replace(placement, whole_pixels=tile, held_bytes=0 if streamed else None)
     room = free_bytes - peak_bytes(footprint, tiled, pixels)
     if room < 0:
         return None
     beside = room - _denoiser_bytes(footprint, placement) if streamed else room
     dtype = placement.dtype
-    working = working_bytes(footprint.width, footprint.vae_width, dtype, pixels, TILE_PIXELS)
+    working = working_bytes(footprint.width, footprint.vae_width, dtype, pixels, tile)
     whole = (working + beside) // (footprint.vae_width * GPU_VAE_VECTORS * VAE_BYTES[dtype])
     return replace(
         tiled,
-        whole_pixels=max(TILE_PIXELS, min(whole, LARGEST_PIXELS)),
+        whole_pixels=tile if tile < TILE_PIXELS else max(tile, min(whole, LARGEST_PIXELS)),
         held_bytes=room if streamed else None,
     )
 
@@ -299,7 +304,8 @@ def smaller(placement: Placement, pixels: int) -> Placement | None:
 def held_for(placement: Placement, width: int, vae_width: int, pixels: int, pictures: int) -> int:
     """What blocks may take of the device while pictures of so many pixels are made, denoised together."""
     dtype = placement.dtype
-    planned = working_bytes(width, vae_width, dtype, TILE_PIXELS, TILE_PIXELS)
+    tile = min(TILE_PIXELS, placement.whole_pixels)
+    planned = working_bytes(width, vae_width, dtype, TILE_PIXELS, tile)
     wanted = working_bytes(width, vae_width, dtype, pixels, placement.whole_pixels, pictures)
     return max(0, (placement.held_bytes or 0) - max(0, wanted - planned))
 
@@ -344,7 +350,7 @@ def working_bytes(
     `width` is the transformer's, `vae_width` that of the decoder's last stage.
     """
     tokens = pictures * pixels // 16**2 + PROMPT_TOKENS
-    at_once = pixels if pixels <= whole_pixels else min(pixels, TILE_PIXELS)
+    at_once = pixels if pixels <= whole_pixels else min(whole_pixels, TILE_PIXELS)
     vectors = GPU_VAE_VECTORS if on_gpu else VAE_VECTORS
     denoising = tokens * width * HIDDEN_VECTORS * BYTES[dtype]
     return max(denoising, at_once * vae_width * vectors * VAE_BYTES[dtype])

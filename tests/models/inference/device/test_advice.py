@@ -65,7 +65,7 @@ DEMO = "use ZTURBO_MODEL=demo, which needs next to none"
         # Small cards, and small hosts.
         ({"device": "cuda", "free_gib": 3}, CPU),
         ({"device": "cuda", "free_gib": 3, "quantization": "fp8"}, f"set ZTURBO_QUANTIZATION=auto and {CPU}"),
-        ({"device": "cuda", "free_gib": 5.4}, f"set ZTURBO_QUANTIZATION=int8, or {CPU}"),
+        ({"device": "cuda", "free_gib": 4.2}, f"set ZTURBO_QUANTIZATION=int8, or {CPU}"),
         (
             {"device": "cuda", "free_gib": 12, "host": 12, "disk": 2, "footprint": PUBLISHED},
             f"{DISK}, or {DISK} and {CPU}",

@@ -167,6 +167,19 @@ def test_card_without_bfloat16_takes_float16_and_room_for_an_autoencoder_in_floa
     assert peak_bytes(PUBLISHED, replace(large, held_bytes=0), large.whole_pixels) <= card
 
 
+def test_picture_of_1024_is_decoded_in_small_tiles_only_where_it_would_not_be_made_else() -> None:
+    for free, rest, side in ((8, "float16", 1024), (7.3, "float16", 512), (6, "bfloat16", 1024)):
+        placement = decide("cuda", int(free * GIB * 0.97), PUBLISHED, rest=rest)  # type: ignore[arg-type]
+        assert placement.whole_pixels == side**2
+        assert peak_bytes(PUBLISHED, placement, TILE_PIXELS) <= free * GIB
+    # An RTX 2060.
+    placement = decide("cuda", int(6 * GIB * 0.97), PUBLISHED, rest="float16")
+    assert (placement.precision, placement.whole_pixels) == ("float16", 512**2)
+    widths = PUBLISHED.width, PUBLISHED.vae_width
+    assert held_for(placement, *widths, TILE_PIXELS, 1) == placement.held_bytes
+    assert held_for(placement, *widths, LARGEST_PIXELS, 1) == 0
+
+
 def test_autoencoder_works_in_tiles_only_where_the_largest_picture_does_not_fit_whole() -> None:
     assert decide("cuda", 80 * GIB, PUBLISHED).whole_pixels == LARGEST_PIXELS
     assert decide("cuda", 8 * GIB, PUBLISHED).whole_pixels == TILE_PIXELS
