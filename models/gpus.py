@@ -29,10 +29,14 @@ def visible_gpus() -> list[str]:
     return [str(index) for index, _ in enumerate(_device_files())] if listed is None else listed
 
 
+def drivers() -> list[str]:
+    """Versions of NVIDIA's driver here, one as a rule; nothing where it is not there or does not say."""
+    return list(dict.fromkeys(_ask("driver_version") or []))
+
+
 def old_drivers() -> list[str]:
     """Versions of NVIDIA's driver here that are older than CUDA 13, which torch's wheels bring, can use."""
-    versions = dict.fromkeys(_ask("driver_version") or [])
-    return [each for each in versions if (major := each.partition(".")[0]).isdigit() and int(major) < DRIVER]
+    return [each for each in drivers() if (major := each.partition(".")[0]).isdigit() and int(major) < DRIVER]
 
 
 def describe_gpus() -> list[str]:

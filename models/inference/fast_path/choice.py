@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from models.errors import ModelError
+from models.gpus import drivers
 from models.inference.denoise.paths import EAGER, candidates, named
 from models.inference.device.devices import free_cache, used_bytes
 from models.inference.device.loaded_model import LoadedModel
@@ -28,6 +29,9 @@ AGAIN_SECONDS = 600.0
 GIVES_WAY = "a request needed the memory that it had"
 TOKENS = (4128, 1056)
 """Of pictures of 1024 and 512 pixels square, with a caption of 32."""
+
+LINUX_DRIVER = Path("/proc/driver/nvidia/version")
+UNKNOWN = "unknown"
 
 T = TypeVar("T")
 
@@ -51,6 +55,8 @@ class Choice:
         self._found: Verdict | None = None
         self._on_found: Callable[[], None] = lambda: None
         self._process: TrialProcess | None = None
+        self._is_alone = True
+        """False where a request was denoised while the last trial ran: both were slower for it."""
         self._again_at = math.inf
         """When a trial that had no memory may begin, by the monotonic clock."""
         model.givers.append(self._give_way)
@@ -67,7 +73,8 @@ class Choice:
         if not self._paths:
             return
         self._on_found = on_found
-        self._found = read(self._folder, self._key)
+        # Of a driver that nobody names a verdict may be another's.
+        self._found = None if self._key.get("driver") == UNKNOWN else read(self._folder, self._key)
         if self._found is not None:
             on_found()
         else:
@@ -86,6 +93,7 @@ class Choice:
                 )
                 return
         self.reason = "A faster path is being tried."
+        self._is_alone = True
         self._process = TrialProcess(self._trial())
         thread = threading.Thread(target=self._try, args=(self._process,), name="fast-path", daemon=True)
         thread.start()
@@ -126,6 +134,7 @@ class Choice:
 
     def run(self, work: Callable[[], T]) -> T:
         """`work()`; where the path in use fails, eager for good, and the work done again."""
+        self._is_alone = False
         try:
             return work()
         except ModelError:
@@ -166,11 +175,15 @@ class Choice:
         measured, ended = process.run()
         found = Verdict.of(measured, ended)
         short = ended is not None and (ended == GIVES_WAY or is_out_of_memory(RuntimeError(ended)))
-        if short and found.path == EAGER.name:
+        alone, eager = self._is_alone, found.path == EAGER.name
+        if eager and short:
             self._put_off(f"There was no memory for trying a faster path: {ended}")
             return
-        if ended is None:
-            # Else it may have been for want of memory, or of time on a busy machine.
+        if eager and ended is None and not alone:
+            self._put_off(f"Beside requests no other path was faster: {found.reason.removesuffix('.')}")
+            return
+        if ended is None and alone:
+            # Else it may have been for want of memory, or of time on a busy machine or card.
             write(self._folder, self._key, found)
         self._found = found
         self._on_found()
@@ -205,6 +218,7 @@ def _key(model: LoadedModel) -> dict[str, str]:
 
 def _driver() -> str:
     try:
-        return Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+        return LINUX_DRIVER.read_text().splitlines()[0]
     except OSError:
-        return "unknown"
+        # Under Windows Linux has none, and the version of Windows' own is there for the asking.
+        return ", ".join(drivers()) or UNKNOWN

@@ -26,7 +26,9 @@ class TrialProcess:
 
     def run(self) -> tuple[Measured, str | None]:
         """What it measures; and why it ended before its end, as a part of a sentence."""
-        command = [sys.executable, "-m", "models.inference.fast_path.canary", self._trial.as_json()]
+        # What lies in the folder that the server was started in is none of its modules.
+        python = sys.executable, "-P", "-m"
+        command = [*python, "models.inference.fast_path.canary", self._trial.as_json()]
         try:
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

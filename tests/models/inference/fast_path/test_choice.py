@@ -89,8 +89,11 @@ def same(one: Generated, other: Generated) -> bool:
 
 
 def test_trial_in_its_process_tells_what_a_block_takes(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As may lie where a server is started.
+    (tmp_path / "models.py").write_text("raise SystemExit('not of ours')")
+    monkeypatch.chdir(tmp_path)
     other = PATHS[1]
     monkeypatch.setattr(engine.path, "_paths", (other,))
     find(engine)
@@ -363,6 +366,41 @@ def test_trial_gives_its_memory_to_a_request_and_is_done_again(
     assert not found.is_set()
     engine.path.settle()
     assert found.wait(60)
+
+
+@pytest.mark.parametrize(("measured", "taken"), [(FASTER, True), (SLOWER, False)], ids=["faster", "not"])
+def test_verdict_that_was_found_beside_a_request_is_not_kept(
+    measured: dict[str, Any], taken: bool, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.inference.device.loaded_model.warm_up", lambda *_: [torch.ones(4)])
+    go = tmp_path / "go"
+    waits = f"import time, pathlib\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\n"
+    telling(monkeypatch, waits + says(eager=SLOWER, compiled=measured))
+    engine.path.begin(lambda: None)
+    draw(engine)
+    go.touch()
+    wait_for_the_trial()
+    engine.path.settle()
+    assert (engine.path.name == "compiled") == taken
+    assert engine.path.reason.endswith("it is tried again when it is quiet.") != taken
+    assert not (engine.path._folder / FILE).exists()
+
+
+def test_driver_is_asked_for_where_linux_has_none_and_else_no_verdict_is_taken_from_before(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LINUX_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(choice, "drivers", lambda: ["610.12"])
+    assert choice._driver() == "610.12"
+    monkeypatch.setattr(choice, "drivers", list)
+    engine.path._key["driver"] = choice._driver()
+    telling(monkeypatch, says(eager=SLOWER, compiled=SLOWER))
+    for _ in range(2):
+        find(engine)
+        engine.path._process, last = None, engine.path._process
+        assert last is not None
+    (tmp_path / "version").write_text("NVRM version: 610.12\nGCC version: 14")
+    assert choice._driver() == "NVRM version: 610.12"
 
 
 def test_verdict_for_want_of_memory_is_not_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
