@@ -4,7 +4,7 @@ What is kept is the graph that a compiler would make code of. So a test sees wha
 found that another process, or the one before a `reset`, has left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -46,3 +46,18 @@ def keeping_graphs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def _every_operation(name: str) -> bool:
     return True
+
+
+def failing_backend(times: int) -> Callable[..., Any]:
+    """A compiler whose code fails after so many calls."""
+    calls = iter(range(1000))
+
+    def compile(graph: Any, _: Any, **__: Any) -> Any:
+        def run(*inputs: Any) -> Any:
+            if next(calls) >= times:
+                raise RuntimeError("the code is broken\nand more")
+            return graph(*inputs)
+
+        return run
+
+    return compile

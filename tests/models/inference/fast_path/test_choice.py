@@ -4,31 +4,23 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
-from benchmarks.gpu.models import TINY, build_components, write_controlnets
 from models.inference.denoise.paths import COMPILED, EAGER, PATHS, candidates
-from models.inference.device.loaded_model import LoadedModel
-from models.inference.device.placement import Placement
 from models.inference.engine import Engine
 from models.inference.fast_path import canary, choice, process
-from models.inference.fast_path.choice import Choice
-from models.inference.fast_path.sample import Trial, inputs, sample
 from models.inference.fast_path.verdict import FILE
 from models.job import Generated, Job
 from tests.models.inference.test_engine import settings_for
-from tests.support.kept_code import keeping_graphs
+from tests.support.kept_code import failing_backend
 
 JOB = Job(prompt="a red ball", width=64, height=64, num_inference_steps=2, seed=1)
 POPEN = subprocess.Popen
@@ -104,79 +96,6 @@ def test_trial_in_its_process_tells_what_a_block_takes(
         assert each["error"] < 1e-5
 
 
-def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
-    engine: Engine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trial = replace(engine.path._trial(), dtype="bfloat16", paths=("compiled",))
-    canary.main(Trial.of_json(trial.as_json()))
-    torch.compiler.set_default_backend(failing_backend(0))
-    canary.main(trial)
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [each["name"] for each in told] == 2 * ["eager", "compiled"]
-    assert 0 < told[1]["error"] < 1.25 * told[0]["error"] < 0.05
-    assert told[3]["fault"] == "RuntimeError: the code is broken"
-
-
-def test_trial_waits_for_the_card_that_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[object] = []
-    monkeypatch.setattr(canary, "RUNS", 1)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: said.append(device))
-    canary._median_seconds(lambda: said.append("work"), torch.device("cuda:1"))
-    canary._median_seconds(lambda: None, torch.device("cpu"))
-    assert said == [torch.device("cuda:1"), "work", torch.device("cuda:1")]
-
-
-def test_path_is_taken_with_the_code_that_its_trial_has_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    components = build_components(TINY, torch.float32, "cpu")
-    # As on a GPU, where the decoder is compiled too.
-    components.vae.to(memory_format=torch.channels_last)
-    monkeypatch.setattr(LoadedModel, "_decodes_compiled", property(lambda model: model.is_compiled))
-    union = write_controlnets(TINY, components, tmp_path)["2.1"]
-    placement = Placement("cpu", "float32", "streamed", held_bytes=200_000)
-    model = LoadedModel(components, placement, union)
-    path = Choice(model, tmp_path, "auto")
-    trial = replace(path._trial(), vae=choice._settings(components.vae.config), vae_dtype="float32")
-
-    def measured(run: Callable[[], object], _: torch.device) -> float:
-        # What has no code is no measure of what has.
-        torch.compiler.set_stance("fail_on_recompile")
-        run()
-        return 1.0
-
-    monkeypatch.setattr(canary, "_median_seconds", measured)
-    with keeping_graphs(tmp_path / "code", monkeypatch), torch.no_grad():
-        canary.main(Trial.of_json(trial.as_json()))
-        torch.compiler.reset()
-        counters.clear()
-        model.use(COMPILED)
-        counted = counters["aot_autograd"]
-    assert "fault" not in capsys.readouterr().out
-    # Four kinds of layers and of control blocks two, layers with LoRAs, and the decoder.
-    assert (counted["autograd_cache_hit"], counted["autograd_cache_saved"]) == (8, 0)
-
-
-def test_trial_runs_a_graph_for_each_number_of_tokens(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replays = []
-
-    def capture(run: Callable[[], torch.Tensor], device: torch.device) -> Any:
-        answer = torch.zeros_like(run())
-        replay = partial(lambda run, answer: replays.append(answer.copy_(run())), run, answer)
-        return SimpleNamespace(replay=replay), answer
-
-    monkeypatch.setattr(canary, "capture", capture)
-    trial = engine.path._trial()
-    with torch.no_grad():
-        parts = sample(trial), inputs(trial, torch.float32)
-        run = canary._captured(*parts)
-        torch.testing.assert_close(run(), canary._answers(*parts), rtol=0, atol=0)
-    assert len(replays) == 2
-
-
 def test_path_that_was_found_is_taken_between_requests_and_named(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,21 +142,6 @@ def test_trial_that_fails_leaves_the_engine_as_it_is(
     assert re.search(reason, engine.path.reason)
     # One that came to its end is kept; another may have had no memory, or no time.
     assert (engine.path._folder / FILE).exists() == ("print" in script)
-
-
-def failing_backend(times: int) -> Callable[..., Any]:
-    """A compiler whose code fails after so many calls."""
-    calls = iter(range(1000))
-
-    def compile(graph: Any, _: Any, **__: Any) -> Any:
-        def run(*inputs: Any) -> Any:
-            if next(calls) >= times:
-                raise RuntimeError("the code is broken\nand more")
-            return graph(*inputs)
-
-        return run
-
-    return compile
 
 
 @pytest.mark.parametrize("times", [0, 8], ids=["as it is taken", "in a request"])
