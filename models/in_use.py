@@ -22,7 +22,7 @@ def hold(path: Path) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process uses the file, this one included; False where there is none."""
+    """Whether some process uses the file, this one included, or may use it; False where there is none."""
     return not _alone_with(path, delete=False)
 
 
@@ -37,12 +37,15 @@ def _alone_with(path: Path, *, delete: bool) -> bool:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return True
+    except OSError:
+        # It belongs to another user, who may use it.
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if delete:
             path.unlink(missing_ok=True)
         return True
-    except BlockingIOError:
+    except OSError:
         return False
     finally:
         os.close(descriptor)

@@ -156,7 +156,8 @@ class DiskQuota:
                 stat, in_use = path.stat(), is_held(path)
                 if in_use:
                     # So that it is not the longest unused while its worker starts anew.
-                    os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))
+                    with suppress(PermissionError):
+                        os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))
                 delete = partial(delete_unheld, path)
                 yield _Kept(stat.st_atime, stat.st_size, frozenset({path.stem}), delete, in_use)
 

@@ -202,7 +202,8 @@ class Copies:
     def _use(self, path: Path) -> None:
         """The quota of the caches goes by the time of access, and spares what is held."""
         self._held.append(hold(path))
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+        with suppress(PermissionError):
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

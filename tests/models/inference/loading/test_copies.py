@@ -317,6 +317,29 @@ def test_copy_in_another_form_that_nobody_uses_makes_room_and_one_in_use_does_no
     assert lies_in(tensor, only(cache))
 
 
+def test_copy_of_another_user_is_mapped_and_never_deleted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Callable[[int], None]
+) -> None:
+    cache = tmp_path / "cache"
+    load(folder, Copies(cache))
+    theirs = only(cache)
+    opened = os.open
+
+    def refused(*arguments: Any, **options: Any) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    def to_read(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        return refused() if path == theirs and flags & os.O_RDWR else opened(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", to_read)
+    monkeypatch.setattr(os, "utime", refused)
+    assert lies_in(load(folder, Copies(cache))["layers.0.feed_forward.w2.weight"], theirs)
+    monkeypatch.setattr(os, "utime", lambda *arguments, **options: None)
+    disk(theirs.stat().st_size)
+    load_transformer(folder, None, torch.bfloat16, CPU, Copies(cache))
+    assert only(cache) == theirs
+
+
 def test_copies_of_one_model_make_no_room_for_each_other_and_the_quota_is_for_all(
     folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
