@@ -211,7 +211,7 @@ class Engine:
         with stages.stage("denoise"):
             latents = self._denoise(job, _Inputs(embeds, control_latents, start_latents, mask), on_step)
         with stages.stage("decode"):
-            images = self._fit(job, self._decode, latents)
+            images = self.path.run(lambda: self._fit(job, self._decode, latents))
         self._decode_seconds = stages.timings["decode"] / (len(images) * job.width * job.height)
         if start is not None:
             images = _unmasked_kept(images, start, job)

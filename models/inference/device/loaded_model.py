@@ -28,6 +28,7 @@ from models.inference.denoise.transformer import predict
 from models.inference.device.advice import decide_or_advise
 from models.inference.device.attention import preferring
 from models.inference.device.branch import Branch, version_of
+from models.inference.device.comparison import Answers, picture_of_noise
 from models.inference.device.devices import fast_type, find_device, free_bytes, free_cache, multiplies_fp8
 from models.inference.device.host_memory import host_free_bytes, keep_freed_memory
 from models.inference.device.pages import give_up_first, leaving_behind
@@ -41,10 +42,6 @@ from models.inference.loading.copies import Copies, OnBytes
 from models.inference.loading.footprint import Footprint, footprint
 from models.weights.resolve import replaced_parts
 
-STEP_APART = 2e-2
-"""By which share of its norm a step of another path may be away: some times what bfloat16 is."""
-STEP_APART_ROUNDED = 5e-2
-"""The same in 8 bits, where a last bit of bfloat16 rounds tokens to other numbers: 2.4e-2 was seen in fp8."""
 QUIET_SECONDS = 600.0
 """After so long without want of memory the model goes back to what was planned for it."""
 
@@ -74,6 +71,7 @@ class LoadedModel:
         self._text_encoder = components.text_encoder
         self._vae = components.vae
         self._device = torch.device(placement.device)
+        self._compiles_decoder = self._device.type == "cuda"
         self.steps = Steps(self._device)
         self._copies = copies
         self._widening = Widening()
@@ -202,28 +200,25 @@ class LoadedModel:
     def use(self, path: FastPath) -> None:
         """Run the blocks, and on a GPU the decoder, in another way from the next request on.
 
-        What is to be compiled is compiled here, and a step compared with the one before. Raises `ModelError`
-        where it is another, and what a compiler raises; the model is in between then: `use(EAGER)` mends it.
-        Where it is a captured step that is another, or fails, the path is the same without graphs.
+        What is to be compiled is compiled here, and a step and a picture compared with those before. Raises
+        `ModelError` where they are others, and what a compiler raises; the model is in between then:
+        `use(EAGER)` mends it. Where it is a captured step that is another, or fails, the path is the same
+        without graphs.
         """
         before = self.path
         self._graphs = None
-        expected = self._trial_step() if path != EAGER else []
+        expected = None if path == EAGER else self._answers()
         self.path = path
         self._compile()
-        found = self._trial_step() if path != EAGER else []
-        most = STEP_APART_ROUNDED if self.placement.eight_bits else STEP_APART
-        for one, other in zip(found, expected, strict=True):
-            apart = ((one - other).norm() / other.norm()).item()
-            if not apart <= most:
-                raise ModelError(
-                    f"A step of {path.name} blocks is {apart:.1e} away from one of {before.name}."
-                )
+        if expected is None:
+            return
+        found = self._answers()
+        found.compare(path.name, expected, before.name, rounded=self.placement.eight_bits is not None)
         if path.captured:
             self._graphs = StepGraphs(self._device, uses=0)
             # Captured with other numbers, which a graph that reads none of its inputs gives again.
             self._trial_step(seed=8)
-            if not all(map(torch.equal, self._trial_step(), found)):
+            if not all(map(torch.equal, self._trial_step(), found.steps)):
                 self._leave_graphs("a captured step is another than the same step as it is compiled")
             elif self._graphs is not None:
                 # Nobody draws in the sizes that were tried.
@@ -234,6 +229,10 @@ class LoadedModel:
         with self.denoiser(branch) as (transformer, controlnet):
             vae = self._vae if self._decodes_compiled else None
             return warm_up(transformer, controlnet, self._device, vae, self.predict, seed)
+
+    def _answers(self) -> Answers:
+        steps = self._trial_step()
+        return Answers(steps, [picture_of_noise(self._vae)] if self._compiles_decoder else [])
 
     def predict(self, *step: Any) -> Tensor:
         """What a step predicts, as `predict` with a `Modulation`; by CUDA graphs where the path has them.
@@ -319,7 +318,7 @@ class LoadedModel:
 
     @property
     def _decodes_compiled(self) -> bool:
-        return self.is_compiled and self._device.type == "cuda"
+        return self.is_compiled and self._compiles_decoder
 
     def _compile(self) -> None:
         """Have blocks and decoder compiled when they first run, or not any more, as the path wants."""
