@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from torch._dynamo.utils import counters
 
 from benchmarks.gpu.models import TINY, build_components, write_controlnets
@@ -45,17 +46,13 @@ def tracing_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def test_trial_tells_what_compiled_blocks_take_and_of_what_they_fail(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    trial = replace(TRIAL, dtype="bfloat16", paths=("compiled",))
-    canary.main(Trial.of_json(trial.as_json()))
+def test_trial_tells_of_what_a_path_fails(capsys: pytest.CaptureFixture[str]) -> None:
     torch.compiler.set_default_backend(failing_backend(0))
-    canary.main(trial)
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [each["name"] for each in told] == 2 * ["eager", "compiled"]
-    assert 0 < told[1]["error"] < 1.25 * told[0]["error"] < 0.05
-    assert told[3]["fault"] == "RuntimeError: the code is broken"
+    canary.main(Trial.of_json(replace(TRIAL, dtype="bfloat16").as_json()))
+    eager, compiled = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (eager["name"], compiled["name"]) == ("eager", "compiled")
+    assert 0 < eager["error"] < 0.05
+    assert compiled["fault"] == "RuntimeError: the code is broken"
 
 
 def test_trial_traces_the_code_of_each_kind_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,15 +77,16 @@ def test_trial_waits_for_the_card_that_it_runs_on(monkeypatch: pytest.MonkeyPatc
 def test_path_is_taken_with_the_code_that_its_trial_has_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    components = build_components(TINY, torch.float32, "cpu")
-    # As on a GPU, where the decoder is compiled too.
-    components.vae.to(memory_format=torch.channels_last)
+    # As on a GPU, where the decoder is compiled too; the usual one takes as long to trace as all the rest.
+    vae = AutoencoderKL(latent_channels=16, block_out_channels=(8,), norm_num_groups=8)
+    vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    components = replace(build_components(TINY, torch.float32, "cpu"), vae=vae)
     monkeypatch.setattr(LoadedModel, "_decodes_compiled", property(lambda model: model.is_compiled))
     union = write_controlnets(TINY, components, tmp_path)["2.1"]
     placement = Placement("cpu", "float32", "streamed", held_bytes=200_000)
     model = LoadedModel(components, placement, union)
     path = Choice(model, tmp_path, "auto")
-    trial = replace(path._trial(), vae=choice._settings(components.vae.config), vae_dtype="float32")
+    trial = replace(path._trial(), vae=choice._settings(vae.config), vae_dtype="float32")
 
     def measured(run: Callable[[], object], _: torch.device) -> float:
         # What has no code is no measure of what has.
@@ -103,7 +101,8 @@ def test_path_is_taken_with_the_code_that_its_trial_has_left(
         counters.clear()
         model.use(COMPILED)
         counted = counters["aot_autograd"]
-    assert "fault" not in capsys.readouterr().out
+    eager, compiled = map(json.loads, capsys.readouterr().out.splitlines())
+    assert max(eager["error"], compiled["error"]) < 1e-5
     # Four kinds of layers and of control blocks two, layers with LoRAs, and the decoder.
     assert (counted["autograd_cache_hit"], counted["autograd_cache_saved"]) == (8, 0)
 
