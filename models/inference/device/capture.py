@@ -15,7 +15,8 @@ def capture(
 ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     """A graph of what `run` gives the device to do, and the tensor that it writes each time.
 
-    `pool` is that of another graph, whose memory it may write over, or a pool of its own.
+    `pool` is that of another graph, whose memory it may write over, or a pool of its own. What is raised
+    passes through, and `run` can be done without a graph: a device that is past help says so then.
     """
     if warm_ups:
         now = torch.cuda.current_stream(device)
@@ -28,6 +29,14 @@ def capture(
         now.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     # PyTorch captures the current device: of what another one is given to do the graph would have nothing.
-    with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool):
-        result = run()
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
+        try:
+            # By itself PyTorch would have the capture fail by what another thread asks the driver meanwhile.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                result = run()
+        except BaseException:
+            # Else memory might still be taken from its pool. The stream is put back by the block around this:
+            # PyTorch leaves its own where a capture does not begin, and before 2.15 where it does not end.
+            graph.reset()
+            raise
     return graph, result

@@ -206,6 +206,7 @@ class LoadedModel:
         without graphs.
         """
         before = self.path
+        self._give_up_graphs()
         self._graphs = None
         expected = None if path == EAGER else self._answers()
         self.path = path
@@ -253,6 +254,7 @@ class LoadedModel:
 
     def _leave_graphs(self, reason: str) -> None:
         log.warning("steps run without CUDA graphs from now on: %s", reason)
+        self._give_up_graphs()
         self._graphs = None
         self.path = self.path.uncaptured()
 

@@ -89,6 +89,9 @@ class StepGraphs:
         """Let go of all graphs, as memory has run out, and be slower to capture the next ones."""
         if self._graphs:
             self._uses *= BACK_OFF
+            if self._device.type == "cuda":
+                # One may be running, on another stream than the one that its memory is known to be used on.
+                torch.cuda.synchronize(self._device)
         self._graphs.clear()
         self._used.clear()
 

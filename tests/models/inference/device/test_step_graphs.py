@@ -5,7 +5,7 @@ line of Python runs, and weights that have moved are read where they were.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -253,22 +253,72 @@ def test_graphs_that_were_used_longest_ago_go_first(
         assert (width, len(tapes)) == (width, captured)
 
 
-def test_graph_is_captured_on_the_device_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch captures the current one, and of what another is given to do a graph would have nothing."""
-    current = ["cuda:0"]
+class Card:
+    """What `capture` asks of torch.cuda; a capture that fails leaves its stream the current one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.device, self.stream, self.modes, self.resets = "cuda:0", "main", list[str](), 0
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "device", lambda meant: self.current("device", str(meant)))
+        monkeypatch.setattr(torch.cuda, "stream", lambda meant: self.current("stream", meant))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _: self.stream)
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
 
     @contextmanager
-    def device(meant: torch.device) -> Iterator[None]:
-        current.append(str(meant))
-        yield
-        current.pop()
+    def current(self, name: str, meant: str) -> Iterator[None]:
+        before = getattr(self, name)
+        setattr(self, name, meant)
+        try:
+            yield
+        finally:
+            setattr(self, name, before)
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "device", device)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: nullcontext())
-    _, found = capture(lambda: current[-1], torch.device("cuda:1"), warm_ups=0)  # type: ignore[arg-type, return-value]
-    assert found == "cuda:1"
-    assert current == ["cuda:0"]
+    @contextmanager
+    def graph(self, graph: Any, *, pool: Any, capture_error_mode: str = "global") -> Iterator[None]:
+        self.modes.append(capture_error_mode)
+        before, self.stream = self.stream, "capturing"
+        yield
+        self.stream = before
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def test_graph_is_captured_on_the_device_that_is_meant_and_other_threads_may_ask_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch captures the current one, and of what another is given to do a graph would have nothing."""
+    card = Card(monkeypatch)
+    _, found = capture(lambda: card.device, torch.device("cuda:1"), warm_ups=0)  # type: ignore[arg-type, return-value]
+    assert (found, card.device, card.modes, card.resets) == ("cuda:1", "cuda:0", ["thread_local"], 0)
+
+
+def test_capture_that_fails_leaves_the_stream_and_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(monkeypatch)
+
+    def fail() -> Tensor:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        capture(fail, torch.device("cuda"), warm_ups=0)
+    assert (card.device, card.stream, card.resets) == ("cuda:0", "main", 1)
+
+
+@pytest.mark.parametrize("how", ["memory runs out", "one fails", "another path is taken"])
+def test_graphs_go_when_the_device_is_done_with_them(
+    how: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(engine, JOB)
+    graphs, there = graphs_of(engine), []
+    graphs._device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: there.append(len(graphs._graphs)))
+    if how == "memory runs out":
+        engine._model.free_cache()
+    elif how == "one fails":
+        engine._model._leave_graphs("it failed")
+    else:
+        engine._model.use(EAGER)
+    assert (there, graphs._graphs) == ([1], {})
 
 
 @pytest.mark.parametrize("fault", ["cannot be captured", "gives another step", "reads nothing"])
