@@ -31,6 +31,8 @@ QUANTIZED_BYTES = 1.04
 """Bytes a parameter where the blocks' matrices have 8 bits; the rest has 16, and each row a scale."""
 QUANTIZED_TEXT_BYTES = 1.12
 """The same for the text encoder, whose table of words stays in 16 bits."""
+QUANTIZED_CONTROL_BYTES = 1.13
+"""The same for a control branch, the projections of whose hints do."""
 BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 VAE_BYTES: Mapping[Dtype, int] = {**BYTES, "float16": 4}
 """The same for the autoencoder, which float16 would overflow in: it is float32 beside it."""
@@ -222,7 +224,7 @@ def host_need(footprint: Footprint, placement: Placement, disk_bytes: int) -> in
 def copy_bytes(footprint: Footprint, placement: Placement) -> int:
     """What copies of the weights take of the disk, where such a placement is loaded from them."""
     if placement.eight_bits:
-        return eight_bit_bytes(footprint)
+        return eight_bit_bytes(footprint, placement.dtype)
     return int(sum(getattr(footprint, part) for part in _copied(footprint, placement)) * BYTES["bfloat16"])
 
 
@@ -273,10 +275,14 @@ def _on_large_cpu(
     )
 
 
-def eight_bit_bytes(footprint: Footprint) -> int:
-    """What the weights take in 8 bits, in memory or on the disk."""
-    denoiser = (footprint.transformer + footprint.controlnet) * QUANTIZED_BYTES
-    return int(denoiser + footprint.text_encoder * QUANTIZED_TEXT_BYTES)
+def eight_bit_bytes(footprint: Footprint, dtype: Dtype) -> int:
+    """What the weights take in 8 bits, in memory or on the disk, with the rest in `dtype`."""
+    rest = BYTES[dtype] - 1
+    return int(
+        footprint.transformer * (1 + (QUANTIZED_BYTES - 1) * rest)
+        + footprint.controlnet * (1 + (QUANTIZED_CONTROL_BYTES - 1) * rest)
+        + footprint.text_encoder * (1 + (QUANTIZED_TEXT_BYTES - 1) * rest)
+    )
 
 
 def page_bytes(footprint: Footprint, placement: Placement) -> int:

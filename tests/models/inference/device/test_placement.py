@@ -3,14 +3,24 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from diffusers import ZImageTransformer2DModel
+from transformers import Qwen3Config, Qwen3Model
 
+from benchmarks.full_size import weights as full_size
 from models.errors import OutOfMemory
+from models.inference.control.controlnet import KNOWN, empty_controlnet
+from models.inference.denoise.blocks import round_blocks, use_own_blocks
+from models.inference.denoise.int8 import RoundedLinear
+from models.inference.denoise.rounding import round_matrices
 from models.inference.device.placement import (
+    BYTES,
     GPU_VAE_VECTORS,
     LARGEST_PIXELS,
     TILE_PIXELS,
     Dtype,
     Placement,
+    copy_bytes,
     decide,
     held_for,
     host_need,
@@ -132,6 +142,37 @@ def test_narrow_files_are_not_widened_where_they_would_not_fit() -> None:
     assert decide("cpu", 80 * GIB, narrow, "bfloat16").mode == "resident"
     for device in ("cpu", "cuda"):
         assert not decide(device, 80 * GIB, narrow, quantization="off", disk_bytes=DISK).eight_bits
+
+
+@pytest.mark.parametrize("rest", ["bfloat16", "float32"])
+def test_disk_that_is_asked_for_is_enough_for_the_copies_in_eight_bits(rest: Dtype) -> None:
+    with torch.device("meta"):
+        transformer = use_own_blocks(ZImageTransformer2DModel(**full_size.PUBLISHED))
+        text_encoder = Qwen3Model(Qwen3Config(**full_size.TEXT_ENCODER))
+        branches = [use_own_blocks(empty_controlnet(layout, transformer.config)) for layout in KNOWN]
+    plain = [sum(each.numel() for each in model.parameters()) for model in (transformer, text_encoder)]
+    round_matrices(text_encoder, "int8")
+    round_blocks(transformer, "int8")
+    placement = Placement("cpu", rest, "mapped", eight_bits="int8")
+    whole = copied_bytes(transformer, rest) + copied_bytes(text_encoder, rest)
+    for branch in branches:
+        weight = replace(
+            PUBLISHED,
+            transformer=plain[0],
+            text_encoder=plain[1],
+            controlnet=sum(each.numel() for each in branch.parameters()),
+        )
+        round_blocks(branch, "int8")
+        assert 1 <= copy_bytes(weight, placement) / (whole + copied_bytes(branch, rest)) < 1.06
+
+
+def copied_bytes(model: torch.nn.Module, rest: Dtype) -> int:
+    """What a copy has of a model whose matrices are in 8 bits."""
+    return sum(
+        each.numel() * (each.element_size() if isinstance(module, RoundedLinear) else BYTES[rest])
+        for module in model.modules()
+        for each in module.parameters(recurse=False)
+    )
 
 
 @pytest.mark.parametrize("part", ["transformer", "text_encoder", "controlnet"])
