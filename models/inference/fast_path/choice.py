@@ -146,8 +146,8 @@ class Choice:
         return work()
 
     def _give_up(self, path: str, error: Exception) -> None:
-        said = str(error).strip().splitlines() or [""]
-        self.reason = f"{path} failed: {type(error).__name__}: {said[0]}."
+        said, *_ = str(error).strip().splitlines() or [""]
+        self.reason = f"{path} failed: {type(error).__name__}: {said.removesuffix('.')}."
         log.warning("blocks run eager from now on: %s", self.reason)
         self._model.use(EAGER)
         if not is_out_of_memory(error):
