@@ -22,7 +22,7 @@ def hold(path: Path) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process uses the file, this one included, or may use it; False where there is none."""
+    """Returns True if a process, this one included, uses or may use the file, and False if it is missing."""
     return not _alone_with(path, delete=False)
 
 

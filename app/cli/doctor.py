@@ -140,7 +140,7 @@ def _machine(settings: "Settings") -> Iterator[Finding]:
 
 
 def _kernels(settings: "Settings") -> Iterator[Finding]:
-    """Whether PyTorch can use the GPU."""
+    """Finds a GPU that PyTorch cannot use, with the reason; nothing where it can."""
     from models.errors import ModelError
     from models.inference.device.devices import find_device
 
@@ -314,7 +314,7 @@ def _keys(settings: "Settings") -> Iterator[Finding]:
 
 
 def _room(name: str, folder: str, needed: int) -> Finding:
-    """Whether there is room for so many bytes where `folder` is, or will be."""
+    """Tells how much disk is free for `folder`, which may not exist yet, and whether `needed` bytes fit."""
     there = Path(folder).expanduser().resolve()
     while not there.exists():
         there = there.parent

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 GPU_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "controlnet_aux")
 MOST_NAMES = 20
-"""Of the LoRAs that there are, so many are named."""
+"""A message names at most this number of LoRAs."""
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 
 
 def missing_packages() -> list[str]:
-    """Those of GPU_PACKAGES that this installation has not."""
+    """Names the packages of GPU_PACKAGES that are not installed here."""
     return [name for name in GPU_PACKAGES if find_spec(name) is None]
 
 

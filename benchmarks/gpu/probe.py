@@ -27,7 +27,7 @@ SMI_SECONDS = 10
 CAPTION_TOKENS = 32
 RUNS, WARM_UP = 20, 3
 COPIED_BYTES = 2**28
-"""As large as a block's copy."""
+"""The size of each copy that is timed: between that of a block in 8 bits and in 16."""
 KERNELS = 20
 """So many are told of, those that take most time first."""
 NAME = 80

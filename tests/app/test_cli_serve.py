@@ -103,13 +103,14 @@ def test_a_folder_that_is_no_model_is_refused(settings: Settings, tmp_path: Path
         programs.choose_model(settings.model_copy(update={"model": str(tmp_path)}))
 
 
+@pytest.mark.parametrize(("has_gpu", "device"), [(False, "auto"), (True, "cpu")])
 def test_weights_that_are_missing_are_not_fetched_for_a_cpu(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    has_gpu: bool, device: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("models.gpus.gpu_present", lambda: False)
+    monkeypatch.setattr("models.gpus.gpu_present", lambda: has_gpu)
     with pytest.raises(WeightsMissing, match="zturbo pull"):
-        programs.choose_model(settings.model_copy(update={"model": "z-image-turbo"}))
+        programs.choose_model(settings.model_copy(update={"model": "z-image-turbo", "device": device}))
 
 
 @pytest.mark.parametrize(
@@ -204,15 +205,6 @@ def test_nothing_is_fetched_for_a_machine_on_which_it_would_not_run(
     assert programs.choose_model(unfit) == "demo"
     assert "model: demo" in (said := capsys.readouterr().out)
     assert "would not run here. It needs 15.8 GB." in said
-
-
-def test_weights_are_not_fetched_for_a_cpu_beside_a_gpu(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("models.gpus.gpu_present", lambda: True)
-    with pytest.raises(WeightsMissing, match="zturbo pull"):
-        programs.choose_model(settings.model_copy(update={"model": "z-image-turbo", "device": "cpu"}))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::1", "localhost"])  # noqa: S104

@@ -94,6 +94,12 @@ async def test_faulty_wait_is_a_422(http: httpx.AsyncClient, wait: str) -> None:
     assert answer.json()["detail"][0]["loc"] == ["query", "wait"]
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a call that is held look for a gpu worker after a twentieth of a second."""
+    monkeypatch.setattr("app.submission.HELD_SECONDS", 0.05)
+
+
 LONG = pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -107,14 +113,10 @@ LONG = pytest.mark.parametrize(
 
 
 @LONG
+@pytest.mark.usefixtures("impatient")
 async def test_call_that_names_no_time_is_held_as_long_as_there_is_a_gpu_worker(
-    http: httpx.AsyncClient,
-    hands: WorkerHands,
-    monkeypatch: pytest.MonkeyPatch,
-    path: str,
-    body: dict[str, Any],
+    http: httpx.AsyncClient, hands: WorkerHands, path: str, body: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("app.submission.HELD_SECONDS", 0.05)
     hands.register(WorkerInfo("gpu-1", "gpu", "busy"))
     call = asyncio.create_task(http.post(path, json=body))
     with anyio.fail_after(8):
@@ -130,14 +132,10 @@ async def test_call_that_names_no_time_is_held_as_long_as_there_is_a_gpu_worker(
 
 
 @LONG
+@pytest.mark.usefixtures("impatient")
 async def test_call_that_names_no_time_is_given_up_where_there_is_no_gpu_worker(
-    http: httpx.AsyncClient,
-    hands: WorkerHands,
-    monkeypatch: pytest.MonkeyPatch,
-    path: str,
-    body: dict[str, Any],
+    http: httpx.AsyncClient, hands: WorkerHands, path: str, body: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("app.submission.HELD_SECONDS", 0.05)
     with anyio.fail_after(8):
         answer = await http.post(path, json=body)
     assert answer.status_code in (503, 504)

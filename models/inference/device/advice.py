@@ -34,7 +34,7 @@ def decide_or_advise(
     copies: Copies,
     host_bytes: int,
 ) -> Placement:
-    """As `decide`; raises `OutOfMemory` with what is needed, what is there and what would fit.
+    """Decides as `decide` does; raises `OutOfMemory` with what is needed, what is there and what would fit.
 
     Where there is room for the copies that the placement has, they are counted on from then on.
     """

@@ -26,7 +26,7 @@ PLACES = 3
 HINTS = Layout("sample", (0, 2), 16, None)
 """A control branch with a first block and one after it."""
 STD = 0.02
-"""Of the random weights: never zeros, which a device multiplies with less power, and so faster."""
+"""The standard deviation of the random weights. A device multiplies zeros with less power, and so faster."""
 
 
 @dataclass(frozen=True)
